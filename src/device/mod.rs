@@ -1,0 +1,109 @@
+//! Devices: a GPU through WebGPU, or the CPU executor.
+
+mod gpu;
+pub(crate) mod readback;
+
+pub(crate) use gpu::lock;
+pub use gpu::{Counters, Gpu, GpuOptions, PowerPreference};
+
+use crate::error::{Error, Result};
+use std::sync::Arc;
+
+/// Precision of the CPU executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single: the executor for use.
+    F32,
+    /// Double: the oracle of tests.
+    F64,
+}
+
+/// Where plans run. Cloning gives another handle to the same device.
+#[derive(Clone, Debug)]
+pub enum Device {
+    /// A GPU adapter through WebGPU.
+    Gpu(Arc<Gpu>),
+    /// The CPU executor.
+    Cpu(Precision),
+}
+
+impl Device {
+    /// A hardware GPU if there is one, else the CPU executor. Print the device to say which. Software Vulkan drivers
+    /// are used only on request, with [`Device::gpu`].
+    pub async fn auto() -> Result<Device> {
+        match Device::gpu(GpuOptions::default()).await {
+            Ok(device) => Ok(device),
+            Err(Error::NoAdapter { .. }) => Ok(Device::cpu()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// A GPU adapter. Fails with [`Error::NoAdapter`], which lists what was found, or [`Error::Limit`].
+    pub async fn gpu(options: GpuOptions) -> Result<Device> {
+        Ok(Device::Gpu(Arc::new(Gpu::request(options).await?)))
+    }
+
+    /// A device that someone else made: buffers and queue are shared with it, its error handlers stay as they are.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
+        Device::Gpu(Arc::new(Gpu::adopt(device, queue)))
+    }
+
+    /// The CPU executor in single precision.
+    pub fn cpu() -> Device {
+        Device::Cpu(Precision::F32)
+    }
+
+    /// The CPU executor in double precision: the oracle that tests compare with.
+    pub fn cpu_f64() -> Device {
+        Device::Cpu(Precision::F64)
+    }
+
+    /// [`Device::auto`], waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn auto_blocking() -> Result<Device> {
+        pollster::block_on(Self::auto())
+    }
+
+    /// [`Device::gpu`], waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn gpu_blocking(options: GpuOptions) -> Result<Device> {
+        pollster::block_on(Self::gpu(options))
+    }
+
+    /// Whether plans run on a GPU adapter.
+    pub fn is_gpu(&self) -> bool {
+        matches!(self, Device::Gpu(_))
+    }
+
+    /// The GPU, if it is one.
+    pub fn as_gpu(&self) -> Option<&Gpu> {
+        match self {
+            Device::Gpu(gpu) => Some(gpu),
+            Device::Cpu(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Gpu(gpu) => gpu.fmt(f),
+            Device::Cpu(precision) => {
+                let bits = if *precision == Precision::F32 {
+                    "f32"
+                } else {
+                    "f64"
+                };
+                #[cfg(not(target_arch = "wasm32"))]
+                let threads = rayon::current_num_threads();
+                #[cfg(target_arch = "wasm32")]
+                let threads = 1;
+                write!(
+                    f,
+                    "CPU executor ({bits}, {threads} threads, {})",
+                    std::env::consts::ARCH
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The GPU executor: lowers a program once, then replays it with one submit a run.
+
+use super::store::from_bytes;
+use super::{Fed, Feed, Memory};
+use crate::device::readback::Readback;
+use crate::device::{Gpu, lock};
+use crate::error::{Error, Result};
+use crate::kernels::{Buffer, Dispatch, Lower};
+use crate::plan::{Life, Origin, Program, Slots, assign_slots};
+use crate::types::{Operand, Tensor, TensorType};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+/// Bytes between uniforms in their buffer.
+const ALIGN: u64 = 256;
+/// Slots of the per-step uniform: runs that may be encoded before the first of them is submitted.
+const RING: u32 = 64;
+/// Submits that may be in flight before a run waits for the oldest.
+const IN_FLIGHT: usize = 3;
+/// Sets of stores whose bind groups are kept.
+const BOUND: usize = 16;
+
+/// The per-step uniform: step, seed low, seed high, 0.
+type Globals = [u32; 4];
+
+struct Ready {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+    dispatch: Dispatch,
+    uniform: u64,
+}
+
+/// Bind groups for one set of states, in the order of the dispatches.
+type Bound = Arc<Vec<wgpu::BindGroup>>;
+
+pub(crate) struct GpuPlan {
+    gpu: Arc<Gpu>,
+    program: Arc<Program>,
+    ready: Vec<Ready>,
+    temps: Vec<usize>,
+    slots: Slots,
+    /// Buffers other than states: of the program, then temporaries.
+    buffers: FxHashMap<Buffer, wgpu::Buffer>,
+    uniforms: wgpu::Buffer,
+    globals: wgpu::Buffer,
+    ring: wgpu::Buffer,
+    turn: Mutex<u32>,
+    bound: Mutex<VecDeque<(Vec<u64>, Bound)>>,
+    in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
+    readback: Readback,
+    pub bytes: u64,
+}
+
+/// Dispatches of a whole program and the sizes of their temporaries.
+pub(crate) fn lower(
+    program: &Program,
+    caps: &crate::kernels::Capabilities,
+) -> Result<(Vec<Dispatch>, Vec<usize>)> {
+    let mut temps = Vec::new();
+    let mut all = Vec::new();
+    for step in &program.steps {
+        let mut cx = Lower {
+            caps,
+            inputs: &step.inputs,
+            outputs: &step.outputs,
+            label: step.op.name().to_owned(),
+            dispatches: Vec::new(),
+            temps: &mut temps,
+        };
+        step.op.lower(&mut cx)?;
+        let made = cx.dispatches;
+        all.extend(made);
+    }
+    Ok((all, temps))
+}
+
+fn plan_slots(program: &Program, dispatches: &[Dispatch], temps: &[usize]) -> Slots {
+    let n = program.buffers.len();
+    let mut lives: Vec<Life> = Vec::new();
+    for (b, info) in program.buffers.iter().enumerate() {
+        let used = matches!(info.origin, Origin::Computed);
+        lives.push(Life {
+            key: b,
+            bytes: info.ty.numel() as u64 * 4,
+            first: usize::MAX,
+            last: 0,
+            used,
+        });
+    }
+    for (t, len) in temps.iter().enumerate() {
+        lives.push(Life {
+            key: n + t,
+            bytes: *len as u64 * 4,
+            first: usize::MAX,
+            last: 0,
+            used: true,
+        });
+    }
+    for (d, dispatch) in dispatches.iter().enumerate() {
+        for binding in &dispatch.bindings {
+            lives[key(n, binding.buffer)].touch(d);
+        }
+    }
+    for (_, operand) in &program.outputs {
+        lives[operand.buffer].touch(dispatches.len());
+        lives[operand.buffer].first = lives[operand.buffer].first.min(dispatches.len());
+    }
+    lives.retain(|l| l.used && l.first != usize::MAX);
+    assign_slots(&lives, program.options.reuse)
+}
+
+fn key(buffers: usize, buffer: Buffer) -> usize {
+    match buffer {
+        Buffer::Program(b) => b,
+        Buffer::Temp(t) => buffers + t,
+    }
+}
+
+impl GpuPlan {
+    pub async fn new(gpu: Arc<Gpu>, program: &Arc<Program>) -> Result<Self> {
+        let (dispatches, temps) = lower(program, gpu.capabilities())?;
+        let slots = plan_slots(program, &dispatches, &temps);
+        let peak = slots.peak;
+        let owner = gpu.clone();
+        owner
+            .guarded(peak, || {
+                Self::make(gpu, program.clone(), dispatches, temps, slots)
+            })
+            .await
+    }
+
+    fn make(
+        gpu: Arc<Gpu>,
+        program: Arc<Program>,
+        dispatches: Vec<Dispatch>,
+        temps: Vec<usize>,
+        slots: Slots,
+    ) -> Result<Self> {
+        use wgpu::BufferUsages as U;
+        let storage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
+        let peak = slots.peak;
+        let made: Vec<wgpu::Buffer> = slots
+            .bytes
+            .iter()
+            .map(|b| gpu.buffer("slot", *b, storage, peak))
+            .collect::<Result<_>>()?;
+        let mut bytes = peak;
+        let mut buffers = FxHashMap::default();
+        let n = program.buffers.len();
+        for (b, info) in program.buffers.iter().enumerate() {
+            let size = info.ty.numel() as u64 * 4;
+            let buffer = match (&info.origin, slots.of.get(&b)) {
+                (Origin::State(_), _) => continue,
+                (Origin::Computed, Some(slot)) => made[*slot].clone(),
+                (Origin::Computed, None) => continue,
+                (Origin::Input(name), _) => {
+                    bytes += size;
+                    gpu.buffer(name, size, storage, peak)?
+                }
+                (Origin::Constant(data), _) => {
+                    bytes += size;
+                    let buffer = gpu.buffer("constant", size, storage, peak)?;
+                    if size > 0 {
+                        gpu.queue.write_buffer(&buffer, 0, data.data().bytes());
+                    }
+                    buffer
+                }
+            };
+            buffers.insert(Buffer::Program(b), buffer);
+        }
+        for t in 0..temps.len() {
+            if let Some(slot) = slots.of.get(&(n + t)) {
+                buffers.insert(Buffer::Temp(t), made[*slot].clone());
+            }
+        }
+        let mut blob: Vec<u8> = Vec::new();
+        let mut ready = Vec::with_capacity(dispatches.len());
+        for dispatch in dispatches {
+            let uniform = blob.len() as u64;
+            if let Some(u) = &dispatch.uniform {
+                blob.extend_from_slice(u);
+                blob.resize(blob.len().next_multiple_of(ALIGN as usize), 0);
+            }
+            let (pipeline, layout) = (gpu.pipeline(&dispatch)?, gpu.layout(&dispatch));
+            ready.push(Ready {
+                pipeline,
+                layout,
+                dispatch,
+                uniform,
+            });
+        }
+        let uniforms = gpu.buffer(
+            "uniforms",
+            blob.len() as u64,
+            U::UNIFORM | U::COPY_DST,
+            peak,
+        )?;
+        if !blob.is_empty() {
+            gpu.queue.write_buffer(&uniforms, 0, &blob);
+        }
+        let globals = gpu.buffer("globals", 16, U::UNIFORM | U::COPY_DST, peak)?;
+        let ring = gpu.buffer(
+            "globals ring",
+            16 * u64::from(RING),
+            U::COPY_SRC | U::COPY_DST,
+            peak,
+        )?;
+        bytes += blob.len() as u64 + 16 * u64::from(RING + 1);
+        Ok(GpuPlan {
+            gpu,
+            program,
+            ready,
+            temps,
+            slots,
+            buffers,
+            uniforms,
+            globals,
+            ring,
+            turn: Mutex::new(0),
+            bound: Mutex::default(),
+            in_flight: Mutex::default(),
+            readback: Readback::default(),
+            bytes,
+        })
+    }
+
+    fn bind(&self, feed: &Feed<'_>) -> Result<Bound> {
+        let mut states: FxHashMap<usize, wgpu::Buffer> = FxHashMap::default();
+        let mut ids = Vec::new();
+        for (b, info) in self.program.buffers.iter().enumerate() {
+            let Origin::State(name) = &info.origin else {
+                continue;
+            };
+            let state = feed.state(name, &info.ty)?;
+            let Memory::Gpu(buffer) = &state.memory else {
+                return Err(Error::argument(
+                    "run",
+                    "a state lives on another device than the plan",
+                ));
+            };
+            states.insert(b, buffer.clone());
+            ids.push(state.id);
+        }
+        let mut bound = lock(&self.bound);
+        if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == ids) {
+            return Ok(groups.clone());
+        }
+        let groups: Result<Vec<wgpu::BindGroup>> =
+            self.ready.iter().map(|r| self.group(r, &states)).collect();
+        let groups = Arc::new(groups?);
+        bound.push_back((ids, groups.clone()));
+        if bound.len() > BOUND {
+            bound.pop_front();
+        }
+        Ok(groups)
+    }
+
+    fn group(
+        &self,
+        ready: &Ready,
+        states: &FxHashMap<usize, wgpu::Buffer>,
+    ) -> Result<wgpu::BindGroup> {
+        let dispatch = &ready.dispatch;
+        let mut entries = Vec::new();
+        let mut add = |buffer, offset, size| {
+            let binding = entries.len() as u32;
+            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size,
+            });
+            entries.push(wgpu::BindGroupEntry { binding, resource });
+        };
+        for b in &dispatch.bindings {
+            let state = if let Buffer::Program(p) = b.buffer {
+                states.get(&p)
+            } else {
+                None
+            };
+            let Some(buffer) = state.or(self.buffers.get(&b.buffer)) else {
+                return Err(Error::Device {
+                    message: format!("{} binds a buffer without memory", dispatch.label),
+                });
+            };
+            let start = b.start as u64 * 4;
+            let end = (b.end as u64 * 4).min(buffer.size());
+            add(
+                buffer,
+                start,
+                wgpu::BufferSize::new(end.saturating_sub(start)),
+            );
+        }
+        if let Some(uniform) = &dispatch.uniform {
+            add(
+                &self.uniforms,
+                ready.uniform,
+                wgpu::BufferSize::new(uniform.len() as u64),
+            );
+        }
+        if dispatch.globals {
+            add(&self.globals, 0, wgpu::BufferSize::new(16));
+        }
+        self.gpu
+            .counters
+            .bind_groups
+            .fetch_add(1, Ordering::Relaxed);
+        Ok(self
+            .gpu
+            .device
+            .create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&dispatch.label),
+                layout: &ready.layout,
+                entries: &entries,
+            }))
+    }
+
+    pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
+        let mut encoder = self
+            .gpu
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.encode(feed, &mut encoder)?;
+        let index = self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.counters.submits.fetch_add(1, Ordering::Relaxed);
+        let mut in_flight = lock(&self.in_flight);
+        in_flight.push_back(index);
+        if in_flight.len() > IN_FLIGHT {
+            let oldest = in_flight.pop_front();
+            #[cfg(not(target_arch = "wasm32"))]
+            if let Err(e) = self.gpu.device.poll(wgpu::PollType::Wait {
+                submission_index: oldest,
+                timeout: None,
+            }) {
+                self.gpu.check()?;
+                return Err(Error::Device {
+                    message: e.to_string(),
+                });
+            }
+            #[cfg(target_arch = "wasm32")]
+            drop(oldest);
+        }
+        self.gpu.check()
+    }
+
+    /// Writes inputs and records the run into `encoder`.
+    fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.gpu.check()?;
+        let mut inputs = Vec::new();
+        for (b, info) in self.program.buffers.iter().enumerate() {
+            if let Origin::Input(name) = &info.origin {
+                inputs.push((b, feed.find(name, &info.ty)?, &info.ty));
+            }
+        }
+        let groups = self.bind(feed)?;
+        for (b, fed, ty) in inputs {
+            self.write(b, fed, ty);
+        }
+        let slot = {
+            let mut turn = lock(&self.turn);
+            *turn = (*turn + 1) % RING;
+            u64::from(*turn) * 16
+        };
+        let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, 0];
+        self.gpu
+            .queue
+            .write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
+        encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for (ready, group) in self.ready.iter().zip(groups.iter()) {
+            let [x, y] = ready.dispatch.grid;
+            pass.set_pipeline(&ready.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            pass.dispatch_workgroups(x, y, 1);
+        }
+        Ok(())
+    }
+
+    fn write(&self, b: usize, fed: Fed<'_>, ty: &TensorType) {
+        let Some(buffer) = self.buffers.get(&Buffer::Program(b)) else {
+            return;
+        };
+        if ty.numel() == 0 {
+            return;
+        }
+        match fed {
+            Fed::Tensor(t) => self.gpu.queue.write_buffer(buffer, 0, t.data().bytes()),
+            Fed::Double(d) => {
+                let single: Vec<f32> = d.iter().map(|x| *x as f32).collect();
+                self.gpu
+                    .queue
+                    .write_buffer(buffer, 0, bytemuck::cast_slice(&single));
+            }
+        }
+    }
+
+    pub async fn read(&self, operand: &Operand) -> Result<Tensor> {
+        let data = match self.buffers.get(&Buffer::Program(operand.buffer)) {
+            Some(buffer) => {
+                let offset = operand.layout.offset as u64 * 4;
+                self.readback
+                    .read(&self.gpu, buffer, offset, operand.numel() as u64 * 4)
+                    .await?
+            }
+            None => Vec::new(),
+        };
+        Tensor::new(
+            operand.ty.shape.clone(),
+            from_bytes(&data, operand.ty.dtype),
+        )
+    }
+}
+
+impl fmt::Display for GpuPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.program.buffers.len();
+        for (i, r) in self.ready.iter().enumerate() {
+            let d = &r.dispatch;
+            let name = |b: &crate::kernels::Binding| match b.buffer {
+                Buffer::Program(p) => match &self.program.buffers[p].origin {
+                    Origin::Input(name) => format!("input:{name}"),
+                    Origin::State(name) => format!("state:{name}"),
+                    Origin::Constant(_) => format!("const:{p}"),
+                    Origin::Computed => {
+                        format!("slot{}", self.slots.of.get(&p).copied().unwrap_or_default())
+                    }
+                },
+                Buffer::Temp(t) => format!(
+                    "slot{} (temporary)",
+                    self.slots.of.get(&(n + t)).copied().unwrap_or_default()
+                ),
+            };
+            let bindings: Vec<String> = d.bindings.iter().map(name).collect();
+            writeln!(
+                f,
+                "{i:4}  {:<18} {:<22} [{}, {}] {}",
+                d.label,
+                d.source.name(),
+                d.grid[0],
+                d.grid[1],
+                bindings.join(", ")
+            )?;
+        }
+        let mut pipelines: Vec<&wgpu::ComputePipeline> = Vec::new();
+        for r in &self.ready {
+            if !pipelines.contains(&&r.pipeline) {
+                pipelines.push(&r.pipeline);
+            }
+        }
+        for (s, bytes) in self.slots.bytes.iter().enumerate() {
+            writeln!(f, "slot{s}: {bytes} bytes")?;
+        }
+        writeln!(
+            f,
+            "{} dispatches, {} pipelines, {} temporaries, {} slots, peak {} bytes ({} without sharing)",
+            self.ready.len(),
+            pipelines.len(),
+            self.temps.len(),
+            self.slots.bytes.len(),
+            self.slots.peak,
+            self.slots.unshared
+        )?;
+        if let Some(peak) = self.program.peak_without_recomputation {
+            writeln!(f, "peak without recomputation {peak} bytes")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! Runs programs: compile once, replay many times.
+
+mod cpu;
+mod gpu;
+mod store;
+
+pub use store::{Memory, State, Store};
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Var};
+use crate::plan::{Options, Program};
+use crate::types::{Data, Tensor, TensorType};
+use std::sync::Arc;
+
+/// What one run gets: the stores its states live in, its inputs, and the step number and seed of its random numbers.
+#[derive(Default)]
+pub struct Feed<'a> {
+    pub(crate) stores: Vec<&'a Store>,
+    pub(crate) inputs: Vec<(&'a str, Fed<'a>)>,
+    pub(crate) step: u32,
+    pub(crate) seed: u64,
+}
+
+/// An input as it was given.
+#[derive(Clone, Copy)]
+pub(crate) enum Fed<'a> {
+    Tensor(&'a Tensor),
+    Double(&'a [f64]),
+}
+
+impl<'a> Feed<'a> {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a store; states are looked up by name in the order the stores were added.
+    pub fn store(mut self, store: &'a Store) -> Self {
+        self.stores.push(store);
+        self
+    }
+
+    /// Sets an input.
+    pub fn input(mut self, name: &'a str, tensor: &'a Tensor) -> Self {
+        self.inputs.push((name, Fed::Tensor(tensor)));
+        self
+    }
+
+    /// Sets a float input in double precision, for the oracle.
+    pub fn input_f64(mut self, name: &'a str, values: &'a [f64]) -> Self {
+        self.inputs.push((name, Fed::Double(values)));
+        self
+    }
+
+    /// Sets step number and seed.
+    pub fn step(mut self, step: u32, seed: u64) -> Self {
+        (self.step, self.seed) = (step, seed);
+        self
+    }
+
+    pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
+        let Some((_, fed)) = self.inputs.iter().find(|(n, _)| *n == name) else {
+            let message = format!("not given; the plan needs {ty}");
+            return Err(Error::Name {
+                kind: "input",
+                name: name.to_owned(),
+                message,
+            });
+        };
+        let fits = match fed {
+            Fed::Tensor(t) => t.ty() == *ty,
+            Fed::Double(v) => v.len() == ty.numel() && ty.dtype == crate::types::DType::F32,
+        };
+        if !fits {
+            let got = match fed {
+                Fed::Tensor(t) => t.ty().to_string(),
+                Fed::Double(v) => format!("{} doubles", v.len()),
+            };
+            let message = format!("expected {ty}, got {got}");
+            return Err(Error::Name {
+                kind: "input",
+                name: name.to_owned(),
+                message,
+            });
+        }
+        Ok(*fed)
+    }
+
+    pub(crate) fn state(&self, name: &str, ty: &TensorType) -> Result<Arc<State>> {
+        let Some(state) = self.stores.iter().find_map(|s| s.get(name)) else {
+            let message = format!(
+                "in none of the {} stores given; the plan needs {ty}",
+                self.stores.len()
+            );
+            return Err(Error::Name {
+                kind: "state",
+                name: name.to_owned(),
+                message,
+            });
+        };
+        if state.ty != *ty {
+            let message = format!("the plan needs {ty}, the store has {}", state.ty);
+            return Err(Error::Name {
+                kind: "state",
+                name: name.to_owned(),
+                message,
+            });
+        }
+        Ok(state)
+    }
+}
+
+/// A compiled program on one device. Made once, run many times; after the first run with given stores nothing is
+/// allocated any more.
+pub struct Plan {
+    program: Arc<Program>,
+    executor: Executor,
+}
+
+enum Executor {
+    Gpu(Box<gpu::GpuPlan>),
+    Cpu32(cpu::CpuPlan<f32>),
+    Cpu64(cpu::CpuPlan<f64>),
+}
+
+impl Device {
+    /// Compiles what `outputs` and the graph's state updates need.
+    pub async fn compile(&self, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Result<Plan> {
+        self.compile_with(graph, outputs, Options::default()).await
+    }
+
+    /// [`compile`](Self::compile) with options.
+    pub async fn compile_with(
+        &self,
+        graph: &Graph,
+        outputs: &[(&str, Var<'_>)],
+        options: Options,
+    ) -> Result<Plan> {
+        let program = Arc::new(Program::build(graph, outputs, options)?);
+        self.prepare(program).await
+    }
+
+    async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
+        let executor = match self {
+            Device::Gpu(gpu) => {
+                Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?))
+            }
+            Device::Cpu(crate::device::Precision::F32) => {
+                Executor::Cpu32(cpu::CpuPlan::new(program.clone()))
+            }
+            Device::Cpu(crate::device::Precision::F64) => {
+                Executor::Cpu64(cpu::CpuPlan::new(program.clone()))
+            }
+        };
+        Ok(Plan { program, executor })
+    }
+
+    /// [`compile`](Self::compile), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn compile_blocking(&self, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Result<Plan> {
+        pollster::block_on(self.compile(graph, outputs))
+    }
+}
+
+impl Plan {
+    /// The program: steps, buffers, memory.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Bytes this plan holds on its device: slots, inputs, constants.
+    pub fn bytes(&self) -> u64 {
+        match &self.executor {
+            Executor::Gpu(p) => p.bytes,
+            Executor::Cpu32(p) => p.bytes,
+            Executor::Cpu64(p) => p.bytes,
+        }
+    }
+
+    /// Runs once. Returns when the work is queued; the device may still be busy.
+    pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
+        match &self.executor {
+            Executor::Gpu(p) => p.run(feed),
+            Executor::Cpu32(p) => p.run(feed),
+            Executor::Cpu64(p) => p.run(feed),
+        }
+    }
+
+    /// Reads a named output of the last run.
+    pub async fn read(&self, name: &str) -> Result<Tensor> {
+        let Some((_, operand)) = self.program.outputs.iter().find(|(n, _)| n == name) else {
+            let known: Vec<&str> = self
+                .program
+                .outputs
+                .iter()
+                .map(|(n, _)| n.as_str())
+                .collect();
+            let message = format!("the plan has {}", known.join(", "));
+            return Err(Error::Name {
+                kind: "output",
+                name: name.to_owned(),
+                message,
+            });
+        };
+        match &self.executor {
+            Executor::Gpu(p) => p.read(operand).await,
+            Executor::Cpu32(p) => p.read(operand),
+            Executor::Cpu64(p) => p.read(operand),
+        }
+    }
+
+    /// [`read`](Self::read), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_blocking(&self, name: &str) -> Result<Tensor> {
+        pollster::block_on(self.read(name))
+    }
+
+    /// Reads a float output in double precision; on other executors than the oracle it is converted.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+        if let (Executor::Cpu64(p), Some((_, o))) = (
+            &self.executor,
+            self.program.outputs.iter().find(|(n, _)| n == name),
+        ) {
+            return p.read_raw(o);
+        }
+        let tensor = self.read_blocking(name)?;
+        Ok(match tensor.data() {
+            Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            Data::U32(v) => v.iter().map(|x| f64::from(*x)).collect(),
+        })
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.executor {
+            Executor::Gpu(p) => p.fmt(f)?,
+            Executor::Cpu32(_) | Executor::Cpu64(_) => self.program.fmt(f)?,
+        }
+        writeln!(f, "{} bytes held by the plan", self.bytes())
+    }
+}

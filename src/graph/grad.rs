@@ -1,0 +1,284 @@
+//! Reverse mode: walks the tape backwards and appends ordinary nodes.
+
+use super::{Graph, Kind, NodeId, Value, Var};
+use crate::error::{Error, Where};
+use crate::types::DType;
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// A gradient that is zero outside some rows: `values[i]` adds to row `indices[i]`; rows may repeat.
+#[derive(Clone, Copy)]
+pub struct Rows<'g> {
+    /// Row numbers, u32 `[count]`.
+    pub indices: Var<'g>,
+    /// One row each, `[count, width]`.
+    pub values: Var<'g>,
+    /// Rows of the whole table.
+    pub rows: usize,
+}
+
+impl<'g> Rows<'g> {
+    /// The whole table `[rows, width]`, summed in a fixed order.
+    pub fn dense(&self) -> Var<'g> {
+        self.values.scatter_add(self.indices, self.rows)
+    }
+}
+
+/// What flows backwards to one input.
+#[derive(Clone, Copy)]
+pub enum Cotangent<'g> {
+    /// A tensor of the input's shape.
+    Dense(Var<'g>),
+    /// Some rows of a table `[rows, width]`.
+    Rows(Rows<'g>),
+}
+
+impl<'g> From<Var<'g>> for Cotangent<'g> {
+    fn from(var: Var<'g>) -> Self {
+        Cotangent::Dense(var)
+    }
+}
+
+/// Gradient of one variable.
+#[derive(Clone)]
+pub enum Gradient<'g> {
+    /// The loss does not depend on it.
+    None,
+    /// A tensor of its shape.
+    Dense(Var<'g>),
+    /// Sums of rows; each entry comes from one use of the table.
+    Rows(Vec<Rows<'g>>),
+}
+
+impl<'g> Gradient<'g> {
+    /// As a tensor of the variable's shape, if the loss depends on it.
+    pub fn dense(&self) -> Option<Var<'g>> {
+        match self {
+            Gradient::None => None,
+            Gradient::Dense(v) => Some(*v),
+            Gradient::Rows(rows) => rows.iter().map(Rows::dense).reduce(|a, b| a + b),
+        }
+    }
+}
+
+/// What an operation's `vjp` sees.
+pub struct Vjp<'g> {
+    /// The graph to append to.
+    pub graph: &'g Graph,
+    /// Inputs of the forward operation (recomputed ones inside a recomputed segment).
+    pub inputs: Vec<Var<'g>>,
+    /// Outputs of the forward operation.
+    pub outputs: Vec<Var<'g>>,
+    /// Cotangents of the outputs; absent is zero.
+    pub cotangents: Vec<Option<Var<'g>>>,
+}
+
+impl<'g> Vjp<'g> {
+    /// Cotangent of the only output.
+    pub fn cotangent(&self) -> Option<Var<'g>> {
+        self.cotangents.first().copied().flatten()
+    }
+
+    /// Wraps one dense cotangent per input.
+    pub fn dense(
+        &self,
+        vars: impl IntoIterator<Item = Option<Var<'g>>>,
+    ) -> Vec<Option<Cotangent<'g>>> {
+        vars.into_iter().map(|v| v.map(Cotangent::Dense)).collect()
+    }
+
+    /// No gradient for any input.
+    pub fn none(&self) -> Vec<Option<Cotangent<'g>>> {
+        vec![None; self.inputs.len()]
+    }
+}
+
+/// Copies of recomputed nodes, made when the backward pass first needs them.
+struct Recompute<'g> {
+    graph: &'g Graph,
+    copies: FxHashMap<NodeId, NodeId>,
+    numbers: FxHashMap<u32, u32>,
+}
+
+impl<'g> Recompute<'g> {
+    /// The value to use in the backward pass in place of `value`.
+    fn value(&mut self, value: Value) -> Value {
+        let node = self.graph.borrow().nodes[value.node.0 as usize].clone();
+        let (Some(segment), 0) = (node.segment, node.copy) else {
+            return value;
+        };
+        let Kind::Op(_) = node.kind else { return value };
+        if let Some(&copy) = self.copies.get(&value.node) {
+            return Value {
+                node: copy,
+                output: value.output,
+            };
+        }
+        let inputs = node.inputs.iter().map(|v| self.value(*v)).collect();
+        let mut g = self.graph.borrow_mut();
+        let number = *self.numbers.entry(segment).or_insert_with(|| {
+            g.copies += 1;
+            g.copies
+        });
+        g.nodes.push(super::Node {
+            inputs,
+            copy: number,
+            ..node
+        });
+        let copy = NodeId(g.nodes.len() as u32 - 1);
+        self.copies.insert(value.node, copy);
+        Value {
+            node: copy,
+            output: value.output,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Sum<'g> {
+    dense: Option<Var<'g>>,
+    rows: Vec<Rows<'g>>,
+}
+
+impl Graph {
+    /// Gradients of the scalar `loss` with respect to `wrt`.
+    #[track_caller]
+    pub fn grad<'g>(&'g self, loss: Var<'g>, wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
+        let location = Where::caller();
+        if self.borrow().error.is_none() && loss.shape().numel() != 1 {
+            let message =
+                "the loss must have one element; reduce it with sum or mean, or use vjp".to_owned();
+            self.fail(Error::Shape {
+                op: "grad".into(),
+                message,
+                shapes: vec![loss.shape()],
+                location,
+            });
+        }
+        let seed = self.full(loss.shape(), 1.0);
+        self.vjp(&[(loss, seed)], wrt)
+    }
+
+    /// Carries cotangents of several variables back to `wrt`.
+    #[track_caller]
+    pub fn vjp<'g>(&'g self, seeds: &[(Var<'g>, Var<'g>)], wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
+        let location = Where::caller();
+        if self.borrow().error.is_some() {
+            return wrt.iter().map(|_| Gradient::None).collect();
+        }
+        let needed = self.depends_on(wrt);
+        let mut sums: FxHashMap<Value, Sum<'g>> = FxHashMap::default();
+        let mut last = 0;
+        for (var, cotangent) in seeds {
+            add(&mut sums, var.value, Cotangent::Dense(*cotangent));
+            last = last.max(var.value.node.0);
+        }
+        let mut recompute = Recompute {
+            graph: self,
+            copies: FxHashMap::default(),
+            numbers: FxHashMap::default(),
+        };
+        for id in (0..=last).rev() {
+            if !needed[id as usize] {
+                continue;
+            }
+            let node = self.borrow().nodes[id as usize].clone();
+            let Kind::Op(op) = node.kind else { continue };
+            let value = |output| Value {
+                node: NodeId(id),
+                output,
+            };
+            let cotangents: Vec<Option<Var<'g>>> = (0..node.types.len() as u32)
+                .map(|o| sums.get(&value(o)).and_then(|s| collapse(s)))
+                .collect();
+            if cotangents.iter().all(Option::is_none) {
+                continue;
+            }
+            let var = |v| Var::new(self, v);
+            let inputs = node
+                .inputs
+                .iter()
+                .map(|v| var(recompute.value(*v)))
+                .collect();
+            let outputs = (0..node.types.len() as u32)
+                .map(|o| var(recompute.value(value(o))))
+                .collect();
+            let cx = Vjp {
+                graph: self,
+                inputs,
+                outputs,
+                cotangents,
+            };
+            let segment = self.borrow_mut().segment.take();
+            let grads = op.vjp(&cx);
+            self.borrow_mut().segment = segment;
+            for (input, grad) in node.inputs.iter().zip(grads) {
+                let float = self.type_of(*input).dtype == DType::F32;
+                if let (Some(grad), true, true) = (grad, float, needed[input.node.0 as usize]) {
+                    self.check(op.name(), *input, &grad, location);
+                    add(&mut sums, *input, grad);
+                }
+            }
+        }
+        wrt.iter()
+            .map(|v| match sums.get(&v.value) {
+                None => Gradient::None,
+                Some(s) if s.dense.is_none() && !s.rows.is_empty() => {
+                    Gradient::Rows(s.rows.clone())
+                }
+                Some(s) => collapse(s).map_or(Gradient::None, Gradient::Dense),
+            })
+            .collect()
+    }
+
+    /// Which nodes depend on any of `wrt`.
+    fn depends_on(&self, wrt: &[Var<'_>]) -> Vec<bool> {
+        let g = self.borrow();
+        let mut needed = vec![false; g.nodes.len()];
+        for v in wrt {
+            needed[v.value.node.0 as usize] = true;
+        }
+        for (i, node) in g.nodes.iter().enumerate() {
+            let blocks = matches!(&node.kind, Kind::Op(op) if op.name() == "stop_gradient");
+            if !blocks && node.inputs.iter().any(|v| needed[v.node.0 as usize]) {
+                needed[i] = true;
+            }
+        }
+        needed
+    }
+
+    /// A wrong shape from a vjp is a defect of that operation; it is reported like any other shape error.
+    fn check(&self, op: &str, input: Value, grad: &Cotangent<'_>, location: Where) {
+        let Cotangent::Dense(grad) = grad else { return };
+        let want = self.type_of(input).shape;
+        if self.borrow().error.is_none() && grad.shape() != want {
+            let op = format!("gradient of {op}");
+            let message = format!("expected {want}");
+            self.fail(Error::Shape {
+                op,
+                message,
+                shapes: vec![grad.shape()],
+                location,
+            });
+        }
+    }
+}
+
+fn add<'g>(sums: &mut FxHashMap<Value, Sum<'g>>, value: Value, grad: Cotangent<'g>) {
+    let sum = sums.entry(value).or_default();
+    match grad {
+        Cotangent::Dense(v) => sum.dense = Some(sum.dense.map_or(v, |d| d + v)),
+        Cotangent::Rows(rows) => sum.rows.push(rows),
+    }
+}
+
+fn collapse<'g>(sum: &Sum<'g>) -> Option<Var<'g>> {
+    sum.rows
+        .iter()
+        .map(Rows::dense)
+        .chain(sum.dense)
+        .reduce(|a, b| a + b)
+}
+
+/// Shared handle of an operation.
+pub(crate) type SharedOp = Arc<dyn super::Op>;

@@ -1,0 +1,351 @@
+//! The graph: an append-only list of nodes whose order is the tape.
+
+mod grad;
+mod op;
+mod var;
+
+pub(crate) use grad::SharedOp;
+pub use grad::{Cotangent, Gradient, Rows, Vjp};
+pub use op::Op;
+pub(crate) use op::cpu_twin;
+pub use var::Var;
+
+use crate::error::{Error, Where};
+use crate::types::{DType, Shape, Tensor, TensorType};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Number of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
+
+/// One output of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value {
+    /// The node.
+    pub node: NodeId,
+    /// Which of its outputs.
+    pub output: u32,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// Written before each run.
+    Input(Arc<str>),
+    /// Lives in a store between runs.
+    State(Arc<str>),
+    /// Known at build time.
+    Constant(Arc<Tensor>),
+    /// Computed.
+    Op(Arc<dyn Op>),
+}
+
+/// A node of the graph.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub kind: Kind,
+    pub inputs: Vec<Value>,
+    pub types: Vec<TensorType>,
+    /// Recomputed segment the node belongs to, if any.
+    pub segment: Option<u32>,
+    /// 0 for original nodes; copies made for recomputation carry their own number, so that they are not merged back.
+    pub copy: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub nodes: Vec<Node>,
+    pub error: Option<Error>,
+    pub segment: Option<u32>,
+    pub segments: u32,
+    pub copies: u32,
+    pub copy: u32,
+    pub assigns: Vec<(Value, Value)>,
+    pub gate: Option<Value>,
+    pub names: rustc_hash::FxHashMap<(bool, Arc<str>), Value>,
+}
+
+/// A computation under construction. Cloning gives another handle to the same graph.
+///
+/// Shapes and element types are checked when a node is added. The first error is kept with the operation's name, the
+/// shapes and the caller's file and line; later operations on it are inert, and compiling returns it.
+#[derive(Clone, Default)]
+pub struct Graph {
+    inner: Rc<RefCell<Inner>>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn borrow(&self) -> std::cell::Ref<'_, Inner> {
+        self.inner.borrow()
+    }
+
+    pub(crate) fn borrow_mut(&self) -> std::cell::RefMut<'_, Inner> {
+        self.inner.borrow_mut()
+    }
+
+    /// The first error, if any.
+    pub fn error(&self) -> Option<Error> {
+        self.borrow().error.clone()
+    }
+
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.borrow().nodes.len()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A tensor written before each run. The same name with the same type gives the same variable.
+    #[track_caller]
+    pub fn input(&self, name: &str, ty: TensorType) -> Var<'_> {
+        self.named(name, ty, false)
+    }
+
+    /// A tensor that lives in a store between runs: parameters, moments, memories.
+    #[track_caller]
+    pub fn state(&self, name: &str, ty: TensorType) -> Var<'_> {
+        self.named(name, ty, true)
+    }
+
+    #[track_caller]
+    fn named(&self, name: &str, ty: TensorType, state: bool) -> Var<'_> {
+        let name: Arc<str> = name.into();
+        let known = self.borrow().names.get(&(state, name.clone())).copied();
+        if let Some(value) = known {
+            let var = Var::new(self, value);
+            if var.ty() != ty {
+                let message = format!(
+                    "already declared as {}, now as {ty}; use one type",
+                    var.ty()
+                );
+                let kind = if state { "state" } else { "input" };
+                self.fail(Error::Name {
+                    kind,
+                    name: name.to_string(),
+                    message,
+                });
+            }
+            return var;
+        }
+        let kind = if state {
+            Kind::State(name.clone())
+        } else {
+            Kind::Input(name.clone())
+        };
+        let value = self.leaf(kind, ty);
+        self.borrow_mut().names.insert((state, name), value);
+        Var::new(self, value)
+    }
+
+    /// A tensor known at build time.
+    pub fn constant(&self, tensor: Tensor) -> Var<'_> {
+        let ty = tensor.ty();
+        Var::new(self, self.leaf(Kind::Constant(Arc::new(tensor)), ty))
+    }
+
+    fn leaf(&self, kind: Kind, ty: TensorType) -> Value {
+        let mut g = self.borrow_mut();
+        g.nodes.push(Node {
+            kind,
+            inputs: vec![],
+            types: vec![ty],
+            segment: None,
+            copy: 0,
+        });
+        Value {
+            node: NodeId(g.nodes.len() as u32 - 1),
+            output: 0,
+        }
+    }
+
+    /// A float tensor filled with one value.
+    #[track_caller]
+    pub fn full(&self, shape: impl Into<Shape>, value: f64) -> Var<'_> {
+        crate::ops::elementwise::full(self, DType::F32, shape.into(), value)
+    }
+
+    /// An integer tensor filled with one value.
+    #[track_caller]
+    pub fn full_u32(&self, shape: impl Into<Shape>, value: u32) -> Var<'_> {
+        crate::ops::elementwise::full(self, DType::U32, shape.into(), f64::from(value))
+    }
+
+    /// Adds an operation. This is how operations defined outside the library join a graph.
+    #[track_caller]
+    pub fn apply<'g>(&'g self, op: impl Op, inputs: &[Var<'g>]) -> Vec<Var<'g>> {
+        self.apply_at(Arc::new(op), inputs, Where::caller())
+    }
+
+    pub(crate) fn apply_at<'g>(
+        &'g self,
+        op: Arc<dyn Op>,
+        inputs: &[Var<'g>],
+        location: Where,
+    ) -> Vec<Var<'g>> {
+        let outputs = op.outputs();
+        if self.borrow().error.is_some() {
+            return self.inert(outputs);
+        }
+        if inputs
+            .iter()
+            .any(|v| !Rc::ptr_eq(&v.graph.inner, &self.inner))
+        {
+            let message = "an input belongs to another graph; build each computation in one graph";
+            self.fail(Error::argument(
+                format!("{} at {location}", op.name()),
+                message,
+            ));
+            return self.inert(outputs);
+        }
+        let types: Vec<TensorType> = inputs.iter().map(|v| v.ty()).collect();
+        match op.infer(&types) {
+            Ok(out) => {
+                let mut g = self.borrow_mut();
+                let (segment, copy) = (g.segment, g.copy);
+                let inputs = inputs.iter().map(|v| v.value).collect();
+                let n = out.len() as u32;
+                g.nodes.push(Node {
+                    kind: Kind::Op(op),
+                    inputs,
+                    types: out,
+                    segment,
+                    copy,
+                });
+                let node = NodeId(g.nodes.len() as u32 - 1);
+                (0..n)
+                    .map(|output| Var::new(self, Value { node, output }))
+                    .collect()
+            }
+            Err(refusal) => {
+                let shapes = types.into_iter().map(|t| t.shape).collect();
+                self.fail(refusal.at(op.name(), shapes, location));
+                self.inert(outputs)
+            }
+        }
+    }
+
+    /// Variables that stand in after an error, so that building goes on to its end.
+    fn inert(&self, n: usize) -> Vec<Var<'_>> {
+        let value = self.leaf(
+            Kind::Constant(Arc::new(Tensor::scalar(0.0))),
+            TensorType::f32([]),
+        );
+        vec![Var::new(self, value); n]
+    }
+
+    /// Keeps an error, unless there is one already.
+    pub fn fail(&self, error: Error) {
+        self.borrow_mut().error.get_or_insert(error);
+    }
+
+    /// Writes `value` into `state` at the end of the run. Everything inside the run reads the old value.
+    #[track_caller]
+    pub fn assign<'g>(&'g self, state: Var<'g>, value: Var<'g>) {
+        let location = Where::caller();
+        if self.borrow().error.is_some() {
+            return;
+        }
+        let is_state = matches!(
+            self.borrow().nodes[state.value.node.0 as usize].kind,
+            Kind::State(_)
+        );
+        let shapes = vec![state.shape(), value.shape()];
+        if !is_state || state.ty() != value.ty() {
+            let message = "needs a state and a value of its type".to_owned();
+            self.fail(Error::Shape {
+                op: "assign".into(),
+                message,
+                shapes,
+                location,
+            });
+            return;
+        }
+        if self.borrow().assigns.iter().any(|(s, _)| *s == state.value) {
+            let message = "this state is assigned twice in one graph; assign once".to_owned();
+            self.fail(Error::Shape {
+                op: "assign".into(),
+                message,
+                shapes,
+                location,
+            });
+            return;
+        }
+        self.borrow_mut().assigns.push((state.value, value.value));
+    }
+
+    /// Lets every [`assign`](Self::assign) happen only if `ok` (u32 scalar) is not 0 at the end of the run, so that a
+    /// bad step changes nothing.
+    #[track_caller]
+    pub fn gate<'g>(&'g self, ok: Var<'g>) {
+        if ok.ty() != TensorType::u32([]) {
+            let message = "the gate is one u32".to_owned();
+            let shapes = vec![ok.shape()];
+            self.fail(Error::Shape {
+                op: "gate".into(),
+                message,
+                shapes,
+                location: Where::caller(),
+            });
+            return;
+        }
+        self.borrow_mut().gate = Some(ok.value);
+    }
+
+    /// Runs `f` as a segment whose values are recomputed in the backward pass instead of kept: less memory, more work.
+    /// Segments do not nest; an inner one is part of the outer.
+    pub fn recompute<R>(&self, f: impl FnOnce() -> R) -> R {
+        let outer = {
+            let mut g = self.borrow_mut();
+            let outer = g.segment;
+            if outer.is_none() {
+                g.segments += 1;
+                g.segment = Some(g.segments);
+            }
+            outer
+        };
+        let result = f();
+        self.borrow_mut().segment = outer;
+        result
+    }
+
+    /// Number of state variables and inputs with this name.
+    pub(crate) fn type_of(&self, value: Value) -> TensorType {
+        self.borrow().nodes[value.node.0 as usize].types[value.output as usize].clone()
+    }
+}
+
+impl std::fmt::Display for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, node) in self.borrow().nodes.iter().enumerate() {
+            let types = node
+                .types
+                .iter()
+                .map(|t| t.to_string())
+                .collect::<Vec<_>>()
+                .join(", ");
+            let inputs = node
+                .inputs
+                .iter()
+                .map(|v| format!("%{}.{}", v.node.0, v.output))
+                .collect::<Vec<_>>()
+                .join(" ");
+            match &node.kind {
+                Kind::Input(name) => writeln!(f, "%{i} = input {name}: {types}")?,
+                Kind::State(name) => writeln!(f, "%{i} = state {name}: {types}")?,
+                Kind::Constant(_) => writeln!(f, "%{i} = constant: {types}")?,
+                Kind::Op(op) => writeln!(f, "%{i} = {} {inputs}: {types}", op.name())?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! What an operation must know.
+
+use super::{Cotangent, Vjp};
+use crate::error::{Refusal, Result};
+use crate::kernels::{CpuCall, Lower};
+use crate::ops::elementwise::Scalar;
+use crate::types::{Layout, TensorType};
+
+/// An operation: shapes, gradient, kernels and CPU twin in one place.
+///
+/// `Debug` must print every attribute: equal text on equal inputs means equal results (common subexpressions merge).
+pub trait Op: std::fmt::Debug + Send + Sync + 'static {
+    /// Name in errors and printed plans.
+    fn name(&self) -> &'static str;
+
+    /// Number of outputs.
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    /// Types of the outputs, or why the inputs do not fit.
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal>;
+
+    /// Adds the nodes that carry cotangents of the outputs back to the inputs. Absent means zero.
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>>;
+
+    /// For an operation that only looks at its input differently: the new layout, or `None` if that needs a copy.
+    fn view(&self, _input: &TensorType, _layout: &Layout) -> Option<Layout> {
+        None
+    }
+
+    /// Whether the operation is a view ([`view`](Self::view) may answer).
+    fn is_view(&self) -> bool {
+        false
+    }
+
+    /// For an elementwise operation: what is done per element.
+    fn scalar(&self) -> Option<Scalar> {
+        None
+    }
+
+    /// Whether input `index` may be strided; others are made dense first.
+    fn strided(&self, _index: usize) -> bool {
+        false
+    }
+
+    /// Pairs (input, output) that share one buffer: the output holds the old value when the operation starts and the
+    /// input is not bound.
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[]
+    }
+
+    /// Whether two nodes with equal inputs may differ (random numbers keyed by the step are equal in this sense; this
+    /// is only for operations that must never merge).
+    fn unmergeable(&self) -> bool {
+        false
+    }
+
+    /// CPU twin in single precision.
+    fn cpu_f32(&self, call: &mut CpuCall<'_, f32>);
+
+    /// CPU twin in double precision: the oracle.
+    fn cpu_f64(&self, call: &mut CpuCall<'_, f64>);
+
+    /// Kernels.
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()>;
+}
+
+/// Implements both CPU twins by one generic function `Self::cpu<T: Real>(&self, &mut CpuCall<T>)`.
+macro_rules! cpu_twin {
+    () => {
+        fn cpu_f32(&self, call: &mut $crate::kernels::CpuCall<'_, f32>) {
+            self.cpu(call)
+        }
+        fn cpu_f64(&self, call: &mut $crate::kernels::CpuCall<'_, f64>) {
+            self.cpu(call)
+        }
+    };
+}
+pub(crate) use cpu_twin;

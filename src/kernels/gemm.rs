@@ -1,0 +1,60 @@
+//! Safe door to the `gemm` crate, the only unsafe code of the CPU executor.
+
+use crate::types::Real;
+
+/// A strided matrix operand: element (i, j) is `data[i * strides[0] + j * strides[1]]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a, T> {
+    /// Elements from (0, 0) on.
+    pub data: &'a [T],
+    /// Row and column strides.
+    pub strides: [usize; 2],
+}
+
+impl<T> Matrix<'_, T> {
+    fn covers(&self, rows: usize, cols: usize) -> bool {
+        rows == 0
+            || cols == 0
+            || (rows - 1) * self.strides[0] + (cols - 1) * self.strides[1] < self.data.len()
+    }
+}
+
+/// `c = a b` on one thread, `c` dense with rows of `n`, `k` the inner extent. Rows are as many as `c` holds.
+pub fn gemm<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+    let m = c.len().checked_div(n).unwrap_or(0);
+    if m == 0 {
+        return;
+    }
+    if k == 0 {
+        c.fill(T::ZERO);
+        return;
+    }
+    assert!(
+        a.covers(m, k) && b.covers(k, n) && c.len() >= m * n,
+        "operands of a product lie inside their buffers"
+    );
+    // SAFETY: the assertion above bounds every element that the product touches; `c` is exclusive.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.data.as_ptr(),
+            a.strides[1] as isize,
+            a.strides[0] as isize,
+            b.data.as_ptr(),
+            b.strides[1] as isize,
+            b.strides[0] as isize,
+            T::ZERO,
+            T::ONE,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
+
+mod cpu;
+pub mod gemm;
+mod lower;
+pub mod par;
+mod registry;
+
+pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
+pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Source};
+pub use registry::KERNELS;
+
+use crate::error::{Error, Result};
+
+/// A kernel written in WGSL: one entry point `main`, storage buffers bound from 0 on, then the uniforms.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Path below `shaders/` without the extension.
+    pub name: &'static str,
+    /// The text, with `// #include "shared/x.wgsl"` lines not yet resolved.
+    pub source: &'static str,
+}
+
+/// Declares a kernel from its path below `shaders/`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! kernel {
+    ($name:literal) => {
+        $crate::kernels::Kernel {
+            name: $name,
+            source: include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/shaders/",
+                $name,
+                ".wgsl"
+            )),
+        }
+    };
+}
+
+/// Files that kernels may include.
+const SHARED: &[(&str, &str)] = &[
+    (
+        "shared/grid.wgsl",
+        include_str!("../../shaders/shared/grid.wgsl"),
+    ),
+    (
+        "shared/matmul.wgsl",
+        include_str!("../../shaders/shared/matmul.wgsl"),
+    ),
+    (
+        "shared/numerics.wgsl",
+        include_str!("../../shaders/shared/numerics.wgsl"),
+    ),
+    (
+        "shared/row.wgsl",
+        include_str!("../../shaders/shared/row.wgsl"),
+    ),
+    (
+        "shared/threefry.wgsl",
+        include_str!("../../shaders/shared/threefry.wgsl"),
+    ),
+];
+
+impl Kernel {
+    /// The text with its includes in place.
+    pub fn text(&self) -> Result<String> {
+        expand(self.name, self.source)
+    }
+}
+
+/// Resolves the include lines of a kernel's text.
+pub fn expand(name: &str, source: &str) -> Result<String> {
+    let mut out = String::with_capacity(source.len() + 2048);
+    for line in source.lines() {
+        match line.trim().strip_prefix("// #include ") {
+            Some(file) => {
+                let file = file.trim().trim_matches('"');
+                let Some((_, text)) = SHARED.iter().find(|(n, _)| *n == file) else {
+                    return Err(Error::ShaderCompile {
+                        kernel: name.to_owned(),
+                        log: format!("unknown include {file}"),
+                    });
+                };
+                out.push_str(text);
+            }
+            None => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}

@@ -1,0 +1,522 @@
+//! A straight-line elementwise program: what fusion makes of chains of elementwise operations, and how a single one
+//! runs. One generated kernel on the GPU, blocks of registers on the CPU.
+
+use super::Scalar;
+use crate::error::{Refusal, Result};
+use crate::graph::{Cotangent, Op, Vjp};
+use crate::kernels::{CpuCall, CpuInput, Lower, Slice, SliceMut, expand, par};
+use crate::types::{DType, Layout, Real, Shape, TensorType};
+use encase::ShaderType;
+use glam::UVec4;
+use std::fmt::Write;
+
+/// Argument of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Input of the program.
+    Input(usize),
+    /// Result of an earlier node.
+    Node(usize),
+}
+
+/// A straight-line program over broadcast inputs; all outputs have the shape of the iteration.
+#[derive(Clone, Debug)]
+pub struct Fused {
+    /// Nodes in order; arguments come before their users.
+    pub nodes: Vec<(Scalar, Vec<Argument>)>,
+    /// Nodes whose results are stored.
+    pub results: Vec<usize>,
+}
+
+/// Elements that one block of the CPU twin holds in registers.
+const BLOCK: usize = 512;
+/// Dimensions after merging that the kernel indexes.
+const RANK: usize = 8;
+/// Invocations of a workgroup.
+const WIDTH: usize = 64;
+
+#[derive(ShaderType)]
+struct Meta {
+    n: u32,
+    dims: [UVec4; 2],
+    offsets: [UVec4; 2],
+    /// Strides of input i, dimension d at [2 i + d / 4][d % 4].
+    strides: [UVec4; 16],
+}
+
+impl Fused {
+    /// One function over its inputs.
+    pub fn single(scalar: Scalar, inputs: usize) -> Self {
+        Fused {
+            nodes: vec![(scalar, (0..inputs).map(Argument::Input).collect())],
+            results: vec![0],
+        }
+    }
+
+    fn dtypes(&self, inputs: &[DType]) -> Vec<DType> {
+        let mut types: Vec<DType> = Vec::with_capacity(self.nodes.len());
+        for (scalar, args) in &self.nodes {
+            let args: Vec<DType> = args
+                .iter()
+                .map(|a| match a {
+                    Argument::Input(i) => inputs[*i],
+                    Argument::Node(i) => types[*i],
+                })
+                .collect();
+            types.push(scalar.dtype(&args));
+        }
+        types
+    }
+
+    /// CPU twin.
+    pub fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        let dtypes: Vec<DType> = call
+            .inputs
+            .iter()
+            .map(|i| {
+                if matches!(i.data, Slice::Float(_)) {
+                    DType::F32
+                } else {
+                    DType::U32
+                }
+            })
+            .collect();
+        let types = self.dtypes(&dtypes);
+        let Some(shape) = call.outputs.first().map(|o| o.shape.clone()) else {
+            return;
+        };
+        let walks: Vec<Walk<'_, T>> = call.inputs.iter().map(|i| Walk::new(i, &shape)).collect();
+        match call.outputs.len() {
+            1 => match &mut call.outputs[0].data {
+                SliceMut::Float(out) => par::pieces(out, BLOCK * 32, |start, piece| {
+                    self.piece(
+                        &walks,
+                        &types,
+                        start,
+                        piece.len(),
+                        &mut |block, regs: &Registers<T>| {
+                            let len = BLOCK.min(piece.len() - block);
+                            piece[block..block + len]
+                                .copy_from_slice(&regs.float(self.results[0])[..len]);
+                        },
+                    );
+                }),
+                SliceMut::Int(out) => par::pieces(out, BLOCK * 32, |start, piece| {
+                    self.piece(
+                        &walks,
+                        &types,
+                        start,
+                        piece.len(),
+                        &mut |block, regs: &Registers<T>| {
+                            let len = BLOCK.min(piece.len() - block);
+                            piece[block..block + len]
+                                .copy_from_slice(&regs.int(self.results[0])[..len]);
+                        },
+                    );
+                }),
+            },
+            _ => {
+                let outputs = &mut call.outputs;
+                self.piece(&walks, &types, 0, shape.numel(), &mut |block,
+                                                                   regs: &Registers<
+                    T,
+                >| {
+                    for (output, &node) in outputs.iter_mut().zip(&self.results) {
+                        let len = BLOCK.min(shape.numel() - block);
+                        match &mut output.data {
+                            SliceMut::Float(o) => {
+                                o[block..block + len].copy_from_slice(&regs.float(node)[..len])
+                            }
+                            SliceMut::Int(o) => {
+                                o[block..block + len].copy_from_slice(&regs.int(node)[..len])
+                            }
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Runs elements `start..start + len` block by block and hands each block's registers to `store`.
+    fn piece<T: Real>(
+        &self,
+        walks: &[Walk<'_, T>],
+        types: &[DType],
+        start: usize,
+        len: usize,
+        store: &mut dyn FnMut(usize, &Registers<T>),
+    ) {
+        let mut regs = Registers::new(self, walks, types);
+        for block in (0..len).step_by(BLOCK) {
+            let n = BLOCK.min(len - block);
+            regs.load(walks, start + block, n);
+            regs.run(self, n);
+            store(block, &regs);
+        }
+    }
+}
+
+/// Registers of one thread: inputs first, then nodes, in two files by element type.
+struct Registers<T> {
+    floats: Vec<T>,
+    ints: Vec<u32>,
+    /// Register of each input and node: whether it is a float, and its number in its file.
+    inputs: Vec<(bool, usize)>,
+    nodes: Vec<(bool, usize)>,
+}
+
+impl<T: Real> Registers<T> {
+    fn new(program: &Fused, walks: &[Walk<'_, T>], types: &[DType]) -> Self {
+        let (mut f, mut i) = (0, 0);
+        let mut place = |float: bool| {
+            let counter = if float { &mut f } else { &mut i };
+            *counter += 1;
+            (float, *counter - 1)
+        };
+        let inputs = walks
+            .iter()
+            .map(|w| place(matches!(w.data, Slice::Float(_))))
+            .collect();
+        let nodes = types.iter().map(|t| place(*t == DType::F32)).collect();
+        debug_assert_eq!(types.len(), program.nodes.len());
+        Registers {
+            floats: vec![T::ZERO; f * BLOCK],
+            ints: vec![0; i * BLOCK],
+            inputs,
+            nodes,
+        }
+    }
+
+    fn float(&self, node: usize) -> &[T] {
+        let (_, r) = self.nodes[node];
+        &self.floats[r * BLOCK..(r + 1) * BLOCK]
+    }
+
+    fn int(&self, node: usize) -> &[u32] {
+        let (_, r) = self.nodes[node];
+        &self.ints[r * BLOCK..(r + 1) * BLOCK]
+    }
+
+    fn load(&mut self, walks: &[Walk<'_, T>], start: usize, n: usize) {
+        for (walk, &(_, r)) in walks.iter().zip(&self.inputs) {
+            match walk.data {
+                Slice::Float(d) => walk.load(d, start, &mut self.floats[r * BLOCK..r * BLOCK + n]),
+                Slice::Int(d) => walk.load(d, start, &mut self.ints[r * BLOCK..r * BLOCK + n]),
+            }
+        }
+    }
+
+    fn run(&mut self, program: &Fused, n: usize) {
+        for (i, (scalar, args)) in program.nodes.iter().enumerate() {
+            let place = |a: &Argument| match a {
+                Argument::Input(i) => self.inputs[*i],
+                Argument::Node(i) => self.nodes[*i],
+            };
+            let places: Vec<(bool, usize)> = args.iter().map(place).collect();
+            let (float, r) = self.nodes[i];
+            if matches!(scalar, Scalar::Select) {
+                self.select(&places, float, r, n);
+                continue;
+            }
+            let float_args = places.first().map_or(float, |p| p.0);
+            if float {
+                let (done, rest) = self.floats.split_at_mut(r * BLOCK);
+                if float_args {
+                    let args: Vec<&[T]> = places
+                        .iter()
+                        .map(|(_, p)| &done[p * BLOCK..p * BLOCK + n])
+                        .collect();
+                    scalar.floats(&args, &mut rest[..n]);
+                } else {
+                    let (_, p) = places[0];
+                    for (o, &x) in rest[..n]
+                        .iter_mut()
+                        .zip(&self.ints[p * BLOCK..p * BLOCK + n])
+                    {
+                        *o = T::of(f64::from(x));
+                    }
+                }
+            } else if float_args {
+                let args: Vec<&[T]> = places
+                    .iter()
+                    .map(|(_, p)| &self.floats[p * BLOCK..p * BLOCK + n])
+                    .collect();
+                scalar.test(&args, &mut self.ints[r * BLOCK..r * BLOCK + n]);
+            } else {
+                let (done, rest) = self.ints.split_at_mut(r * BLOCK);
+                let args: Vec<&[u32]> = places
+                    .iter()
+                    .map(|(_, p)| &done[p * BLOCK..p * BLOCK + n])
+                    .collect();
+                scalar.ints(&args, &mut rest[..n]);
+            }
+        }
+    }
+
+    fn select(&mut self, places: &[(bool, usize)], float: bool, r: usize, n: usize) {
+        let (m, a, b) = (
+            places[0].1 * BLOCK,
+            places[1].1 * BLOCK,
+            places[2].1 * BLOCK,
+        );
+        if float {
+            for i in 0..n {
+                self.floats[r * BLOCK + i] =
+                    self.floats[if self.ints[m + i] != 0 { a } else { b } + i];
+            }
+        } else {
+            for i in 0..n {
+                self.ints[r * BLOCK + i] = self.ints[if self.ints[m + i] != 0 { a } else { b } + i];
+            }
+        }
+    }
+}
+
+/// Reads an input in the order of the iteration.
+struct Walk<'a, T> {
+    data: Slice<'a, T>,
+    offset: usize,
+    dims: Vec<usize>,
+    strides: Vec<usize>,
+}
+
+impl<'a, T: Real> Walk<'a, T> {
+    fn new(input: &CpuInput<'a, T>, shape: &Shape) -> Self {
+        let layout = input.layout.broadcast(input.shape, shape);
+        let (dims, mut strides) = Layout::collapse(shape, &[&layout]);
+        Walk {
+            data: input.data,
+            offset: layout.offset,
+            dims,
+            strides: strides.swap_remove(0),
+        }
+    }
+
+    fn load<E: Copy>(&self, data: &[E], start: usize, out: &mut [E]) {
+        let (Some(&extent), Some(&stride)) = (self.dims.last(), self.strides.last()) else {
+            out.fill(data[self.offset]);
+            return;
+        };
+        let mut done = 0;
+        while done < out.len() {
+            let linear = start + done;
+            let (mut rest, within) = (linear / extent, linear % extent);
+            let mut at = self.offset + within * stride;
+            for d in (0..self.dims.len() - 1).rev() {
+                at += rest % self.dims[d] * self.strides[d];
+                rest /= self.dims[d];
+            }
+            let n = (extent - within).min(out.len() - done);
+            let run = &mut out[done..done + n];
+            match stride {
+                0 => run.fill(data[at]),
+                1 => run.copy_from_slice(&data[at..at + n]),
+                _ => run
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, o)| *o = data[at + i * stride]),
+            }
+            done += n;
+        }
+    }
+}
+
+impl Op for Fused {
+    fn name(&self) -> &'static str {
+        if self.nodes.len() == 1 {
+            self.nodes[0].0.name()
+        } else {
+            "fused"
+        }
+    }
+
+    fn outputs(&self) -> usize {
+        self.results.len()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
+        let mut shape = Shape::default();
+        for t in inputs {
+            shape = shape.broadcast(&t.shape)?;
+        }
+        let types = self.dtypes(&inputs.iter().map(|t| t.dtype).collect::<Vec<_>>());
+        Ok(self
+            .results
+            .iter()
+            .map(|r| TensorType {
+                dtype: types[*r],
+                shape: shape.clone(),
+            })
+            .collect())
+    }
+
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
+        // Made by the planner after differentiation; never on a tape.
+        cx.none()
+    }
+
+    fn strided(&self, _: usize) -> bool {
+        true
+    }
+
+    fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
+        self.cpu(call);
+    }
+
+    fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
+        self.cpu(call);
+    }
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let shape = cx.outputs[0].shape().clone();
+        let layouts: Vec<Layout> = cx
+            .inputs
+            .iter()
+            .map(|i| i.layout.broadcast(i.shape(), &shape))
+            .collect();
+        let out = Layout::contiguous(&shape);
+        let mut all: Vec<&Layout> = layouts.iter().collect();
+        all.push(&out);
+        let (dims, strides) = Layout::collapse(&shape, &all);
+        if dims.len() > RANK {
+            return Err(crate::Error::Limit {
+                limit: "dimensions of an elementwise operation".into(),
+                needed: dims.len() as u64,
+                available: RANK as u64,
+                hint: "make the inputs dense or merge dimensions with reshape".into(),
+            });
+        }
+        let ways: Vec<Way> = (0..cx.inputs.len())
+            .map(|i| {
+                let dense = Layout {
+                    offset: 0,
+                    strides: strides[i].clone(),
+                }
+                .is_dense(&dims);
+                if dense {
+                    Way::Dense
+                } else if strides[i].iter().all(|s| *s == 0) {
+                    Way::Single
+                } else {
+                    Way::Strided
+                }
+            })
+            .collect();
+        let dtypes: Vec<DType> = cx.inputs.iter().map(|i| i.ty.dtype).collect();
+        let text = self.text(&dtypes, &ways, dims.len());
+        let mut meta = Meta {
+            n: shape.numel() as u32,
+            dims: [UVec4::ONE; 2],
+            offsets: [UVec4::ZERO; 2],
+            strides: [UVec4::ZERO; 16],
+        };
+        for (d, extent) in dims.iter().enumerate() {
+            meta.dims[d / 4][d % 4] = *extent as u32;
+        }
+        for i in 0..cx.inputs.len() {
+            meta.offsets[i / 4][i % 4] = cx.lead(&cx.inputs[i]) as u32;
+            for (d, s) in strides[i].iter().enumerate() {
+                meta.strides[2 * i + d / 4][d % 4] = *s as u32;
+            }
+        }
+        let text = expand("fused", &text)?;
+        let (inputs, outputs) = (cx.inputs.len(), cx.outputs.len());
+        let mut dispatch = cx.generated("elementwise", text);
+        for i in 0..inputs {
+            dispatch = dispatch.input(i);
+        }
+        for o in 0..outputs {
+            dispatch = dispatch.output(o);
+        }
+        dispatch
+            .uniform(&meta)
+            .workgroups(shape.numel().div_ceil(WIDTH))
+    }
+}
+
+/// How a kernel finds an element of an input.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// At the linear index.
+    Dense,
+    /// Always the same element.
+    Single,
+    /// Through its strides.
+    Strided,
+}
+
+fn wgsl_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::U32 => "u32",
+    }
+}
+
+impl Fused {
+    /// WGSL text; equal programs over equal access patterns share it, and with it the pipeline.
+    fn text(&self, inputs: &[DType], ways: &[Way], rank: usize) -> String {
+        let types = self.dtypes(inputs);
+        let mut t = String::from(
+            "// #include \"shared/grid.wgsl\"\n// #include \"shared/numerics.wgsl\"\n",
+        );
+        t.push_str("struct Meta { n: u32, dims: array<vec4<u32>, 2>, offsets: array<vec4<u32>, 2>, strides: array<vec4<u32>, 16> }\n");
+        let mut binding = 0;
+        let mut bind = |t: &mut String, text: String| {
+            let _ = writeln!(t, "@group(0) @binding({binding}) {text}");
+            binding += 1;
+        };
+        for (i, d) in inputs.iter().enumerate() {
+            bind(
+                &mut t,
+                format!("var<storage, read> a{i}: array<{}>;", wgsl_type(*d)),
+            );
+        }
+        for (o, node) in self.results.iter().enumerate() {
+            bind(
+                &mut t,
+                format!(
+                    "var<storage, read_write> o{o}: array<{}>;",
+                    wgsl_type(types[*node])
+                ),
+            );
+        }
+        bind(&mut t, "var<uniform> m: Meta;".into());
+        let _ = writeln!(
+            t,
+            "@compute @workgroup_size({WIDTH})\nfn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) wn: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{\n    let i = workgroup_index(wid, wn) * {WIDTH}u + lid;\n    if (i >= m.n) {{ return; }}"
+        );
+        if ways.contains(&Way::Strided) {
+            t.push_str("    var rest = i;\n");
+            for d in (0..rank).rev() {
+                let dim = format!("m.dims[{}][{}]", d / 4, d % 4);
+                let _ = writeln!(t, "    let x{d} = rest % {dim}; rest = rest / {dim};");
+            }
+        }
+        for (i, way) in ways.iter().enumerate() {
+            let offset = format!("m.offsets[{}][{}]", i / 4, i % 4);
+            let index = match way {
+                Way::Dense => format!("{offset} + i"),
+                Way::Single => offset,
+                Way::Strided => (0..rank).fold(offset, |text, d| {
+                    format!("{text} + x{d} * m.strides[{}][{}]", 2 * i + d / 4, d % 4)
+                }),
+            };
+            let _ = writeln!(t, "    let v{i} = a{i}[{index}];");
+        }
+        for (n, (scalar, args)) in self.nodes.iter().enumerate() {
+            let names: Vec<String> = args
+                .iter()
+                .map(|a| match a {
+                    Argument::Input(i) => format!("v{i}"),
+                    Argument::Node(i) => format!("r{i}"),
+                })
+                .collect();
+            let _ = writeln!(t, "    let r{n} = {};", scalar.wgsl(&names));
+        }
+        for (o, node) in self.results.iter().enumerate() {
+            let _ = writeln!(t, "    o{o}[i] = r{node};");
+        }
+        t.push_str("}\n");
+        t
+    }
+}

@@ -1,0 +1,535 @@
+//! Elementwise operations: one scalar function applied to broadcast inputs. Chains of them are fused into one kernel.
+
+mod fused;
+mod scalar;
+
+pub use fused::{Argument, Fused};
+pub use scalar::{Binary, Compare, Scalar, Unary};
+
+use crate::error::{Error, Refusal, Result, Where};
+use crate::graph::{Cotangent, Graph, Op, Var, Vjp};
+use crate::kernels::{CpuCall, Lower};
+use crate::types::{DType, Shape, TensorType};
+use std::sync::Arc;
+
+/// One scalar function over broadcast inputs.
+#[derive(Clone, Debug)]
+pub struct Elementwise(pub Scalar);
+
+/// A tensor filled with one value.
+#[derive(Clone, Debug)]
+struct Full {
+    scalar: Scalar,
+    shape: Shape,
+}
+
+/// Adds a filled tensor; infinite and NaN values are refused, because WGSL has neither.
+#[track_caller]
+pub(crate) fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var<'_> {
+    if !(value as f32).is_finite() {
+        graph.fail(Error::argument(
+            "full",
+            format!("{value} is no finite f32; use f32::MIN or f32::MAX instead"),
+        ));
+    }
+    let scalar = Scalar::Const {
+        dtype,
+        bits: value.to_bits(),
+    };
+    graph.apply_at(Arc::new(Full { scalar, shape }), &[], Where::caller())[0]
+}
+
+impl Op for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+    fn infer(&self, _: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
+        Ok(vec![TensorType {
+            dtype: self.scalar.dtype(&[]),
+            shape: self.shape.clone(),
+        }])
+    }
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
+        cx.none()
+    }
+    fn scalar(&self) -> Option<Scalar> {
+        Some(self.scalar)
+    }
+    fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
+        Fused::single(self.scalar, 0).cpu(call);
+    }
+    fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
+        Fused::single(self.scalar, 0).cpu(call);
+    }
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        Fused::single(self.scalar, 0).lower(cx)
+    }
+}
+
+impl Op for Elementwise {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
+        self.0.check(inputs)?;
+        let mut shape = Shape::default();
+        for t in inputs {
+            shape = shape.broadcast(&t.shape)?;
+        }
+        let dtypes: Vec<DType> = inputs.iter().map(|t| t.dtype).collect();
+        Ok(vec![TensorType {
+            dtype: self.0.dtype(&dtypes),
+            shape,
+        }])
+    }
+
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
+        let Some(g) = cx.cotangent() else {
+            return cx.none();
+        };
+        let x = cx.inputs[0];
+        let y = cx.outputs[0];
+        let grads = match self.0 {
+            Scalar::Unary(f) => vec![f.vjp(x, y, g)],
+            Scalar::Binary(f) => {
+                let [a, b] = f.vjp(x, cx.inputs[1], y, g);
+                vec![a, b]
+            }
+            Scalar::Select => {
+                let zero = cx.graph.full([], 0.0);
+                vec![None, Some(x.select(g, zero)), Some(x.select(zero, g))]
+            }
+            Scalar::Const { .. }
+            | Scalar::Compare(_)
+            | Scalar::ToFloat
+            | Scalar::ToInt
+            | Scalar::IsFinite => {
+                return cx.none();
+            }
+        };
+        grads
+            .into_iter()
+            .zip(&cx.inputs)
+            .map(|(g, x)| g.map(|g| g.sum_to(x.shape()).into()))
+            .collect()
+    }
+
+    fn scalar(&self) -> Option<Scalar> {
+        Some(self.0)
+    }
+
+    fn strided(&self, _: usize) -> bool {
+        true
+    }
+
+    fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
+        Fused::single(self.0, call.inputs.len()).cpu(call);
+    }
+    fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
+        Fused::single(self.0, call.inputs.len()).cpu(call);
+    }
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        Fused::single(self.0, cx.inputs.len()).lower(cx)
+    }
+}
+
+impl Unary {
+    fn vjp<'g>(self, x: Var<'g>, y: Var<'g>, g: Var<'g>) -> Option<Var<'g>> {
+        Some(match self {
+            Unary::Neg => -g,
+            Unary::Exp => g * y,
+            Unary::Ln => g / x,
+            Unary::Sqrt => g * 0.5 / y,
+            Unary::Recip => -(g * y * y),
+            Unary::Tanh => g * (1.0 - y * y),
+            Unary::Sigmoid => g * y * (1.0 - y),
+            Unary::Relu => x.gt(0.0).select(g, 0.0),
+            Unary::Elu => x.gt(0.0).select(g, g * (y + 1.0)),
+            Unary::EluPlusOne => x.gt(0.0).select(g, g * y),
+            Unary::Erf => g * (-(x * x)).exp() * std::f64::consts::FRAC_2_SQRT_PI,
+            Unary::Gelu => g * x.unary(Unary::GeluSlope),
+            Unary::GeluSlope => {
+                let density = (-(x * x) * 0.5).exp() * (1.0 / (2.0 * std::f64::consts::PI).sqrt());
+                g * density * (2.0 - x * x)
+            }
+            Unary::Sin => g * x.cos(),
+            Unary::Cos => -(g * x.sin()),
+            Unary::Abs => x.ge(0.0).select(g, -g),
+            Unary::Floor => return None,
+        })
+    }
+}
+
+impl Binary {
+    fn vjp<'g>(self, a: Var<'g>, b: Var<'g>, y: Var<'g>, g: Var<'g>) -> [Option<Var<'g>>; 2] {
+        match self {
+            Binary::Add => [Some(g), Some(g)],
+            Binary::Sub => [Some(g), Some(-g)],
+            Binary::Mul => [Some(g * b), Some(g * a)],
+            Binary::Div => [Some(g / b), Some(-(g * y / b))],
+            Binary::Max => [Some(a.ge(b).select(g, 0.0)), Some(a.ge(b).select(0.0, g))],
+            Binary::Min => [Some(a.le(b).select(g, 0.0)), Some(a.le(b).select(0.0, g))],
+            Binary::Pow => [Some(g * b * a.pow(b - 1.0)), Some(g * y * a.ln())],
+            Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {
+                [None, None]
+            }
+        }
+    }
+}
+
+/// Something that can stand beside a variable in arithmetic: a variable or a number.
+pub trait IntoVar<'g> {
+    /// The variable, in the graph of `like`; a number takes the element type of `like`.
+    fn into_var(self, like: Var<'g>) -> Var<'g>;
+}
+
+impl<'g> IntoVar<'g> for Var<'g> {
+    fn into_var(self, _: Var<'g>) -> Var<'g> {
+        self
+    }
+}
+
+impl<'g> IntoVar<'g> for f64 {
+    #[track_caller]
+    fn into_var(self, like: Var<'g>) -> Var<'g> {
+        full(like.graph, like.dtype(), Shape::default(), self)
+    }
+}
+
+impl<'g> IntoVar<'g> for u32 {
+    #[track_caller]
+    fn into_var(self, like: Var<'g>) -> Var<'g> {
+        full(like.graph, DType::U32, Shape::default(), f64::from(self))
+    }
+}
+
+macro_rules! unary_methods {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident;)*) => {
+        impl<'g> Var<'g> {
+            $($(#[$doc])* #[track_caller] pub fn $name(self) -> Var<'g> { self.unary(Unary::$kind) })*
+        }
+    };
+}
+
+unary_methods! {
+    /// e^x, elementwise.
+    exp => Exp;
+    /// Natural logarithm, elementwise.
+    ln => Ln;
+    /// Square root, elementwise.
+    sqrt => Sqrt;
+    /// 1/x, elementwise.
+    recip => Recip;
+    /// Hyperbolic tangent, elementwise.
+    tanh => Tanh;
+    /// 1/(1+e^-x), elementwise.
+    sigmoid => Sigmoid;
+    /// max(x, 0), elementwise; slope 0 at 0.
+    relu => Relu;
+    /// x for x > 0, else e^x - 1, elementwise.
+    elu => Elu;
+    /// elu(x) + 1, computed as e^x for x <= 0 so that it does not cancel; the feature map of linear attention
+    /// (Katharopoulos et al. 2020, arXiv 2006.16236).
+    elu_plus_one => EluPlusOne;
+    /// Gauss error function, elementwise.
+    erf => Erf;
+    /// x Φ(x) with the exact error function (Hendrycks and Gimpel, arXiv 1606.08415), elementwise.
+    gelu => Gelu;
+    /// Sine, elementwise.
+    sin => Sin;
+    /// Cosine, elementwise.
+    cos => Cos;
+    /// Absolute value, elementwise.
+    abs => Abs;
+    /// Largest integer not above x, elementwise; no gradient.
+    floor => Floor;
+}
+
+macro_rules! binary_methods {
+    ($($(#[$doc:meta])* $name:ident => $scalar:expr;)*) => {
+        impl<'g> Var<'g> {
+            $($(#[$doc])* #[track_caller] pub fn $name(self, other: impl IntoVar<'g>) -> Var<'g> {
+                let other = other.into_var(self);
+                self.op(Elementwise($scalar), &[other])
+            })*
+        }
+    };
+}
+
+binary_methods! {
+    /// The larger of two, elementwise with broadcasting; at a tie the gradient goes to `self`.
+    maximum => Scalar::Binary(Binary::Max);
+    /// The smaller of two, elementwise with broadcasting; at a tie the gradient goes to `self`.
+    minimum => Scalar::Binary(Binary::Min);
+    /// self^other, elementwise with broadcasting; `self` must be positive.
+    pow => Scalar::Binary(Binary::Pow);
+    /// Remainder of u32, elementwise; x % 0 is 0.
+    rem => Scalar::Binary(Binary::Rem);
+    /// Bitwise and of u32; on masks: both.
+    and => Scalar::Binary(Binary::And);
+    /// Bitwise or of u32; on masks: either.
+    or => Scalar::Binary(Binary::Or);
+    /// Bitwise exclusive or of u32.
+    xor => Scalar::Binary(Binary::Xor);
+    /// Shift left of u32; only the low 5 bits of the amount count.
+    shl => Scalar::Binary(Binary::Shl);
+    /// Shift right of u32; only the low 5 bits of the amount count.
+    shr => Scalar::Binary(Binary::Shr);
+    /// Mask (u32 0/1) of self < other.
+    lt => Scalar::Compare(Compare::Lt);
+    /// Mask (u32 0/1) of self <= other.
+    le => Scalar::Compare(Compare::Le);
+    /// Mask (u32 0/1) of self > other.
+    gt => Scalar::Compare(Compare::Gt);
+    /// Mask (u32 0/1) of self >= other.
+    ge => Scalar::Compare(Compare::Ge);
+    /// Mask (u32 0/1) of self == other.
+    eq => Scalar::Compare(Compare::Eq);
+    /// Mask (u32 0/1) of self != other.
+    ne => Scalar::Compare(Compare::Ne);
+}
+
+impl<'g> Var<'g> {
+    #[track_caller]
+    pub(crate) fn unary(self, kind: Unary) -> Var<'g> {
+        self.op(Elementwise(Scalar::Unary(kind)), &[])
+    }
+
+    /// With `self` a mask (u32): `yes` where it is not 0, else `no`; broadcasting. Two numbers give floats.
+    #[track_caller]
+    pub fn select(self, yes: impl IntoVar<'g>, no: impl IntoVar<'g>) -> Var<'g> {
+        let float = full(self.graph, DType::F32, Shape::default(), 0.0);
+        let yes = yes.into_var(float);
+        self.op(Elementwise(Scalar::Select), &[yes, no.into_var(yes)])
+    }
+
+    /// `value` where `mask` (u32) is 0, else `self`: keeps what the mask marks.
+    #[track_caller]
+    pub fn masked_fill(self, mask: Var<'g>, value: f64) -> Var<'g> {
+        mask.select(self, value.into_var(self))
+    }
+
+    /// x sigmoid(x), elementwise.
+    #[track_caller]
+    pub fn silu(self) -> Var<'g> {
+        self * self.sigmoid()
+    }
+
+    /// x², elementwise.
+    #[track_caller]
+    pub fn square(self) -> Var<'g> {
+        self * self
+    }
+
+    /// u32 to f32; f32 stays. No gradient through the conversion of integers.
+    #[track_caller]
+    pub fn to_f32(self) -> Var<'g> {
+        if self.dtype() == DType::F32 {
+            self
+        } else {
+            self.op(Elementwise(Scalar::ToFloat), &[])
+        }
+    }
+
+    /// f32 to u32, truncated towards 0 and clamped to its range; u32 stays. No gradient.
+    #[track_caller]
+    pub fn to_u32(self) -> Var<'g> {
+        if self.dtype() == DType::U32 {
+            self
+        } else {
+            self.op(Elementwise(Scalar::ToInt), &[])
+        }
+    }
+
+    /// Mask (u32 0/1) of the values that are neither infinite nor NaN, by their bits.
+    #[track_caller]
+    pub fn is_finite(self) -> Var<'g> {
+        self.op(Elementwise(Scalar::IsFinite), &[])
+    }
+
+    /// Identity forward, no gradient backward.
+    #[track_caller]
+    pub fn stop_gradient(self) -> Var<'g> {
+        self.op(crate::ops::view::View::StopGradient, &[])
+    }
+
+    /// Straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the value of `self`, the gradient of `soft`.
+    #[track_caller]
+    pub fn straight_through(self, soft: Var<'g>) -> Var<'g> {
+        soft + (self - soft).stop_gradient()
+    }
+}
+
+macro_rules! operators {
+    ($($trait:ident $method:ident $kind:ident;)*) => {$(
+        impl<'g, R: IntoVar<'g>> std::ops::$trait<R> for Var<'g> {
+            type Output = Var<'g>;
+            #[track_caller]
+            fn $method(self, other: R) -> Var<'g> {
+                let other = other.into_var(self);
+                self.op(Elementwise(Scalar::Binary(Binary::$kind)), &[other])
+            }
+        }
+        impl<'g> std::ops::$trait<Var<'g>> for f64 {
+            type Output = Var<'g>;
+            #[track_caller]
+            fn $method(self, other: Var<'g>) -> Var<'g> {
+                self.into_var(other).op(Elementwise(Scalar::Binary(Binary::$kind)), &[other])
+            }
+        }
+    )*};
+}
+
+operators! {
+    Add add Add;
+    Sub sub Sub;
+    Mul mul Mul;
+    Div div Div;
+}
+
+impl<'g> std::ops::Neg for Var<'g> {
+    type Output = Var<'g>;
+    #[track_caller]
+    fn neg(self) -> Var<'g> {
+        self.unary(Unary::Neg)
+    }
+}
+
+/// Samples for the generic checks.
+pub fn samples() -> Vec<crate::ops::samples::Sample> {
+    use crate::ops::samples::Sample;
+    let unary = [
+        Unary::Neg,
+        Unary::Exp,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Relu,
+        Unary::Elu,
+        Unary::EluPlusOne,
+        Unary::Erf,
+        Unary::Gelu,
+        Unary::GeluSlope,
+        Unary::Sin,
+        Unary::Cos,
+        Unary::Abs,
+    ];
+    let mut all: Vec<Sample> = unary
+        .into_iter()
+        .map(|f| {
+            Sample::new(format!("{f:?}"), [&[7, 13]], move |_, x| {
+                vec![x[0].unary(f)]
+            })
+        })
+        .collect();
+    for f in [Unary::Ln, Unary::Sqrt, Unary::Recip] {
+        all.push(
+            Sample::new(format!("{f:?}"), [&[5, 17]], move |_, x| {
+                vec![x[0].unary(f)]
+            })
+            .positive(0),
+        );
+    }
+    for shape in [&[0usize, 3][..], &[1], &[70_001], &[1, 1, 1], &[]] {
+        all.push(Sample::new(format!("exp{shape:?}"), [shape], |_, x| {
+            vec![x[0].exp()]
+        }));
+    }
+    for (a, b) in [
+        (&[3usize, 1, 5][..], &[4, 1][..]),
+        (&[1], &[7]),
+        (&[2, 3], &[]),
+        (&[66_000, 2], &[2]),
+    ] {
+        all.push(Sample::new(
+            format!("arithmetic {a:?} {b:?}"),
+            [a, b],
+            |_, x| {
+                vec![
+                    x[0] + x[1],
+                    x[0] - x[1],
+                    x[0] * x[1],
+                    x[0].maximum(x[1]),
+                    x[0].minimum(x[1]),
+                ]
+            },
+        ));
+        all.push(
+            Sample::new(format!("div pow {a:?} {b:?}"), [a, b], |_, x| {
+                vec![x[0] / x[1], x[0].pow(x[1])]
+            })
+            .positive(0)
+            .positive(1),
+        );
+    }
+    all.push(
+        Sample::new("compare", [&[4, 9], &[9]], |_, x| {
+            let c = [
+                x[0].lt(x[1]),
+                x[0].le(x[1]),
+                x[0].gt(x[1]),
+                x[0].ge(x[1]),
+                x[0].eq(x[1]),
+                x[0].ne(x[1]),
+            ];
+            vec![
+                c[0] + c[1] + c[2],
+                c[3].and(c[1]).or(c[4]).xor(c[5]),
+                x[0].is_finite(),
+            ]
+        })
+        .no_gradient(),
+    );
+    all.push(
+        Sample::new("integers", [], |_, x| {
+            let (a, b) = (x[0], x[1]);
+            vec![
+                a + b,
+                a * b,
+                a - b,
+                a / b,
+                a.rem(b),
+                a.shl(b),
+                a.shr(b),
+                a.and(b),
+                a.or(b),
+                a.xor(b),
+                a.maximum(b),
+            ]
+        })
+        .below(&[33], 1 << 20)
+        .below(&[33], 9)
+        .no_gradient(),
+    );
+    all.push(
+        Sample::new("select", [&[6, 5], &[5]], |_, x| {
+            vec![
+                x[2].select(x[0], x[1]),
+                x[0].masked_fill(x[2], -3.0),
+                (x[0] * 3.0).to_u32().to_f32(),
+            ]
+        })
+        .below(&[6, 1], 2),
+    );
+    all.push(
+        Sample::new("straight_through", [&[9], &[9]], |_, x| {
+            vec![
+                x[0] * x[1].stop_gradient(),
+                x[1].relu().straight_through(x[1]).stop_gradient() + x[0].silu(),
+            ]
+        })
+        .no_gradient(),
+    );
+    all.push(Sample::new(
+        "long chain",
+        [&[8, 31], &[31], &[8, 1]],
+        |_, x| {
+            let mut y = x[0];
+            for i in 0..9 {
+                y = (y * x[1] + x[2]).tanh() + 0.1 * f64::from(i);
+            }
+            vec![y, y.sigmoid()]
+        },
+    ));
+    all
+}

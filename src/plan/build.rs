@@ -1,0 +1,313 @@
+//! Emits the steps of a program in the order of the tape.
+
+use super::fuse::Groups;
+use super::simplify::{Simplified, simplify};
+use super::{BufferInfo, Options, Origin, Program, Step};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Kind, SharedOp, Value, Var};
+use crate::ops::assign::Assign;
+use crate::ops::view::View;
+use crate::types::{Layout, Operand, TensorType};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// Elements to which dense inputs are aligned: 256 bytes, the portable alignment of bindings.
+const ALIGN: usize = 64;
+
+struct Builder {
+    program: Program,
+    operands: FxHashMap<Value, Operand>,
+    dense: Vec<(Operand, Operand)>,
+}
+
+pub(super) fn build(
+    graph: &Graph,
+    outputs: &[(&str, Var<'_>)],
+    options: Options,
+    merge_copies: bool,
+) -> Result<Program> {
+    let inner = graph.borrow();
+    let mut roots: Vec<Value> = outputs.iter().map(|(_, v)| v.value).collect();
+    roots.extend(
+        inner
+            .assigns
+            .iter()
+            .flat_map(|(state, value)| [*state, *value]),
+    );
+    roots.extend(inner.gate);
+    if let Some(bad) = roots
+        .iter()
+        .find(|v| v.node.0 as usize >= inner.nodes.len())
+    {
+        return Err(Error::argument(
+            "compile",
+            format!("variable %{} belongs to another graph", bad.node.0),
+        ));
+    }
+    let simple = simplify(&inner.nodes, &roots, merge_copies);
+    let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
+    let groups = Groups::find(&simple.nodes, &external, options.fuse);
+    let program = Program {
+        buffers: Vec::new(),
+        steps: Vec::new(),
+        outputs: Vec::new(),
+        gate: None,
+        peak_without_recomputation: None,
+        options,
+    };
+    let mut b = Builder {
+        program,
+        operands: FxHashMap::default(),
+        dense: Vec::new(),
+    };
+    b.nodes(&simple, &groups);
+    b.program.gate = inner
+        .gate
+        .map(|v| b.operand(simple.value(v)))
+        .map(|o| b.made_dense(o));
+    for (name, var) in outputs {
+        let operand = b.operand(simple.value(var.value));
+        // An output shows the value that the run saw, also if the state changes at its end.
+        let operand = match b.program.buffers[operand.buffer].origin {
+            Origin::State(_) => b.copy(&operand),
+            _ => b.made_dense(operand),
+        };
+        b.program.outputs.push((name.to_string(), operand));
+    }
+    let assigns: Vec<(Value, Value)> = inner
+        .assigns
+        .iter()
+        .map(|(s, v)| (simple.value(*s), simple.value(*v)))
+        .collect();
+    b.assigns(&assigns);
+    Ok(b.program)
+}
+
+impl Builder {
+    fn nodes(&mut self, simple: &Simplified, groups: &Groups) {
+        for (i, node) in simple.nodes.iter().enumerate() {
+            let value = Value {
+                node: crate::graph::NodeId(i as u32),
+                output: 0,
+            };
+            let origin = match &node.kind {
+                Kind::Input(name) => Origin::Input(name.clone()),
+                Kind::State(name) => Origin::State(name.clone()),
+                Kind::Constant(data) => Origin::Constant(data.clone()),
+                Kind::Op(op) if op.is_view() => {
+                    self.view(op, value, node.inputs[0], &node.types[0]);
+                    continue;
+                }
+                Kind::Op(op) => {
+                    if groups.inner(i) {
+                        continue;
+                    }
+                    match groups.program(&simple.nodes, i) {
+                        Some((fused, inputs)) => {
+                            self.step(Arc::new(fused), &inputs, value, &node.types)
+                        }
+                        None => self.step(op.clone(), &node.inputs, value, &node.types),
+                    }
+                    continue;
+                }
+            };
+            let operand = self.buffer(origin, &node.types[0]);
+            self.operands.insert(value, operand);
+        }
+    }
+
+    fn buffer(&mut self, origin: Origin, ty: &TensorType) -> Operand {
+        self.program.buffers.push(BufferInfo {
+            origin,
+            ty: ty.clone(),
+        });
+        let buffer = self.program.buffers.len() - 1;
+        Operand {
+            buffer,
+            ty: ty.clone(),
+            layout: Layout::contiguous(&ty.shape),
+        }
+    }
+
+    fn operand(&self, value: Value) -> Operand {
+        self.operands[&value].clone()
+    }
+
+    fn view(&mut self, op: &SharedOp, value: Value, input: Value, ty: &TensorType) {
+        let source = self.operand(input);
+        let operand = match op.view(&source.ty, &source.layout) {
+            Some(layout) => Operand {
+                buffer: source.buffer,
+                ty: ty.clone(),
+                layout,
+            },
+            None => {
+                let dense = self.made_dense(source);
+                let layout = op
+                    .view(&dense.ty, &dense.layout)
+                    .unwrap_or_else(|| Layout::contiguous(&ty.shape));
+                Operand {
+                    buffer: dense.buffer,
+                    ty: ty.clone(),
+                    layout,
+                }
+            }
+        };
+        self.operands.insert(value, operand);
+    }
+
+    /// The operand with its elements in row-major order from an aligned place, copied if need be.
+    fn made_dense(&mut self, operand: Operand) -> Operand {
+        if operand.is_dense() && operand.layout.offset % ALIGN == 0 {
+            return operand;
+        }
+        if let Some((_, dense)) = self.dense.iter().find(|(source, _)| *source == operand) {
+            return dense.clone();
+        }
+        let copy = self.copy(&operand);
+        self.dense.push((operand, copy.clone()));
+        copy
+    }
+
+    fn copy(&mut self, operand: &Operand) -> Operand {
+        let copy = self.buffer(Origin::Computed, &operand.ty);
+        let op = Arc::new(View::Reshape(operand.ty.shape.clone()));
+        self.program.steps.push(Step {
+            op,
+            inputs: vec![operand.clone()],
+            outputs: vec![copy.clone()],
+        });
+        copy
+    }
+
+    fn step(&mut self, op: SharedOp, inputs: &[Value], value: Value, types: &[TensorType]) {
+        let mut operands: Vec<Operand> = inputs.iter().map(|v| self.operand(*v)).collect();
+        for (i, operand) in operands.iter_mut().enumerate() {
+            if !op.strided(i) {
+                *operand = self.made_dense(operand.clone());
+            }
+        }
+        let outputs: Vec<Operand> = types
+            .iter()
+            .map(|t| self.buffer(Origin::Computed, t))
+            .collect();
+        for (i, o) in op.in_place() {
+            // Start from a copy; it disappears below if the old value is not needed any more.
+            let copy = Arc::new(View::Reshape(operands[*i].ty.shape.clone()));
+            let step = Step {
+                op: copy,
+                inputs: vec![operands[*i].clone()],
+                outputs: vec![outputs[*o].clone()],
+            };
+            self.program.steps.push(step);
+        }
+        for (o, operand) in outputs.iter().enumerate() {
+            self.operands.insert(
+                Value {
+                    output: o as u32,
+                    ..value
+                },
+                operand.clone(),
+            );
+        }
+        self.program.steps.push(Step {
+            op,
+            inputs: operands,
+            outputs,
+        });
+    }
+
+    fn assigns(&mut self, assigns: &[(Value, Value)]) {
+        let mut pairs: Vec<(Operand, Operand)> = assigns
+            .iter()
+            .map(|(s, v)| (self.operand(*s), self.operand(*v)))
+            .collect();
+        // Values that are views of a state would see other assigns: copy them first.
+        for (state, value) in &mut pairs {
+            let from_state = matches!(self.program.buffers[value.buffer].origin, Origin::State(_));
+            if from_state && value != state {
+                *value = self.copy(value);
+            } else if !from_state {
+                *value = self.made_dense(value.clone());
+            }
+        }
+        let mut remaining = Vec::new();
+        for (state, value) in pairs {
+            let same = value == state;
+            if !same && !self.write_through(&state, &value) {
+                remaining.push((state, value));
+            }
+        }
+        for (state, value) in remaining {
+            let mut inputs = vec![state.clone(), value];
+            inputs.extend(self.program.gate.clone());
+            let op = Arc::new(Assign {
+                gated: inputs.len() == 3,
+            });
+            self.program.steps.push(Step {
+                op,
+                inputs,
+                outputs: vec![state],
+            });
+        }
+    }
+
+    /// Lets the step that computes `value` write into the state's own buffer, if nothing reads the old value at or after
+    /// that step and the operation updates in place (and so heeds the gate itself) or there is no gate.
+    fn write_through(&mut self, state: &Operand, value: &Operand) -> bool {
+        let whole = value.layout.offset == 0
+            && matches!(self.program.buffers[value.buffer].origin, Origin::Computed)
+            && value.ty.numel() == self.program.buffers[value.buffer].ty.numel()
+            && state.ty.numel() > 0;
+        let steps = &self.program.steps;
+        let Some(at) = steps
+            .iter()
+            .rposition(|s| s.outputs.iter().any(|o| o.buffer == value.buffer))
+        else {
+            return false;
+        };
+        let step = &steps[at];
+        let in_place = step.op.in_place().iter().any(|(i, o)| {
+            step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer
+        });
+        if !whole || (self.program.gate.is_some() && !in_place) {
+            return false;
+        }
+        let read_later = steps[at..]
+            .iter()
+            .any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
+        let read_outside = self
+            .program
+            .outputs
+            .iter()
+            .any(|(_, o)| o.buffer == state.buffer);
+        let copied_in = steps[..at]
+            .iter()
+            .rposition(|s| s.outputs.iter().any(|o| o.buffer == value.buffer));
+        if read_later || read_outside || (copied_in.is_some() && !in_place) {
+            return false;
+        }
+        if let Some(copy) = copied_in {
+            let only_copy =
+                steps[copy].inputs.len() == 1 && steps[copy].inputs[0].buffer == state.buffer;
+            if !only_copy {
+                return false;
+            }
+            // The state must not be read between the copy and the update either way; reads before are fine.
+            self.program.steps.remove(copy);
+        }
+        let rename = |o: &mut Operand| {
+            if o.buffer == value.buffer {
+                o.buffer = state.buffer;
+            }
+        };
+        for step in &mut self.program.steps {
+            step.inputs
+                .iter_mut()
+                .chain(&mut step.outputs)
+                .for_each(rename);
+        }
+        self.program.outputs.iter_mut().for_each(|(_, o)| rename(o));
+        true
+    }
+}

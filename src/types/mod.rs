@@ -1,0 +1,168 @@
+//! Element types, shapes, layouts and host tensors.
+
+mod layout;
+mod real;
+mod tensor;
+
+pub use layout::{Layout, Operand};
+pub use real::Real;
+pub use tensor::{Data, Tensor};
+
+use crate::error::Refusal;
+use std::ops::Deref;
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 32-bit unsigned integer: indices, tokens, labels and 0/1 masks.
+    U32,
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::U32 => "u32",
+        })
+    }
+}
+
+/// Extents of a tensor, outermost first; `[]` is a scalar.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(pub Vec<usize>);
+
+impl Shape {
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// Shape that both broadcast to, by the rules of NumPy.
+    pub fn broadcast(&self, other: &Shape) -> Result<Shape, Refusal> {
+        let rank = self.len().max(other.len());
+        let at = |s: &Shape, i: usize| (i + s.len()).checked_sub(rank).map_or(1, |j| s[j]);
+        let mut out = Vec::with_capacity(rank);
+        for i in 0..rank {
+            match (at(self, i), at(other, i)) {
+                (a, b) if a == b => out.push(a),
+                (1, b) => out.push(b),
+                (a, 1) => out.push(a),
+                (a, b) => {
+                    return Refusal::shape(format!(
+                        "{self} and {other} do not broadcast: {a} against {b} in dimension {i}"
+                    ));
+                }
+            }
+        }
+        Ok(Shape(out))
+    }
+
+    /// `(outer, extent, inner)` of an axis: the tensor seen as three dimensions.
+    pub fn split(&self, axis: usize) -> (usize, usize, usize) {
+        (
+            self[..axis].iter().product(),
+            self[axis],
+            self[axis + 1..].iter().product(),
+        )
+    }
+
+    /// Last extent and the number of rows before it (a scalar is one row of one).
+    pub fn rows(&self) -> (usize, usize) {
+        match self.split_last() {
+            Some((n, rest)) => (rest.iter().product(), *n),
+            None => (1, 1),
+        }
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(dims: [usize; N]) -> Self {
+        Shape(dims.to_vec())
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(dims: &[usize]) -> Self {
+        Shape(dims.to_vec())
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(dims: Vec<usize>) -> Self {
+        Shape(dims)
+    }
+}
+
+impl From<&Shape> for Shape {
+    fn from(shape: &Shape) -> Self {
+        shape.clone()
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl std::fmt::Debug for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Element type and shape.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DType,
+    /// Shape.
+    pub shape: Shape,
+}
+
+impl TensorType {
+    /// A float tensor.
+    pub fn f32(shape: impl Into<Shape>) -> Self {
+        TensorType {
+            dtype: DType::F32,
+            shape: shape.into(),
+        }
+    }
+
+    /// An unsigned integer tensor.
+    pub fn u32(shape: impl Into<Shape>) -> Self {
+        TensorType {
+            dtype: DType::U32,
+            shape: shape.into(),
+        }
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.numel()
+    }
+
+    /// Refuses any other element type.
+    pub fn expect(&self, dtype: DType, advice: &str) -> Result<(), Refusal> {
+        if self.dtype == dtype {
+            Ok(())
+        } else {
+            Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned()))
+        }
+    }
+}
+
+impl std::fmt::Display for TensorType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
