@@ -43,17 +43,14 @@ pub fn chromium() -> Result<(PathBuf, String)> {
         bail!("{VARIABLE} names {}, which is not a file", path.display());
     }
     let places = ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"].map(PathBuf::from);
-    let known = names.iter().filter_map(|name| run::which(name)).chain(places.into_iter().filter(|path| path.is_file()));
+    let known =
+        names.iter().filter_map(|name| run::which(name)).chain(places.into_iter().filter(|path| path.is_file()));
     let path = set.into_iter().chain(known).next().context("no chromium or google-chrome on the search path")?;
-    let version = run::first_line(&path, &["--version"]).with_context(|| format!("{} does not start", path.display()))?;
+    let version =
+        run::first_line(&path, &["--version"]).with_context(|| format!("{} does not start", path.display()))?;
     // The version stands first; packagers add a line of their own.
     let version = version.split(" built on").next().unwrap_or(&version).trim().to_owned();
     Ok((path, version))
-}
-
-/// npm's name as a program on this system.
-pub fn npm() -> &'static str {
-    if cfg!(windows) { "npm.cmd" } else { "npm" }
 }
 
 fn manifests(folder: &Path, prefix: &str) -> Vec<PathBuf> {

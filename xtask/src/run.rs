@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -37,6 +38,26 @@ pub fn line(command: &Command) -> String {
 pub fn run(command: &mut Command) -> Result<()> {
     let text = line(command);
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{text}`"))?;
+    if !status.success() {
+        bail!("`{text}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs with its standard output shown and handed on line by line; an error names the command and its exit status.
+pub fn watch(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
+    let text = line(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{text}`"))?;
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).split(b'\n')) {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        println!("{line}");
+        each(&line);
+    }
+    let status = child.wait()?;
     if !status.success() {
         bail!("`{text}` ended with {status}");
     }

@@ -2,23 +2,25 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::apt::{self, Apt};
+use crate::node::{self, Node};
 use crate::{find, run};
 
 /// Older Mesa reads storage buffers several times slower.
 const MESA: u32 = 24;
-const NODE: u32 = 20;
 
 /// Finds the tools, and installs those that are missing unless told not to.
 pub struct Setup {
+    no_install: bool,
     apt: Result<Apt>,
 }
 
 impl Setup {
     pub fn new(no_install: bool) -> Self {
-        Self { apt: if no_install { Err(anyhow::anyhow!("--no-install was given")) } else { Apt::detect() } }
+        let apt = if no_install { Err(anyhow!("--no-install was given")) } else { Apt::detect() };
+        Self { no_install, apt }
     }
 
     /// The Vulkan loader. Metal and DX12 come with their systems.
@@ -54,28 +56,55 @@ impl Setup {
     }
 
     /// A Chromium that Playwright can drive.
-    pub fn chromium(&mut self) -> Result<PathBuf> {
+    pub fn chromium(&mut self) -> Result<(PathBuf, String)> {
         let hint = "install Chromium or Chrome, or set WGRAD_CHROMIUM to its path";
         let snap = self.apt.as_ref().is_ok_and(|apt| apt.id == "ubuntu");
         // Ubuntu's package is a stub for a snap, which does not start everywhere.
         let packages: &[&str] = if snap { &[] } else { &["chromium"] };
         self.ensure("Chromium", || find::chromium().map(|(_, version)| version), packages, hint)?;
-        find::chromium().map(|(path, _)| path)
+        find::chromium()
     }
 
     /// Node and npm, for the page and its tests.
-    pub fn node(&mut self) -> Result<String> {
-        let hint = format!("install Node {NODE} or later with npm");
-        let check = || {
-            let version = run::first_line("node", &["--version"]).context("no `node` on the search path")?;
-            if apt::major(version.trim_start_matches('v')).is_none_or(|major| major < NODE) {
-                bail!("Node {version} is older than {NODE}");
+    pub fn node(&mut self) -> Result<Node> {
+        const NAME: &str = "Node";
+        let hint = format!("install Node {}.{} or later with npm", node::OLDEST.0, node::OLDEST.1);
+        let mut found = Node::find();
+        if let (Err(_), Ok(apt)) = (&found, &mut self.apt) {
+            let missing: Vec<&str> = [("node", "nodejs"), ("npm", "npm")]
+                .iter()
+                .filter(|(p, _)| run::which(p).is_none())
+                .map(|p| p.1)
+                .collect();
+            if !missing.is_empty() {
+                println!("setup: {NAME}: installing {}", missing.join(" "));
+                apt.install(&missing, None)?;
+                found = Node::find();
             }
-            let npm = run::first_line(find::npm(), &["--version"]).context("no `npm` on the search path")?;
-            Ok(format!("Node {version}, npm {npm}"))
-        };
-        let packages: &[&str] = if run::which("node").is_none() { &["nodejs", "npm"] } else { &["npm"] };
-        self.ensure("Node", check, packages, &hint)
+            if found.is_err() {
+                println!("setup: {NAME}: the system's is too old; fetching a newer one into target/node");
+                found = Node::fetch().and_then(|()| Node::find());
+            }
+        }
+        let found = found.context(self.advice(&hint));
+        say(NAME, found.as_ref().map(Node::place).map_err(|error| anyhow!("{error:#}"))).and(found)
+    }
+
+    /// A target's standard library, through rustup.
+    pub fn target(&self, target: &str) -> Result<()> {
+        let listed = run::output(run::command("rustup").args(["target", "list", "--installed"]))?;
+        if listed.lines().any(|line| line == target) {
+            return Ok(());
+        }
+        if self.no_install {
+            bail!("the standard library for {target} is not installed, and --no-install was given");
+        }
+        println!("setup: {target}: rustup target add {target}");
+        run::output(run::command("rustup").args(["target", "add", target])).map(drop).map_err(|error| {
+            let text = format!("{error:#}");
+            let reason = text.lines().find(|line| line.starts_with("error")).unwrap_or("rustup target add failed");
+            anyhow!("no standard library for {target}: {reason}")
+        })
     }
 
     /// Checks; installs and checks again where the first check failed.
