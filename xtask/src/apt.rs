@@ -66,10 +66,10 @@ impl Apt {
     pub fn backports(&mut self) -> Result<String> {
         let suite = format!("{}-backports", self.codename);
         let known = configured()?;
-        if known.iter().any(|source| source.suites.iter().any(|name| *name == suite)) {
+        if known.iter().any(|source| source.suites.contains(&suite)) {
             return Ok(suite);
         }
-        let release = known.iter().find(|source| source.suites.iter().any(|name| *name == self.codename));
+        let release = known.iter().find(|source| source.suites.contains(&self.codename));
         let release = release.with_context(|| format!("no apt source for {} found in /etc/apt", self.codename))?;
         self.write(&Path::new(SOURCES).join(BACKPORTS), &release.with_suite(&suite))?;
         println!("setup: added the suite {suite} from this machine's own mirror ({SOURCES}/{BACKPORTS})");

@@ -1,5 +1,8 @@
 //! How many tests ran, read from what the test runners print.
 
+use std::process::Command;
+
+use crate::run;
 use crate::summary::Stop;
 
 /// Test results added up over the programs of one step.
@@ -26,7 +29,17 @@ impl Counts {
         }
     }
 
-    /// A run in which no test passed is no success.
+    /// Runs a test runner and reads what it prints. A run in which no test passed is no success.
+    pub fn watch(&mut self, command: &mut Command) -> Result<(), Stop> {
+        let ended = run::watch(command, |line| self.read(line));
+        ended.map_err(|error| match self.failed {
+            0 => error,
+            failed => error.context(format!("{failed} failed, {} passed", self.passed)),
+        })?;
+        self.note().map(drop)
+    }
+
+    /// For the summary.
     pub fn note(&self) -> Result<String, Stop> {
         if self.passed == 0 {
             return Err(Stop::Failed(anyhow::anyhow!("no test ran")));
@@ -57,8 +70,8 @@ mod tests {
         let mut counts = Counts::default();
         for line in [
             "running 4 tests",
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s",
-            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.0s",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.0s",
             "  5 passed (1.2s)",
             "  1 skipped",
             "adapter: google swiftshader",

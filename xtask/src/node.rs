@@ -80,7 +80,7 @@ fn package() -> Option<(PathBuf, String)> {
         _ => return None,
     };
     let name = format!("node-{}-{arch}", env::consts::OS);
-    cfg!(target_os = "linux").then(|| (run::root().join("target/node/node_modules").join(&name), name))
+    cfg!(target_os = "linux").then(|| (run::target().join("node/node_modules").join(&name), name))
 }
 
 fn on_path(bin: Option<&Path>, program: &str) -> Command {

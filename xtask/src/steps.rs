@@ -1,5 +1,6 @@
 //! The steps of `cargo xtask test`, in the order in which they run: the quick ones first.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -75,9 +76,9 @@ fn docs(_: &Lab) -> Result<Done, Stop> {
 fn wasm_tree(_: &Lab) -> Result<Done, Stop> {
     let mut cargo = run::cargo();
     let tree = run::output(cargo.args(["tree", "--target", WASM, "-e", "normal", "--prefix", "none", "-p", "wgrad"]))?;
-    let crates: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     let native = ["naga", "wgpu-core", "wgpu-hal"];
-    if let Some(name) = native.iter().find(|name| crates.contains(name)) {
+    if let Some(name) = native.iter().find(|name| crates.contains(*name)) {
         return Err(anyhow!("{name} is in the wasm: see `cargo tree --target {WASM} -e normal -i {name}`").into());
     }
     done("cargo tree".into(), &format!("{} crates", crates.len()))
@@ -99,11 +100,12 @@ fn check(lab: &Lab, target: &str) -> Result<Done, Stop> {
 }
 
 fn unit(lab: &Lab) -> Result<Done, Stop> {
-    tests(lab.gpu()?, |cargo| cargo.args(["--workspace", "--lib", "--bins"]), lab)
+    tests(lab, lab.gpu()?, |cargo| cargo.args(["--package", "xtask", "--bins"]))?;
+    tests(lab, lab.gpu()?, |cargo| cargo.args(["--package", "wgrad", "--lib"]))
 }
 
 fn doctests(lab: &Lab) -> Result<Done, Stop> {
-    tests(lab.gpu()?, |cargo| cargo.args(["--package", "wgrad", "--doc"]), lab)
+    tests(lab, lab.gpu()?, |cargo| cargo.args(["--package", "wgrad", "--doc"]))
 }
 
 fn shaders(_: &Lab) -> Result<Done, Stop> {
@@ -114,23 +116,23 @@ fn shaders(_: &Lab) -> Result<Done, Stop> {
     let mut counts = Counts::default();
     let mut cargo = run::cargo();
     cargo.args(["test", "--package", "wgrad", "--test", "shaders"]).env("WGRAD_DUMP_SHADERS", &folder);
-    run::watch(&mut cargo, |line| counts.read(line))?;
+    counts.watch(&mut cargo)?;
     let tree = run::output(run::cargo().args(["tree", "-p", "naga", "--depth", "0", "--prefix", "none"]))?;
     done(tree.trim().to_owned(), &counts.note()?)
 }
 
 fn native(lab: &Lab) -> Result<Done, Stop> {
     let names = integration()?;
-    tests(lab.gpu()?, |cargo| cargo.args(["--package", "wgrad"]).args(&names), lab)
+    tests(lab, lab.gpu()?, |cargo| cargo.args(&names))
 }
 
 fn portable(lab: &Lab) -> Result<Done, Stop> {
     let names = integration()?;
-    tests(lab.gpu()?, |cargo| cargo.args(["--package", "wgrad"]).args(&names).env("WGRAD_PORTABLE_LIMITS", "1"), lab)
+    tests(lab, lab.gpu()?, |cargo| cargo.args(&names).env("WGRAD_PORTABLE_LIMITS", "1"))
 }
 
 fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
-    tests(lab.swiftshader()?, |cargo| cargo.args(["--package", "wgrad", "--test", "kernels"]), lab)
+    tests(lab, lab.swiftshader()?, |cargo| cargo.args(["--package", "wgrad", "--test", "kernels"]))
 }
 
 fn page(lab: &Lab) -> Result<Done, Stop> {
@@ -161,25 +163,25 @@ fn playwright(lab: &Lab, projects: &[&str], set: impl Fn(&mut Command) -> &mut C
     let mut command = node.npm();
     command.args(["exec", "--", "playwright", "test", "--project"]).args(projects).env("WGRAD_CHROMIUM", path);
     let mut counts = Counts::default();
-    run::watch(set(&mut command), |line| counts.read(line))?;
+    counts.watch(set(&mut command))?;
     let note = counts.note()?;
     done(format!("{version}, {}", counts.adapter.as_deref().unwrap_or("adapter not said")), &note)
 }
 
 /// `cargo test` with an adapter; the place names it, and the CPU executor that the tests hold it against.
-fn tests(gpu: &Gpu, set: impl Fn(&mut Command) -> &mut Command, lab: &Lab) -> Result<Done, Stop> {
+fn tests(lab: &Lab, gpu: &Gpu, set: impl Fn(&mut Command) -> &mut Command) -> Result<Done, Stop> {
     let mut cargo = run::cargo();
-    set(cargo.arg("test"));
+    set(cargo.args(["test", "--no-fail-fast"]));
     gpu.apply(&mut cargo);
     if lab.allow_missing {
         cargo.env("WGRAD_ALLOW_MISSING", "1");
     }
     let mut counts = Counts::default();
-    run::watch(&mut cargo, |line| counts.read(line))?;
+    counts.watch(&mut cargo)?;
     done(format!("CPU executor and {}", gpu.place()), &counts.note()?)
 }
 
-/// `--test NAME` for every integration test but the shaders', which have a step of their own.
+/// Picks every integration test but the shaders', which have a step of their own.
 fn integration() -> Result<Vec<String>> {
     let entries = fs::read_dir(run::root().join("tests")).context("no integration tests")?;
     let mut names: Vec<String> = entries
@@ -190,12 +192,13 @@ fn integration() -> Result<Vec<String>> {
         .filter(|name| name != "shaders")
         .collect();
     names.sort();
-    Ok(names.into_iter().flat_map(|name| ["--test".to_owned(), name]).collect())
+    let words = names.into_iter().flat_map(|name| ["--test".to_owned(), name]);
+    Ok(["--package".to_owned(), "wgrad".to_owned()].into_iter().chain(words).collect())
 }
 
 /// Where the shader tests write the text of every shader.
 fn dump() -> PathBuf {
-    run::root().join("target/shaders")
+    run::target().join("shaders")
 }
 
 fn done(place: String, note: &str) -> Result<Done, Stop> {

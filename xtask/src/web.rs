@@ -13,7 +13,7 @@ pub fn build(node: &Node, no_install: bool) -> Result<u64> {
     let root = run::root();
     let target = "wasm32-unknown-unknown";
     run::run(run::cargo().args(["build", "--release", "--target", target, "--lib", "--package", "wgrad"]))?;
-    let wasm = root.join("target").join(target).join("release/wgrad.wasm");
+    let wasm = run::target().join(target).join("release/wgrad.wasm");
     bindings(&wasm, &root.join("web/pkg"))?;
     packages(node, no_install)?;
     run::run(node.npm().args(["run", "build"]))?;
