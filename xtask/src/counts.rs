@@ -5,6 +5,9 @@ use std::process::Command;
 use crate::run;
 use crate::summary::Stop;
 
+/// The most minutes that one test command may take in CI: a shader that never ends must not hide the summary.
+const LIMIT: u32 = 20;
+
 /// Test results added up over the programs of one step.
 #[derive(Debug, Default, PartialEq)]
 pub struct Counts {
@@ -31,7 +34,8 @@ impl Counts {
 
     /// Runs a test runner and reads what it prints. A run in which no test passed is no success.
     pub fn watch(&mut self, command: &mut Command) -> Result<(), Stop> {
-        let ended = run::watch(command, |line| self.read(line));
+        let mut limited = run::limited(command, LIMIT);
+        let ended = run::watch(limited.as_mut().unwrap_or(command), |line| self.read(line));
         ended.map_err(|error| match self.failed {
             0 => error,
             failed => error.context(format!("{failed} failed, {} passed", self.passed)),

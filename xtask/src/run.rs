@@ -69,6 +69,23 @@ pub fn watch(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
+/// The same command, ended after `minutes` with everything it started. Only where nobody watches: the `timeout` program
+/// takes it out of the terminal's reach.
+pub fn limited(command: &Command, minutes: u32) -> Option<Command> {
+    if !cfg!(target_os = "linux") || env::var_os("CI").is_none() {
+        return None;
+    }
+    let mut limited = Command::new(which("timeout")?);
+    limited.arg("--kill-after=10s").arg(format!("{minutes}m")).arg(command.get_program()).args(command.get_args());
+    limited.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            limited.env(name, value);
+        }
+    }
+    Some(limited)
+}
+
 /// Runs quietly and returns what was printed on standard output; on failure the error carries both streams' last lines.
 pub fn output(command: &mut Command) -> Result<String> {
     let text = line(command);
