@@ -20,7 +20,7 @@ pub struct DemoArgs {
 
 /// Trains the example. It needs nothing but Rust: without a GPU it runs on the CPU executor.
 pub fn run(args: &DemoArgs) -> Result<()> {
-    let hardware = ["/dev/dri", "/dev/nvidia0"].iter().any(|path| Path::new(path).exists());
+    let hardware = ["/dev/dri/renderD128", "/dev/nvidia0", "/dev/dxg"].iter().any(|path| Path::new(path).exists());
     if cfg!(target_os = "linux") && hardware {
         // Without the loader the GPU stays unseen, and the CPU executor does the work.
         let _ = Setup::new(args.no_install).loader();
