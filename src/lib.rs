@@ -3,6 +3,8 @@
 
 #![deny(missing_docs)]
 
+#[doc(hidden)]
+pub mod demo;
 pub mod device;
 pub mod error;
 pub mod exec;
@@ -11,6 +13,8 @@ pub mod kernels;
 pub mod ops;
 pub mod plan;
 pub mod types;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};

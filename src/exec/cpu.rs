@@ -244,6 +244,7 @@ impl<T: Executed> CpuPlan<T> {
         Tensor::new(operand.ty.shape.clone(), data)
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn read_raw(&self, operand: &Operand) -> Result<Vec<f64>> {
         let cells = lock(&self.cells);
         let range = operand.layout.offset..operand.layout.offset + operand.numel();
