@@ -1,1 +1,76 @@
-fn main() {}
+//! The project's chores: `cargo xtask demo | test | web | setup`.
+
+mod adapters;
+mod apt;
+mod counts;
+mod demo;
+mod find;
+mod lab;
+mod node;
+mod run;
+mod setup;
+mod steps;
+mod summary;
+mod test;
+mod web;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "wgrad's chores")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train the example model with its defaults
+    Demo(demo::DemoArgs),
+    /// Run every check and say where each one ran
+    Test(test::TestArgs),
+    /// Build the wasm package and the page
+    Web(SetupArgs),
+    /// Install what the tests need, and say what was found
+    Setup(SetupArgs),
+    /// List the Vulkan adapters: kind, name, driver
+    Adapters,
+}
+
+#[derive(Args)]
+struct SetupArgs {
+    /// Only check what is there; install nothing
+    #[arg(long)]
+    no_install: bool,
+}
+
+fn main() -> ExitCode {
+    match chore(&Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `Ok(false)`: something failed and has said so.
+fn chore(command: &Command) -> Result<bool> {
+    match command {
+        Command::Demo(args) => demo::run(args)?,
+        Command::Test(args) => return test::run(args),
+        Command::Web(args) => {
+            let mut setup = setup::Setup::new(args.no_install);
+            setup.target("wasm32-unknown-unknown")?;
+            let node = setup.node()?;
+            web::build(&node, args.no_install)?;
+        }
+        Command::Setup(args) => setup::all(args.no_install)?,
+        Command::Adapters => adapters::print()?,
+    }
+    Ok(true)
+}

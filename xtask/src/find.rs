@@ -1,0 +1,65 @@
+//! Where the tools that cargo does not bring lie on this machine.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+
+/// The Vulkan loader's line in the dynamic linker's cache.
+pub fn loader() -> Result<String> {
+    let ldconfig = if Path::new("/sbin/ldconfig").exists() { "/sbin/ldconfig" } else { "ldconfig" };
+    let cache = run::output(run::command(ldconfig).arg("-p"))?;
+    let line = cache.lines().find(|line| line.trim_start().starts_with("libvulkan.so.1"));
+    let path = line.and_then(|line| line.rsplit(' ').next()).context("libvulkan.so.1 was not found")?;
+    Ok(path.to_owned())
+}
+
+/// The manifest of Mesa's software Vulkan driver.
+pub fn lavapipe() -> Result<PathBuf> {
+    let folders = ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"];
+    let mut found: Vec<PathBuf> = folders.iter().flat_map(|folder| manifests(Path::new(folder), "lvp_icd")).collect();
+    // A 64-bit machine may also carry the 32-bit driver.
+    found.retain(|path| !path.to_string_lossy().contains("i686"));
+    found.into_iter().next().with_context(|| format!("no lvp_icd*.json in {}", folders.join(", ")))
+}
+
+/// The manifest of the SwiftShader driver that lies beside Chromium.
+pub fn swiftshader(chromium: &Path) -> Result<PathBuf> {
+    let beside = fs::canonicalize(chromium).ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    let folders = beside.into_iter().chain(["/usr/lib/chromium", "/usr/lib64/chromium-browser"].map(PathBuf::from));
+    let mut found = folders.flat_map(|folder| manifests(&folder, "vk_swiftshader_icd"));
+    found.next().context("no vk_swiftshader_icd.json beside Chromium")
+}
+
+/// Chromium's path and what it calls itself.
+pub fn chromium() -> Result<(PathBuf, String)> {
+    const VARIABLE: &str = "WGRAD_CHROMIUM";
+    let names = ["chromium", "google-chrome", "google-chrome-stable", "chromium-browser"];
+    let set = env::var_os(VARIABLE).map(PathBuf::from);
+    if let Some(path) = set.as_ref().filter(|path| !path.is_file()) {
+        bail!("{VARIABLE} names {}, which is not a file", path.display());
+    }
+    let places = ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"].map(PathBuf::from);
+    let known =
+        names.iter().filter_map(|name| run::which(name)).chain(places.into_iter().filter(|path| path.is_file()));
+    let path = set.into_iter().chain(known).next().context("no chromium or google-chrome on the search path")?;
+    let version =
+        run::first_line(&path, &["--version"]).with_context(|| format!("{} does not start", path.display()))?;
+    // The version stands first; packagers add a line of their own.
+    let version = version.split(" built on").next().unwrap_or(&version).trim().to_owned();
+    Ok((path, version))
+}
+
+fn manifests(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with(prefix) && name.ends_with(".json")
+    };
+    let mut paths: Vec<PathBuf> = entries.filter(named).collect();
+    paths.sort();
+    paths
+}

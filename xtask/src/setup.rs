@@ -1,0 +1,160 @@
+//! What a fresh machine lacks: found, installed where that is possible, checked again, and said in one line each.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::apt::{self, Apt};
+use crate::node::{self, Node};
+use crate::{find, run};
+
+/// Older Mesa reads storage buffers several times slower.
+const MESA: u32 = 24;
+
+/// Finds the tools, and installs those that are missing unless told not to.
+pub struct Setup {
+    no_install: bool,
+    apt: Result<Apt>,
+}
+
+impl Setup {
+    pub fn new(no_install: bool) -> Self {
+        let apt = if no_install { Err(anyhow!("--no-install was given")) } else { Apt::detect() };
+        Self { no_install, apt }
+    }
+
+    /// The Vulkan loader. Metal and DX12 come with their systems.
+    pub fn loader(&mut self) -> Result<String> {
+        if !cfg!(target_os = "linux") {
+            return say("Vulkan loader", Ok("not needed on this system".into()));
+        }
+        self.ensure("Vulkan loader", find::loader, &["libvulkan1"], "install your system's libvulkan")
+    }
+
+    /// Mesa's software Vulkan driver, which serves the tests where there is no GPU.
+    pub fn lavapipe(&mut self) -> Result<PathBuf> {
+        const NAME: &str = "lavapipe";
+        const PACKAGE: &str = "mesa-vulkan-drivers";
+        let hint = "install Mesa's software Vulkan driver, version 24 or later";
+        let check = || {
+            let driver = find::lavapipe()?;
+            match apt::installed(PACKAGE).as_deref().map(|version| (version, apt::major(version))) {
+                Some((version, Some(major))) if major < MESA => bail!("Mesa {version} is older than {MESA}"),
+                Some((version, _)) => Ok(format!("Mesa {version}, {}", driver.display())),
+                None => Ok(driver.display().to_string()),
+            }
+        };
+        if let (Err(_), Ok(apt)) = (check(), &mut self.apt) {
+            let suite = match apt.candidate(PACKAGE, None)?.as_deref().and_then(apt::major) {
+                Some(major) if major >= MESA => None,
+                _ => Some(apt.backports()?),
+            };
+            apt.install(&[PACKAGE], suite.as_deref())?;
+        }
+        say(NAME, check().context(self.advice(hint)))?;
+        find::lavapipe()
+    }
+
+    /// A Chromium that Playwright can drive.
+    pub fn chromium(&mut self) -> Result<(PathBuf, String)> {
+        let hint = "install Chromium or Chrome, or set WGRAD_CHROMIUM to its path";
+        let snap = self.apt.as_ref().is_ok_and(|apt| apt.id == "ubuntu");
+        // Ubuntu's package is a stub for a snap, which does not start everywhere.
+        let packages: &[&str] = if snap { &[] } else { &["chromium"] };
+        self.ensure("Chromium", || find::chromium().map(|(_, version)| version), packages, hint)?;
+        find::chromium()
+    }
+
+    /// Node and npm, for the page and its tests.
+    pub fn node(&mut self) -> Result<Node> {
+        const NAME: &str = "Node";
+        let hint = format!("install Node {}.{} or later with npm", node::OLDEST.0, node::OLDEST.1);
+        let mut found = Node::find();
+        if let (Err(_), Ok(apt)) = (&found, &mut self.apt) {
+            let missing: Vec<&str> = [("node", "nodejs"), ("npm", "npm")]
+                .iter()
+                .filter(|(p, _)| run::which(p).is_none())
+                .map(|p| p.1)
+                .collect();
+            if !missing.is_empty() {
+                println!("setup: {NAME}: installing {}", missing.join(" "));
+                apt.install(&missing, None)?;
+                found = Node::find();
+            }
+            if found.is_err() {
+                println!("setup: {NAME}: the system's is too old; fetching a newer one into target/node");
+                found = Node::fetch().and_then(|()| Node::find());
+            }
+        }
+        let found = found.context(self.advice(&hint));
+        say(NAME, found.as_ref().map(Node::place).map_err(|error| anyhow!("{error:#}"))).and(found)
+    }
+
+    /// A target's standard library, through rustup.
+    pub fn target(&self, target: &str) -> Result<()> {
+        let listed = run::output(run::command("rustup").args(["target", "list", "--installed"]))?;
+        if listed.lines().any(|line| line == target) {
+            return Ok(());
+        }
+        if self.no_install {
+            bail!("the standard library for {target} is not installed, and --no-install was given");
+        }
+        println!("setup: {target}: rustup target add {target}");
+        run::output(run::command("rustup").args(["target", "add", target])).map(drop).map_err(|error| {
+            let text = format!("{error:#}");
+            let reason = text.lines().find(|line| line.starts_with("error")).unwrap_or("rustup target add failed");
+            anyhow!("no standard library for {target}: {reason}")
+        })
+    }
+
+    /// Checks; installs and checks again where the first check failed.
+    fn ensure(
+        &mut self,
+        name: &str,
+        check: impl Fn() -> Result<String>,
+        packages: &[&str],
+        hint: &str,
+    ) -> Result<String> {
+        if let Ok(found) = check() {
+            return say(name, Ok(found));
+        }
+        if let (Ok(apt), false) = (&mut self.apt, packages.is_empty()) {
+            println!("setup: {name}: installing {}", packages.join(" "));
+            if let Err(error) = apt.install(packages, None) {
+                return say(name, Err(error));
+            }
+        }
+        say(name, check().context(self.advice(hint)))
+    }
+
+    fn advice(&self, hint: &str) -> String {
+        match &self.apt {
+            Ok(_) => hint.to_owned(),
+            Err(reason) => format!("{hint} (not installed from here: {reason})"),
+        }
+    }
+}
+
+/// `cargo xtask setup`: everything, every missing thing named before it fails.
+pub fn all(no_install: bool) -> Result<()> {
+    let mut setup = Setup::new(no_install);
+    let missing = [
+        setup.loader().err(),
+        setup.lavapipe().err().filter(|_| cfg!(target_os = "linux")),
+        setup.chromium().err(),
+        setup.node().err(),
+    ];
+    let missing = missing.iter().flatten().count();
+    if missing > 0 {
+        bail!("{missing} of the things above are missing");
+    }
+    Ok(())
+}
+
+fn say(name: &str, found: Result<String>) -> Result<String> {
+    match &found {
+        Ok(found) => println!("setup: {name}: {found}"),
+        Err(error) => println!("setup: {name}: MISSING: {error:#}"),
+    }
+    found
+}

@@ -1,0 +1,206 @@
+//! The steps of `cargo xtask test`, in the order in which they run: the quick ones first.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::counts::Counts;
+use crate::lab::{Gpu, Lab, Need};
+use crate::run;
+use crate::summary::{Done, Stop};
+use crate::test::{Step, version};
+use crate::web;
+
+const WASM: &str = "wasm32-unknown-unknown";
+
+pub const ALL: &[Step] = &[
+    Step { name: "fmt", about: "formatting", needs: &[], run: fmt },
+    Step { name: "clippy", about: "lints, native", needs: &[], run: clippy },
+    Step { name: "clippy-wasm", about: "lints, wasm32", needs: &[], run: clippy_wasm },
+    Step { name: "docs", about: "the documentation builds without warnings", needs: &[], run: docs },
+    Step {
+        name: "wasm-tree",
+        about: "the wasm holds no shader translator and no native core",
+        needs: &[],
+        run: wasm_tree,
+    },
+    Step { name: "windows", about: "type-check for Windows", needs: &[], run: windows },
+    Step { name: "macos", about: "type-check for macOS", needs: &[], run: macos },
+    Step { name: "unit", about: "unit tests", needs: &[Need::Gpu], run: unit },
+    Step { name: "doctests", about: "the examples in the documentation", needs: &[Need::Gpu], run: doctests },
+    Step { name: "shaders", about: "every shader through naga, to SPIR-V, MSL and HLSL", needs: &[], run: shaders },
+    Step { name: "native", about: "kernels, gradients, parity, faults", needs: &[Need::Gpu], run: native },
+    Step { name: "portable", about: "the same within WebGPU's default limits", needs: &[Need::Gpu], run: portable },
+    Step { name: "swiftshader", about: "kernels on a second driver", needs: &[Need::SwiftShader], run: swiftshader },
+    Step { name: "web", about: "the wasm package and the page", needs: &[Need::Node], run: page },
+    Step {
+        name: "browser-shaders",
+        about: "every shader through the browser's compiler",
+        needs: &[Need::Node, Need::Chromium],
+        run: browser_shaders,
+    },
+    Step {
+        name: "browser",
+        about: "the page in Chromium, with WebGPU and without",
+        needs: &[Need::Node, Need::Chromium],
+        run: browser,
+    },
+];
+
+fn fmt(_: &Lab) -> Result<Done, Stop> {
+    run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
+    done(version("rustfmt", &["--version"]), "")
+}
+
+fn clippy(_: &Lab) -> Result<Done, Stop> {
+    let mut cargo = run::cargo();
+    run::run(cargo.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))?;
+    done(version("cargo-clippy", &["--version"]), "")
+}
+
+fn clippy_wasm(lab: &Lab) -> Result<Done, Stop> {
+    lab.target(WASM).map_err(|error| Stop::Missing(format!("{error:#}")))?;
+    run::run(run::cargo().args(["clippy", "--target", WASM, "--lib", "--", "-D", "warnings"]))?;
+    done(version("cargo-clippy", &["--version"]), "")
+}
+
+fn docs(_: &Lab) -> Result<Done, Stop> {
+    let mut cargo = run::cargo();
+    run::run(cargo.args(["doc", "--no-deps", "--lib", "--package", "wgrad"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    done(version("rustdoc", &["--version"]), "")
+}
+
+fn wasm_tree(_: &Lab) -> Result<Done, Stop> {
+    let mut cargo = run::cargo();
+    let tree = run::output(cargo.args(["tree", "--target", WASM, "-e", "normal", "--prefix", "none", "-p", "wgrad"]))?;
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let native = ["naga", "wgpu-core", "wgpu-hal"];
+    if let Some(name) = native.iter().find(|name| crates.contains(*name)) {
+        return Err(anyhow!("{name} is in the wasm: see `cargo tree --target {WASM} -e normal -i {name}`").into());
+    }
+    done("cargo tree".into(), &format!("{} crates", crates.len()))
+}
+
+fn windows(lab: &Lab) -> Result<Done, Stop> {
+    check(lab, "x86_64-pc-windows-msvc")
+}
+
+fn macos(lab: &Lab) -> Result<Done, Stop> {
+    check(lab, "aarch64-apple-darwin")
+}
+
+/// A type-check for another system, where its standard library is here or can be fetched.
+fn check(lab: &Lab, target: &str) -> Result<Done, Stop> {
+    lab.target(target).map_err(|error| Stop::Skipped(format!("{error:#}")))?;
+    run::run(run::cargo().args(["check", "--package", "wgrad", "--lib", "--target", target]))?;
+    done(target.into(), "")
+}
+
+fn unit(lab: &Lab) -> Result<Done, Stop> {
+    tests(lab, lab.gpu()?, |cargo| cargo.args(["--package", "xtask", "--bins"]))?;
+    tests(lab, lab.gpu()?, |cargo| cargo.args(["--package", "wgrad", "--lib"]))
+}
+
+fn doctests(lab: &Lab) -> Result<Done, Stop> {
+    tests(lab, lab.gpu()?, |cargo| cargo.args(["--package", "wgrad", "--doc"]))
+}
+
+fn shaders(_: &Lab) -> Result<Done, Stop> {
+    let folder = dump();
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("cannot empty target/shaders")?;
+    }
+    let mut counts = Counts::default();
+    let mut cargo = run::cargo();
+    cargo.args(["test", "--package", "wgrad", "--test", "shaders"]).env("WGRAD_DUMP_SHADERS", &folder);
+    counts.watch(&mut cargo)?;
+    let tree = run::output(run::cargo().args(["tree", "-p", "naga", "--depth", "0", "--prefix", "none"]))?;
+    done(tree.trim().to_owned(), &counts.note()?)
+}
+
+fn native(lab: &Lab) -> Result<Done, Stop> {
+    let names = integration()?;
+    tests(lab, lab.gpu()?, |cargo| cargo.args(&names))
+}
+
+fn portable(lab: &Lab) -> Result<Done, Stop> {
+    let names = integration()?;
+    tests(lab, lab.gpu()?, |cargo| cargo.args(&names).env("WGRAD_PORTABLE_LIMITS", "1"))
+}
+
+fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
+    tests(lab, lab.swiftshader()?, |cargo| cargo.args(["--package", "wgrad", "--test", "kernels"]))
+}
+
+fn page(lab: &Lab) -> Result<Done, Stop> {
+    let node = lab.node()?;
+    let size = web::build(node, lab.no_install)?;
+    done(node.place(), &format!("{} KiB of wasm", size / 1024))
+}
+
+fn browser_shaders(lab: &Lab) -> Result<Done, Stop> {
+    let folder = dump();
+    if !folder.exists() {
+        return Err(anyhow!("target/shaders is not there: the step `shaders` writes it").into());
+    }
+    playwright(lab, &["shaders"], |npx| npx.env("WGRAD_DUMP_SHADERS", &folder))
+}
+
+fn browser(lab: &Lab) -> Result<Done, Stop> {
+    if !run::root().join("web/dist/index.html").exists() {
+        return Err(anyhow!("web/dist is not there: the step `web` builds it").into());
+    }
+    playwright(lab, &["webgpu", "no-webgpu"], |npx| npx)
+}
+
+fn playwright(lab: &Lab, projects: &[&str], set: impl Fn(&mut Command) -> &mut Command) -> Result<Done, Stop> {
+    let (path, version) = lab.chromium()?;
+    let node = lab.node()?;
+    web::packages(node, lab.no_install)?;
+    let mut command = node.npm();
+    command.args(["exec", "--", "playwright", "test", "--project"]).args(projects).env("WGRAD_CHROMIUM", path);
+    let mut counts = Counts::default();
+    counts.watch(set(&mut command))?;
+    let note = counts.note()?;
+    done(format!("{version}, {}", counts.adapter.as_deref().unwrap_or("adapter not said")), &note)
+}
+
+/// `cargo test` with an adapter; the place names it, and the CPU executor that the tests hold it against.
+fn tests(lab: &Lab, gpu: &Gpu, set: impl Fn(&mut Command) -> &mut Command) -> Result<Done, Stop> {
+    let mut cargo = run::cargo();
+    set(cargo.args(["test", "--no-fail-fast"]));
+    gpu.apply(&mut cargo);
+    if lab.allow_missing {
+        cargo.env("WGRAD_ALLOW_MISSING", "1");
+    }
+    let mut counts = Counts::default();
+    counts.watch(&mut cargo)?;
+    done(format!("CPU executor and {}", gpu.place()), &counts.note()?)
+}
+
+/// Picks every integration test but the shaders', which have a step of their own.
+fn integration() -> Result<Vec<String>> {
+    let entries = fs::read_dir(run::root().join("tests")).context("no integration tests")?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "rs") || path.join("main.rs").exists())
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .filter(|name| name != "shaders")
+        .collect();
+    names.sort();
+    let words = names.into_iter().flat_map(|name| ["--test".to_owned(), name]);
+    Ok(["--package".to_owned(), "wgrad".to_owned()].into_iter().chain(words).collect())
+}
+
+/// Where the shader tests write the text of every shader.
+fn dump() -> PathBuf {
+    run::target().join("shaders")
+}
+
+fn done(place: String, note: &str) -> Result<Done, Stop> {
+    Ok(Done { place, note: note.to_owned() })
+}

@@ -1,0 +1,44 @@
+//! `cargo xtask web`: the wasm package, then the page around it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::node::Node;
+use crate::run;
+
+/// Builds `web/pkg` and `web/dist`; returns the wasm's size in bytes.
+pub fn build(node: &Node, no_install: bool) -> Result<u64> {
+    let root = run::root();
+    let target = "wasm32-unknown-unknown";
+    run::run(run::cargo().args(["build", "--release", "--target", target, "--lib", "--package", "wgrad"]))?;
+    let wasm = run::target().join(target).join("release/wgrad.wasm");
+    bindings(&wasm, &root.join("web/pkg"))?;
+    packages(node, no_install)?;
+    run::run(node.npm().args(["run", "build"]))?;
+    let size = fs::metadata(root.join("web/pkg/wgrad_bg.wasm")).context("wasm-bindgen wrote no wasm")?.len();
+    println!("web: web/pkg/wgrad_bg.wasm has {} KiB; the page is in web/dist", size / 1024);
+    Ok(size)
+}
+
+/// Installs the page's npm packages unless the lock file's are there already.
+pub fn packages(node: &Node, no_install: bool) -> Result<()> {
+    let web = run::root().join("web");
+    let age = |path: &str| fs::metadata(web.join(path)).and_then(|data| data.modified()).ok();
+    if age("node_modules/.package-lock.json").is_some_and(|installed| Some(installed) >= age("package-lock.json")) {
+        return Ok(());
+    }
+    if no_install {
+        bail!("web/node_modules is missing or older than web/package-lock.json: run `npm ci` there");
+    }
+    println!("setup: npm packages of the page: npm ci");
+    run::output(node.npm().args(["ci", "--no-audit", "--no-fund"])).map(drop)
+}
+
+/// The bindings come from a program of their own, so that nobody else waits for its dependencies.
+fn bindings(wasm: &Path, folder: &Path) -> Result<()> {
+    let mut cargo = run::cargo();
+    cargo.args(["run", "--quiet", "--package", "xtask", "--features", "bindgen", "--bin", "bindgen", "--"]);
+    run::run(cargo.arg(wasm).arg(folder))
+}
