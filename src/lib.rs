@@ -10,6 +10,7 @@ pub mod error;
 pub mod exec;
 pub mod graph;
 pub mod kernels;
+pub mod nn;
 pub mod ops;
 pub mod plan;
 pub mod types;

@@ -1,0 +1,7 @@
+//! Named parameters and the layers that own them, built from public operations only.
+
+mod linear;
+mod params;
+
+pub use linear::Linear;
+pub use params::{Init, Param, ParamVars, Params};
