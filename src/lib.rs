@@ -2,6 +2,8 @@
 //! in the browser.
 
 #![deny(missing_docs)]
+// In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
+#![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
 
 #[doc(hidden)]
 pub mod demo;

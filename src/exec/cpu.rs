@@ -41,16 +41,12 @@ impl Executed for f64 {
     }
 }
 
+#[derive(Default)]
 enum Cell<T> {
     Float(Vec<T>),
     Int(Vec<u32>),
+    #[default]
     Taken,
-}
-
-impl<T> Default for Cell<T> {
-    fn default() -> Self {
-        Cell::Taken
-    }
 }
 
 pub(crate) struct CpuPlan<T> {

@@ -37,7 +37,7 @@ impl Capabilities {
         Capabilities {
             software,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            binding_bytes: limits.max_storage_buffer_binding_size as u64,
+            binding_bytes: limits.max_storage_buffer_binding_size,
             workgroups: limits.max_compute_workgroups_per_dimension,
             invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
