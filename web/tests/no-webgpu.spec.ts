@@ -1,7 +1,15 @@
 import { expect, test } from "./site.js";
 
 test("a browser that has never heard of WebGPU is served too", async ({ page, site }) => {
+  // In the page and in its workers.
   await page.addInitScript(() => Object.defineProperty(Navigator.prototype, "gpu", { get: () => undefined }));
-  await page.goto(site);
-  await expect(page.getByRole("status")).toHaveText("No WebGPU in this browser.");
+  await page.goto(`${site}?steps=3`);
+  await expect(page.getByRole("status")).toContainText("CPU executor: this browser offers no WebGPU");
+  await expect(page.getByRole("button")).toHaveText("Continue");
+});
+
+test("a GPU that was asked for and is not there is an error", async ({ page, site }) => {
+  await page.goto(`${site}?executor=gpu`);
+  await expect(page.getByRole("alert")).toContainText("no-adapter");
+  await expect(page.getByRole("alert")).toContainText("no GPU adapter fits the request");
 });
