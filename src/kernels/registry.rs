@@ -7,8 +7,12 @@ use crate::ops;
 pub static KERNELS: &[&Kernel] = &[
     &ops::assign::ASSIGN,
     &ops::copy::COPY,
+    &ops::logsumexp::LOGSUMEXP,
     &ops::matmul::SMALL,
     &ops::matmul::TILED,
+    &ops::norm::NORM,
+    &ops::norm_grad::NORM_GRAD,
+    &ops::norm_grad::NORM_PARAMS,
     &ops::reduce::REDUCE,
     &ops::softmax::SOFTMAX,
 ];

@@ -5,7 +5,10 @@ pub mod assign;
 pub mod check;
 pub mod copy;
 pub mod elementwise;
+pub mod logsumexp;
 pub mod matmul;
+pub mod norm;
+pub(crate) mod norm_grad;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]
