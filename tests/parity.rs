@@ -14,9 +14,9 @@ mod parity {
     pub mod primitives;
 }
 
-use parity::compare::{Outcome, judge};
+use parity::compare::{Outcome, judge, matching, permute};
 use parity::fixture::{Case, load_all};
-use wgrad::{Device, Result};
+use wgrad::{Device, Result, Tensor};
 
 /// Builds a case's module, runs it on a device and returns what it computed.
 pub type Module = fn(&Case, &Device) -> Result<Outcome>;
@@ -71,4 +71,44 @@ fn gpu_agrees_with_the_references() {
     if let Some(device) = common::gpu() {
         check(device, 2.0);
     }
+}
+
+/// The harness itself must refuse what is wrong.
+#[test]
+fn wrong_results_are_refused() -> Result<()> {
+    let cases = load_all()?;
+    let case = cases.iter().find(|c| c.name == "prim_norms");
+    let case = case.expect("the fixture of the norms");
+    let mut exact = Outcome::default();
+    for (key, tensor) in &case.tensors {
+        if key.starts_with("output.") || key.starts_with("grad.") {
+            exact.add(key, tensor.clone());
+        }
+    }
+    assert!(judge(case, &exact, 1.0).is_ok());
+    let key = "grad.input.g";
+    let want = case.tensor(key)?;
+    for (i, v) in [(0, 1e-2), (17, f32::NAN)] {
+        let mut data = want.floats().to_vec();
+        data[i] += v;
+        exact.add(key, Tensor::f32(want.shape(), data)?);
+        assert!(judge(case, &exact, 2.0).is_err());
+    }
+    exact.tensors.remove(key);
+    assert!(judge(case, &exact, 2.0).is_err());
+    exact.add(key, want.clone());
+    exact.add("grad.param.other", want.clone());
+    assert!(judge(case, &exact, 2.0).is_err());
+    Ok(())
+}
+
+/// Selections in any order: companions follow their numbers.
+#[test]
+fn sets_are_put_into_our_order() -> Result<()> {
+    let theirs = Tensor::u32([2, 3], vec![4, 9, 2, 1, 0, 5])?;
+    let ours = Tensor::u32([2, 3], vec![2, 4, 9, 5, 1, 0])?;
+    let values = Tensor::f32([2, 3], vec![40., 90., 20., 10., 0., 50.])?;
+    let moved = permute(&values, &matching(&ours, &theirs), &ours)?;
+    assert_eq!(moved.floats(), [20., 40., 90., 50., 10., 0.]);
+    Ok(())
 }

@@ -7,6 +7,8 @@ use crate::ops;
 pub static KERNELS: &[&Kernel] = &[
     &ops::assign::ASSIGN,
     &ops::copy::COPY,
+    &ops::cross_entropy::CROSS_ENTROPY,
+    &ops::cross_entropy::CROSS_ENTROPY_GRAD,
     &ops::logsumexp::LOGSUMEXP,
     &ops::matmul::SMALL,
     &ops::matmul::TILED,

@@ -4,6 +4,7 @@ pub mod assign;
 #[doc(hidden)]
 pub mod check;
 pub mod copy;
+pub mod cross_entropy;
 pub mod elementwise;
 pub mod logsumexp;
 pub mod matmul;

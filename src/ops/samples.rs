@@ -118,6 +118,7 @@ pub fn all() -> Vec<Sample> {
         ops::softmax::samples,
         ops::logsumexp::samples,
         ops::norm::samples,
+        ops::cross_entropy::samples,
     ]
     .into_iter()
     .flat_map(|f| f())

@@ -1,4 +1,5 @@
 //! From a fixture to a graph with gradients, and its run: what every module function starts with.
+#![allow(dead_code)] // What some modules need, the tables may not use yet.
 
 use super::compare::{Outcome, Set, matching, permute};
 use super::fixture::Case;
@@ -193,7 +194,6 @@ pub fn zeros(case: &Case, outcome: &mut Outcome) -> Result<()> {
 }
 
 /// A module option this test does not know, or cannot do.
-#[allow(dead_code)]
 pub fn unsupported(case: &Case, what: &str) -> Error {
     Error::argument(case.name.clone(), format!("{what} is not supported"))
 }

@@ -1,4 +1,5 @@
 //! Reads fixtures: one case a file, tensors by key, metadata.
+#![allow(dead_code)] // What some modules need, the tables may not use yet.
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;

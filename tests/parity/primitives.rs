@@ -7,6 +7,11 @@ use crate::Module;
 use wgrad::{Device, Result};
 
 pub static MODULES: &[(&str, &str, Module)] = &[
+    (
+        "primitive",
+        "mean cross entropy, ignore_index 2",
+        cross_entropy,
+    ),
     ("primitive", "softmax/logsumexp", softmax),
     (
         "primitive",
@@ -47,6 +52,15 @@ fn activations(case: &Case, device: &Device) -> Result<Outcome> {
         b.output("sigmoid", x.sigmoid());
         b.output("relu", x.relu());
         b.output("silu", x.silu());
+        Ok(())
+    })
+}
+
+fn cross_entropy(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (logits, labels) = (b.input("logits")?, b.input("labels")?);
+        let ignore = case.option("ignore_index").and_then(|v| v.as_i64());
+        b.output("loss", logits.cross_entropy_mean(labels, ignore));
         Ok(())
     })
 }
