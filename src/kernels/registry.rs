@@ -7,8 +7,14 @@ use crate::ops;
 pub static KERNELS: &[&Kernel] = &[
     &ops::assign::ASSIGN,
     &ops::copy::COPY,
+    &ops::cross_entropy::CROSS_ENTROPY,
+    &ops::cross_entropy::CROSS_ENTROPY_GRAD,
+    &ops::logsumexp::LOGSUMEXP,
     &ops::matmul::SMALL,
     &ops::matmul::TILED,
+    &ops::norm::NORM,
+    &ops::norm_grad::NORM_GRAD,
+    &ops::norm_grad::NORM_PARAMS,
     &ops::reduce::REDUCE,
     &ops::softmax::SOFTMAX,
 ];

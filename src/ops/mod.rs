@@ -4,8 +4,12 @@ pub mod assign;
 #[doc(hidden)]
 pub mod check;
 pub mod copy;
+pub mod cross_entropy;
 pub mod elementwise;
+pub mod logsumexp;
 pub mod matmul;
+pub mod norm;
+pub(crate) mod norm_grad;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]

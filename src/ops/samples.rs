@@ -116,6 +116,9 @@ pub fn all() -> Vec<Sample> {
         ops::matmul::samples,
         ops::reduce::samples,
         ops::softmax::samples,
+        ops::logsumexp::samples,
+        ops::norm::samples,
+        ops::cross_entropy::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
