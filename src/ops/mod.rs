@@ -5,10 +5,14 @@ pub mod assign;
 pub mod check;
 pub mod copy;
 pub mod elementwise;
+pub mod gather;
 pub mod matmul;
+pub mod random;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]
 pub mod samples;
+pub mod scan;
 pub mod softmax;
+pub mod sort;
 pub mod view;

@@ -116,6 +116,10 @@ pub fn all() -> Vec<Sample> {
         ops::matmul::samples,
         ops::reduce::samples,
         ops::softmax::samples,
+        ops::sort::samples,
+        ops::gather::samples,
+        ops::rows::samples,
+        ops::random::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
