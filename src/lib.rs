@@ -16,6 +16,6 @@ pub mod types;
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};
 pub use exec::{Feed, Plan, Store};
-pub use graph::{Graph, Var};
+pub use graph::{Graph, Mode, Var};
 pub use plan::Options;
 pub use types::{DType, Data, Shape, Tensor, TensorType};

@@ -7,7 +7,7 @@ pub mod par;
 mod registry;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
-pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Source};
+pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Place, Source};
 pub use registry::KERNELS;
 
 use crate::error::{Error, Result};
@@ -53,8 +53,16 @@ const SHARED: &[(&str, &str)] = &[
         include_str!("../../shaders/shared/numerics.wgsl"),
     ),
     (
+        "shared/radix.wgsl",
+        include_str!("../../shaders/shared/radix.wgsl"),
+    ),
+    (
         "shared/row.wgsl",
         include_str!("../../shaders/shared/row.wgsl"),
+    ),
+    (
+        "shared/runs.wgsl",
+        include_str!("../../shaders/shared/runs.wgsl"),
     ),
     (
         "shared/threefry.wgsl",

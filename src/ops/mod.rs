@@ -10,9 +10,13 @@ pub mod logsumexp;
 pub mod matmul;
 pub mod norm;
 pub(crate) mod norm_grad;
+pub mod gather;
+pub mod random;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]
 pub mod samples;
+pub mod scan;
 pub mod softmax;
+pub mod sort;
 pub mod view;

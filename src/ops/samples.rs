@@ -119,6 +119,10 @@ pub fn all() -> Vec<Sample> {
         ops::logsumexp::samples,
         ops::norm::samples,
         ops::cross_entropy::samples,
+        ops::sort::samples,
+        ops::gather::samples,
+        ops::rows::samples,
+        ops::random::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
