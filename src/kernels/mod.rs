@@ -53,6 +53,10 @@ const SHARED: &[(&str, &str)] = &[
         include_str!("../../shaders/shared/numerics.wgsl"),
     ),
     (
+        "shared/optim.wgsl",
+        include_str!("../../shaders/shared/optim.wgsl"),
+    ),
+    (
         "shared/row.wgsl",
         include_str!("../../shaders/shared/row.wgsl"),
     ),

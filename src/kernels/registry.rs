@@ -9,6 +9,13 @@ pub static KERNELS: &[&Kernel] = &[
     &ops::copy::COPY,
     &ops::matmul::SMALL,
     &ops::matmul::TILED,
+    &ops::optim::ACCUMULATE,
+    &ops::optim::ADAM,
+    &ops::optim::MOMENTUM,
+    &ops::optim::PACK,
+    &ops::optim::SGD,
+    &ops::optim::SQUARE_SUM,
+    &ops::optim::TALLY,
     &ops::reduce::REDUCE,
     &ops::softmax::SOFTMAX,
 ];

@@ -6,6 +6,7 @@ pub mod check;
 pub mod copy;
 pub mod elementwise;
 pub mod matmul;
+pub mod optim;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]
