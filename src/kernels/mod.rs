@@ -55,6 +55,8 @@ const SHARED: &[(&str, &str)] = &[
     (
         "shared/radix.wgsl",
         include_str!("../../shaders/shared/radix.wgsl"),
+        "shared/optim.wgsl",
+        include_str!("../../shaders/shared/optim.wgsl"),
     ),
     (
         "shared/row.wgsl",

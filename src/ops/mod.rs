@@ -12,6 +12,7 @@ pub mod norm;
 pub(crate) mod norm_grad;
 pub mod gather;
 pub mod random;
+pub mod optim;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]

@@ -114,6 +114,7 @@ pub fn all() -> Vec<Sample> {
         ops::view::samples,
         ops::copy::samples,
         ops::matmul::samples,
+        ops::optim::samples,
         ops::reduce::samples,
         ops::softmax::samples,
         ops::logsumexp::samples,
