@@ -2,7 +2,11 @@
 //! in the browser.
 
 #![deny(missing_docs)]
+// In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
+#![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
 
+#[doc(hidden)]
+pub mod demo;
 pub mod device;
 pub mod error;
 pub mod exec;
@@ -12,6 +16,8 @@ pub mod nn;
 pub mod ops;
 pub mod plan;
 pub mod types;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};

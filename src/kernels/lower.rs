@@ -26,6 +26,27 @@ pub struct Capabilities {
     pub alignment: u32,
 }
 
+impl Capabilities {
+    /// What every WebGPU device has, by the default limits of the specification.
+    pub fn portable(software: bool) -> Self {
+        let limits = wgpu::Limits::default();
+        Self::new(&limits, software)
+    }
+
+    pub(crate) fn new(limits: &wgpu::Limits, software: bool) -> Self {
+        Capabilities {
+            software,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            workgroups: limits.max_compute_workgroups_per_dimension,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            // Fixed, so that a plan does not depend on the adapter: the portable alignment.
+            alignment: 256,
+        }
+    }
+}
+
 /// A buffer in a lowered program: of the program itself, or a temporary of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {

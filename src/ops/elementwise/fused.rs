@@ -422,9 +422,9 @@ impl Op for Fused {
         for (d, extent) in dims.iter().enumerate() {
             meta.dims[d / 4][d % 4] = *extent as u32;
         }
-        for i in 0..cx.inputs.len() {
-            meta.offsets[i / 4][i % 4] = cx.lead(&cx.inputs[i]) as u32;
-            for (d, s) in strides[i].iter().enumerate() {
+        for (i, (input, strides)) in cx.inputs.iter().zip(&strides).enumerate() {
+            meta.offsets[i / 4][i % 4] = cx.lead(input) as u32;
+            for (d, s) in strides.iter().enumerate() {
                 meta.strides[2 * i + d / 4][d % 4] = *s as u32;
             }
         }

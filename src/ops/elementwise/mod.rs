@@ -273,6 +273,8 @@ unary_methods! {
 
 macro_rules! binary_methods {
     ($($(#[$doc:meta])* $name:ident => $scalar:expr;)*) => {
+        // Named like the operator traits where they mean the same, but for integers only.
+        #[allow(clippy::should_implement_trait)]
         impl<'g> Var<'g> {
             $($(#[$doc])* #[track_caller] pub fn $name(self, other: impl IntoVar<'g>) -> Var<'g> {
                 let other = other.into_var(self);
