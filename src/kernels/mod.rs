@@ -38,38 +38,22 @@ macro_rules! kernel {
     };
 }
 
+macro_rules! shared {
+    ($($name:literal,)*) => {
+        &[$((concat!("shared/", $name, ".wgsl"), include_str!(concat!("../../shaders/shared/", $name, ".wgsl"))),)*]
+    };
+}
+
 /// Files that kernels may include.
-const SHARED: &[(&str, &str)] = &[
-    (
-        "shared/grid.wgsl",
-        include_str!("../../shaders/shared/grid.wgsl"),
-    ),
-    (
-        "shared/matmul.wgsl",
-        include_str!("../../shaders/shared/matmul.wgsl"),
-    ),
-    (
-        "shared/numerics.wgsl",
-        include_str!("../../shaders/shared/numerics.wgsl"),
-    ),
-    (
-        "shared/radix.wgsl",
-        include_str!("../../shaders/shared/radix.wgsl"),
-        "shared/optim.wgsl",
-        include_str!("../../shaders/shared/optim.wgsl"),
-    ),
-    (
-        "shared/row.wgsl",
-        include_str!("../../shaders/shared/row.wgsl"),
-    ),
-    (
-        "shared/runs.wgsl",
-        include_str!("../../shaders/shared/runs.wgsl"),
-    ),
-    (
-        "shared/threefry.wgsl",
-        include_str!("../../shaders/shared/threefry.wgsl"),
-    ),
+const SHARED: &[(&str, &str)] = shared![
+    "grid",
+    "matmul",
+    "numerics",
+    "optim",
+    "radix",
+    "row",
+    "runs",
+    "threefry",
 ];
 
 impl Kernel {
