@@ -56,6 +56,17 @@ pub enum Buffer {
     Temp(usize),
 }
 
+/// A buffer as the operation being lowered sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Input of the step.
+    Input(usize),
+    /// Output of the step.
+    Output(usize),
+    /// Temporary.
+    Temp(Buffer),
+}
+
 /// How a dispatch uses a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -191,32 +202,55 @@ pub struct DispatchBuilder<'l, 'a> {
 impl DispatchBuilder<'_, '_> {
     /// Binds an input of the step for reading.
     pub fn input(self, index: usize) -> Self {
-        let operand = &self.lower.inputs[index];
-        self.operand(operand, Access::Read)
+        self.place(Place::Input(index), Access::Read)
     }
 
     /// Binds an output of the step for writing.
     pub fn output(self, index: usize) -> Self {
-        let operand = &self.lower.outputs[index];
-        self.operand(operand, Access::Write)
+        self.place(Place::Output(index), Access::Write)
+    }
+
+    /// Binds a whole temporary for reading.
+    pub fn read(self, buffer: Buffer) -> Self {
+        self.place(Place::Temp(buffer), Access::Read)
+    }
+
+    /// Binds a whole temporary for reading and writing.
+    pub fn write(self, buffer: Buffer) -> Self {
+        self.place(Place::Temp(buffer), Access::Write)
+    }
+
+    /// Binds an input, output or temporary for reading.
+    pub fn read_from(self, place: Place) -> Self {
+        self.place(place, Access::Read)
+    }
+
+    /// Binds an output or temporary for reading and writing.
+    pub fn write_to(self, place: Place) -> Self {
+        self.place(place, Access::Write)
+    }
+
+    fn place(self, place: Place, access: Access) -> Self {
+        match place {
+            Place::Input(i) => {
+                let operand = &self.lower.inputs[i];
+                self.operand(operand, access)
+            }
+            Place::Output(i) => {
+                let operand = &self.lower.outputs[i];
+                self.operand(operand, access)
+            }
+            Place::Temp(buffer) => {
+                let len = self.len(buffer);
+                self.bind(buffer, 0, len, access)
+            }
+        }
     }
 
     fn operand(self, operand: &Operand, access: Access) -> Self {
         let start = operand.layout.offset - self.lower.lead(operand);
         let end = operand.layout.end(operand.shape());
         self.bind(Buffer::Program(operand.buffer), start, end, access)
-    }
-
-    /// Binds a whole temporary for reading.
-    pub fn read(self, buffer: Buffer) -> Self {
-        let len = self.len(buffer);
-        self.bind(buffer, 0, len, Access::Read)
-    }
-
-    /// Binds a whole temporary for reading and writing.
-    pub fn write(self, buffer: Buffer) -> Self {
-        let len = self.len(buffer);
-        self.bind(buffer, 0, len, Access::Write)
     }
 
     fn len(&self, buffer: Buffer) -> usize {

@@ -117,8 +117,16 @@ pub fn all() -> Vec<Sample> {
         ops::view::samples,
         ops::copy::samples,
         ops::matmul::samples,
+        ops::optim::samples,
         ops::reduce::samples,
         ops::softmax::samples,
+        ops::logsumexp::samples,
+        ops::norm::samples,
+        ops::cross_entropy::samples,
+        ops::sort::samples,
+        ops::gather::samples,
+        ops::rows::samples,
+        ops::random::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
