@@ -3,15 +3,19 @@ import "uplot/dist/uPlot.min.css";
 
 /** Points kept; beyond it every second one goes. */
 const POINTS = 4000;
-/** Weight of a new loss in the smooth line. */
-const SMOOTHING = 0.08;
+/** How much of the smooth line a step leaves as it was. */
+const MEMORY = 0.97;
 const HEIGHT = 320;
+/** Before the first steps: the loss of a guess among 256 bytes. */
+const EMPTY = { steps: 20, loss: Math.log(256) };
 
 /** The loss over the steps, as it was read and smoothed, in the page's colours. */
 export class LossChart {
   #steps: number[] = [];
   #losses: number[] = [];
   #smooth: number[] = [];
+  /** Sum of the weights, and of the losses times their weights. */
+  #mean = { step: 0, weight: 0, sum: 0 };
   #plot: uPlot;
   #due = false;
 
@@ -25,10 +29,12 @@ export class LossChart {
   }
 
   add(step: number, loss: number): void {
-    const last = this.#smooth.at(-1) ?? loss;
+    const kept = MEMORY ** (step - this.#mean.step);
+    const weight = kept * this.#mean.weight + 1 - kept;
+    this.#mean = { step, weight, sum: kept * this.#mean.sum + (1 - kept) * loss };
     this.#steps.push(step);
     this.#losses.push(loss);
-    this.#smooth.push(last + SMOOTHING * (loss - last));
+    this.#smooth.push(this.#mean.sum / weight);
     if (this.#steps.length > POINTS) {
       const thin = (values: number[]) => values.filter((_, i) => i % 2 === 1);
       [this.#steps, this.#losses, this.#smooth] = [thin(this.#steps), thin(this.#losses), thin(this.#smooth)];
@@ -62,8 +68,15 @@ export class LossChart {
       ...this.#size(),
       cursor: { y: false, points: { size: 6 } },
       legend: { show: false },
-      scales: { x: { time: false }, y: { range: (_, low, high) => [Math.min(low, 1), Math.max(high, 2)] } },
-      axes: [axis, { ...axis, size: 40 }],
+      padding: [8, 4, 0, 0],
+      scales: {
+        x: { time: false, range: (_, __, last) => [0, Math.max(last ?? 0, EMPTY.steps)] },
+        y: { range: (_, __, high) => [0, 1.05 * Math.max(high ?? 0, EMPTY.loss)] },
+      },
+      axes: [
+        { ...axis, size: 28, incrs: [5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] },
+        { ...axis, size: 28 },
+      ],
       series: [
         {},
         { stroke: colour("accent-soft"), width: 1, points: { show: false } },

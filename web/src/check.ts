@@ -42,7 +42,8 @@ async function run(): Promise<void> {
   await init();
   const device = await Device.request(options);
   results.device = device.isGpu ? `WebGPU: ${device.adapter}` : "CPU executor";
-  say("device", device.toString());
+  say("device", results.device);
+  say("limits", device.toString());
   if (device.isGpu) await compileShaders();
   const names = sampleNames(new URLSearchParams(location.search).get("filter") ?? "");
   const bar = document.querySelector("progress");

@@ -36,22 +36,26 @@ const LABELS: Record<TrainingResults["state"], string> = {
   stopping: "Stopping…",
   stopped: "Continue",
   done: "Continue",
-  failed: "Stopped",
+  failed: "Reload",
 };
 
 function enter(state: TrainingResults["state"]): void {
   results.state = state;
   document.body.dataset.state = state;
-  button.disabled = state === "opening" || state === "stopping" || state === "failed";
+  button.disabled = state === "opening" || state === "stopping";
   button.textContent = LABELS[state];
 }
 
 function fail(what: Failure): void {
   results.failure = what;
+  element("error-title").textContent = results.device ? "Training stopped." : "The page cannot start.";
+  if (!results.device) element("device").textContent = "No executor";
   element("error-text").textContent = what.message;
   element("error-code").textContent = what.code ?? "";
   element("error").hidden = false;
   enter("failed");
+  // A new page is a new device: a lost one does not come back.
+  button.onclick = () => location.reload();
 }
 
 function show(session: Session, { step, loss, at }: Progress): void {
@@ -70,6 +74,7 @@ function announce({ ready, where }: Session): void {
   element("executor").dataset.kind = ready.isGpu ? "gpu" : "cpu";
   element("device").textContent = ready.device;
   element("place").textContent = where === "worker" ? "in a worker" : "on the page's own thread";
+  element("tokens-per-step").textContent = whole.format(ready.tokensPerStep);
   element("parameters").textContent = whole.format(ready.parameters);
 }
 
@@ -88,11 +93,11 @@ async function run(): Promise<void> {
     enter("training");
     opened.train(options.steps);
   };
-  button.addEventListener("click", () => {
+  button.onclick = () => {
     if (results.state !== "training") return start();
     enter("stopping");
     opened.stop();
-  });
+  };
   enter("ready");
   if (options.steps !== null) start();
 }

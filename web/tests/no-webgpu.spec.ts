@@ -1,9 +1,13 @@
 import { expect, test } from "./site.js";
 
 test("a browser that has never heard of WebGPU is served too", async ({ page, site }) => {
-  // In the page and in its workers.
-  await page.addInitScript(() => Object.defineProperty(Navigator.prototype, "gpu", { get: () => undefined }));
+  // Nor of module workers: training runs on the page's own thread.
+  await page.addInitScript(() => {
+    Object.defineProperty(Navigator.prototype, "gpu", { get: () => undefined });
+    Object.defineProperty(window, "Worker", { value: undefined });
+  });
   await page.goto(`${site}?steps=3`);
+  await expect(page.locator("#place")).toHaveText("on the page's own thread");
   await expect(page.getByRole("status")).toContainText("CPU executor: this browser offers no WebGPU");
   await expect(page.getByRole("button")).toHaveText("Continue");
 });
