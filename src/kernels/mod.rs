@@ -1,6 +1,7 @@
 //! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
 
 mod cpu;
+pub mod exp;
 pub mod gemm;
 mod lower;
 pub mod par;
@@ -41,6 +42,10 @@ macro_rules! kernel {
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = &[
     (
+        "shared/attention.wgsl",
+        include_str!("../../shaders/shared/attention.wgsl"),
+    ),
+    (
         "shared/grid.wgsl",
         include_str!("../../shaders/shared/grid.wgsl"),
     ),
@@ -55,6 +60,10 @@ const SHARED: &[(&str, &str)] = &[
     (
         "shared/row.wgsl",
         include_str!("../../shaders/shared/row.wgsl"),
+    ),
+    (
+        "shared/rows.wgsl",
+        include_str!("../../shaders/shared/rows.wgsl"),
     ),
     (
         "shared/threefry.wgsl",

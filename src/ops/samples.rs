@@ -116,6 +116,9 @@ pub fn all() -> Vec<Sample> {
         ops::matmul::samples,
         ops::reduce::samples,
         ops::softmax::samples,
+        ops::rotary::samples,
+        ops::cache::samples,
+        ops::attention::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
