@@ -56,14 +56,8 @@ pub fn ragged<T: Send>(
         return;
     }
     let per_entry = entry.div_ceil(size);
-    if out.len() <= size {
-        return out
-            .chunks_mut(size)
-            .enumerate()
-            .for_each(|(i, piece)| f(i, piece));
-    }
     #[cfg(not(target_arch = "wasm32"))]
-    {
+    if out.len() > size {
         use rayon::prelude::*;
         out.par_chunks_mut(entry)
             .enumerate()
@@ -73,8 +67,8 @@ pub fn ragged<T: Send>(
                     .enumerate()
                     .for_each(|(i, piece)| f(e * per_entry + i, piece));
             });
+        return;
     }
-    #[cfg(target_arch = "wasm32")]
     for (e, entry) in out.chunks_mut(entry).enumerate() {
         for (i, piece) in entry.chunks_mut(size).enumerate() {
             f(e * per_entry + i, piece);
