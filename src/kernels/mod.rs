@@ -1,6 +1,7 @@
 //! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
 
 mod cpu;
+pub mod exp;
 pub mod gemm;
 mod lower;
 pub mod par;
@@ -54,6 +55,35 @@ const SHARED: &[(&str, &str)] = shared![
     "row",
     "runs",
     "threefry",
+const SHARED: &[(&str, &str)] = &[
+    (
+        "shared/attention.wgsl",
+        include_str!("../../shaders/shared/attention.wgsl"),
+    ),
+    (
+        "shared/grid.wgsl",
+        include_str!("../../shaders/shared/grid.wgsl"),
+    ),
+    (
+        "shared/matmul.wgsl",
+        include_str!("../../shaders/shared/matmul.wgsl"),
+    ),
+    (
+        "shared/numerics.wgsl",
+        include_str!("../../shaders/shared/numerics.wgsl"),
+    ),
+    (
+        "shared/row.wgsl",
+        include_str!("../../shaders/shared/row.wgsl"),
+    ),
+    (
+        "shared/rows.wgsl",
+        include_str!("../../shaders/shared/rows.wgsl"),
+    ),
+    (
+        "shared/threefry.wgsl",
+        include_str!("../../shaders/shared/threefry.wgsl"),
+    ),
 ];
 
 impl Kernel {
