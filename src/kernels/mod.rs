@@ -47,43 +47,16 @@ macro_rules! shared {
 
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = shared![
+    "attention",
     "grid",
     "matmul",
     "numerics",
     "optim",
     "radix",
     "row",
+    "rows",
     "runs",
     "threefry",
-const SHARED: &[(&str, &str)] = &[
-    (
-        "shared/attention.wgsl",
-        include_str!("../../shaders/shared/attention.wgsl"),
-    ),
-    (
-        "shared/grid.wgsl",
-        include_str!("../../shaders/shared/grid.wgsl"),
-    ),
-    (
-        "shared/matmul.wgsl",
-        include_str!("../../shaders/shared/matmul.wgsl"),
-    ),
-    (
-        "shared/numerics.wgsl",
-        include_str!("../../shaders/shared/numerics.wgsl"),
-    ),
-    (
-        "shared/row.wgsl",
-        include_str!("../../shaders/shared/row.wgsl"),
-    ),
-    (
-        "shared/rows.wgsl",
-        include_str!("../../shaders/shared/rows.wgsl"),
-    ),
-    (
-        "shared/threefry.wgsl",
-        include_str!("../../shaders/shared/threefry.wgsl"),
-    ),
 ];
 
 impl Kernel {
