@@ -5,10 +5,17 @@ use crate::ops;
 
 /// All hand-written kernels.
 pub static KERNELS: &[&Kernel] = &[
+    &ops::argmax::ARGMAX,
     &ops::assign::ASSIGN,
+    &ops::attention::FORWARD,
+    &ops::attention::backward::DELTA,
+    &ops::attention::backward::BACKWARD,
+    &ops::cache::WRITE_ROWS,
+    &ops::cache::TAKE_ROWS,
     &ops::copy::COPY,
     &ops::cross_entropy::CROSS_ENTROPY,
     &ops::cross_entropy::CROSS_ENTROPY_GRAD,
+    &ops::cumsum::CUMSUM,
     &ops::logsumexp::LOGSUMEXP,
     &ops::matmul::SMALL,
     &ops::matmul::TILED,
@@ -31,6 +38,7 @@ pub static KERNELS: &[&Kernel] = &[
     &ops::rows::ZERO,
     &ops::scan::SCAN,
     &ops::scan::TILE_SUMS,
+    &ops::rotary::ROTARY,
     &ops::softmax::SOFTMAX,
     &ops::sort::COUNT,
     &ops::sort::PLACE,

@@ -1,10 +1,15 @@
 //! Operations, one file each: what it computes, shapes, gradient, kernels and CPU twin.
 
+pub mod argmax;
 pub mod assign;
+pub mod attention;
+pub mod cache;
 #[doc(hidden)]
 pub mod check;
 pub mod copy;
 pub mod cross_entropy;
+pub mod cumsum;
+pub mod einsum;
 pub mod elementwise;
 pub mod logsumexp;
 pub mod matmul;
@@ -14,6 +19,7 @@ pub mod gather;
 pub mod random;
 pub mod optim;
 pub mod reduce;
+pub mod rotary;
 pub mod rows;
 #[doc(hidden)]
 pub mod samples;

@@ -122,11 +122,17 @@ pub fn all() -> Vec<Sample> {
         ops::softmax::samples,
         ops::logsumexp::samples,
         ops::norm::samples,
+        ops::cumsum::samples,
+        ops::argmax::samples,
+        ops::einsum::samples,
         ops::cross_entropy::samples,
         ops::sort::samples,
         ops::gather::samples,
         ops::rows::samples,
         ops::random::samples,
+        ops::rotary::samples,
+        ops::cache::samples,
+        ops::attention::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
