@@ -4,7 +4,7 @@ import "uplot/dist/uPlot.min.css";
 /** Points kept; beyond it every second one goes. */
 const POINTS = 4000;
 /** How much of the smooth line a step leaves as it was. */
-const MEMORY = 0.97;
+const MEMORY = 0.94;
 const HEIGHT = 320;
 /** Before the first steps: the loss of a guess among 256 bytes. */
 const EMPTY = { steps: 20, loss: Math.log(256) };
@@ -68,7 +68,7 @@ export class LossChart {
       ...this.#size(),
       cursor: { y: false, points: { size: 6 } },
       legend: { show: false },
-      padding: [8, 4, 0, 0],
+      padding: [8, 14, 0, 0],
       scales: {
         x: { time: false, range: (_, __, last) => [0, Math.max(last ?? 0, EMPTY.steps)] },
         y: { range: (_, __, high) => [0, 1.05 * Math.max(high ?? 0, EMPTY.loss)] },

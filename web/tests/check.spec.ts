@@ -11,6 +11,6 @@ for (const executor of ["gpu", "cpu"]) {
     expect(results.state).toBe("done");
     expect(results.checked).toBeGreaterThan(50);
     if (executor === "gpu") expect(results.shaders).toBeGreaterThan(20);
-    console.log(`adapter: ${results.device}: ${results.checked} samples, ${results.shaders} shaders`);
+    console.log(`${results.device}: ${results.checked} samples, ${results.shaders} shaders`);
   });
 }
