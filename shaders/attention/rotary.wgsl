@@ -78,11 +78,11 @@ fn main(
     }
     let row = i / items;
     let item = i % items;
-    let from = row_start(row);
+    let source = row_start(row);
     let to = row * m.width;
     if (item >= m.pairs) {
         let f = m.pairs + item;
-        y[to + f] = x[from + f * m.stride];
+        y[to + f] = x[source + f * m.stride];
         return;
     }
     var entry = row % m.positions;
@@ -101,8 +101,8 @@ fn main(
     }
     let a = select(item, 2u * item, m.interleaved == 1u);
     let b = select(item + m.pairs, 2u * item + 1u, m.interleaved == 1u);
-    let xa = x[from + a * m.stride];
-    let xb = x[from + b * m.stride];
+    let xa = x[source + a * m.stride];
+    let xb = x[source + b * m.stride];
     y[to + a] = xa * turn.x - xb * turn.y;
     y[to + b] = xb * turn.x + xa * turn.y;
 }
