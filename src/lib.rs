@@ -15,6 +15,7 @@ pub mod kernels;
 pub mod nn;
 pub mod ops;
 pub mod plan;
+pub mod train;
 pub mod types;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

@@ -276,6 +276,11 @@ impl Params {
         }
     }
 
+    /// The parameter that was added as number `index`.
+    pub(crate) fn nth(&self, index: usize) -> Option<&Param> {
+        self.params.get(index)
+    }
+
     fn unknown(&self) -> String {
         let known: Vec<&str> = self.names().take(20).collect();
         let more = if self.len() > 20 { ", …" } else { "" };
@@ -486,6 +491,11 @@ impl<'g> ParamVars<'g> {
                 self.graph.full([], 0.0)
             }
         }
+    }
+
+    /// The parameter that was added as number `index`.
+    pub(crate) fn nth(&self, index: usize) -> Option<Var<'g>> {
+        self.all.views.get(index).map(|(_, var)| *var)
     }
 
     /// The parameters below `prefix`: `scope("layers.0").get("weight")` is `get("layers.0.weight")`.
