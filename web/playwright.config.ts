@@ -32,7 +32,7 @@ export default defineConfig({
   reporter: "list",
   projects: [
     { name: "shaders", testMatch: "shaders.spec.ts", use: withWebgpu },
-    { name: "webgpu", testMatch: "page.spec.ts", use: withWebgpu },
+    { name: "webgpu", testMatch: ["page.spec.ts", "check.spec.ts"], use: withWebgpu },
     // A browser in which `requestAdapter` finds nothing.
     { name: "no-webgpu", testMatch: ["page.spec.ts", "no-webgpu.spec.ts"], use: browser("--disable-gpu") },
   ],

@@ -47,24 +47,8 @@ pub fn build<'g>(windows: Var<'g>) -> (Vec<Var<'g>>, Var<'g>) {
         return (parameters, graph.full([], 0.0));
     };
     let batch = windows.dim(0);
-    let context = one_hot(windows.slice(1, 0, CONTEXT));
-    let seen = context.matmul(embedding).reshape([batch, CONTEXT * EMBEDDING]);
-    let logits = (seen.matmul(hidden) + hidden_bias).tanh().matmul(output) + output_bias;
-    let next = one_hot(windows.slice(1, CONTEXT, 1)).reshape([batch, BYTES]);
-    let shifted = logits - logits.max(1).stop_gradient();
-    let log_sum = shifted.exp().sum(1).ln();
-    let loss = (log_sum - (shifted * next).sum(1)).mean_all();
-    (parameters, loss)
-}
-
-/// u32 `[batch, n]` to f32 `[batch, n, 256]`.
-fn one_hot(bytes: Var<'_>) -> Var<'_> {
-    let numbers = Tensor::u32([BYTES], (0..BYTES as u32).collect());
-    match numbers {
-        Ok(numbers) => bytes.unsqueeze(2).eq(bytes.graph().constant(numbers)).to_f32(),
-        Err(error) => {
-            bytes.graph().fail(error);
-            bytes
-        }
-    }
+    let context = embedding.gather(windows.slice(1, 0, CONTEXT)).reshape([batch, CONTEXT * EMBEDDING]);
+    let logits = (context.matmul(hidden) + hidden_bias).tanh().matmul(output) + output_bias;
+    let next = windows.slice(1, CONTEXT, 1).reshape([batch]);
+    (parameters, logits.cross_entropy_mean(next, None))
 }

@@ -1,6 +1,6 @@
 //! Adapters as a browser shows them.
 
-use super::gpu::{GpuOptions, describe, is_software};
+use super::gpu::{GpuOptions, is_software};
 use crate::error::{Error, Result};
 use js_sys::Reflect;
 use wasm_bindgen::JsValue;
@@ -40,8 +40,8 @@ pub(super) fn named(
         }
     }
     match &options.adapter {
-        Some(part) if !info.name.to_lowercase().contains(&part.to_lowercase()) => Err(none(vec![describe(&info)])),
-        None if is_software(&info) && !options.software => Err(none(vec![describe(&info)])),
+        Some(part) if !info.name.to_lowercase().contains(&part.to_lowercase()) => Err(none(vec![info.name])),
+        None if is_software(&info) && !options.software => Err(none(vec![info.name])),
         _ => Ok(info),
     }
 }

@@ -403,11 +403,11 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
     }
 }
 
-pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
-    format!(
-        "{} ({:?}, {:?}, {} {})",
-        info.name, info.backend, info.device_type, info.driver, info.driver_info
-    )
+fn describe(info: &wgpu::AdapterInfo) -> String {
+    let (backend, kind) = (format!("{:?}", info.backend), format!("{:?}", info.device_type));
+    let words = [&backend, &kind, &info.driver, &info.driver_info];
+    let words: Vec<&str> = words.iter().map(|w| w.as_str()).filter(|w| !w.is_empty()).collect();
+    format!("{} ({})", info.name, words.join(", "))
 }
 
 impl std::fmt::Display for Gpu {

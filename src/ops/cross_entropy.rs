@@ -148,7 +148,7 @@ impl CrossEntropyGrad {
             for (d, &x) in dx.iter_mut().zip(&x[r * n..(r + 1) * n]) {
                 *d = (x - stats[2 * r]).exp() * scale;
             }
-            dx[class] = dx[class] - g[r];
+            dx[class] -= g[r];
         });
     }
 }

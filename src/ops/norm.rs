@@ -308,7 +308,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         "second derivative of norms",
         [&[5, 7], &[7]],
         |g, x| {
-            let y = x[0].layer_norm(x[1], x[1], 0.1).sin() + x[0].rms_norm(x[1]).sin();
+            let y = x[0].layer_norm(x[1], x[1], 0.1).tanh() + x[0].rms_norm(x[1]).tanh();
             let grads = g.grad(y.sum_all(), &[x[0], x[1]]);
             grads.iter().filter_map(|v| v.dense()).collect()
         },

@@ -1,15 +1,107 @@
-import init from "../pkg/wgrad.js";
-import { describeAdapter } from "./adapter.js";
+import "./style.css";
+import { LossChart } from "./chart.js";
+import type { Progress } from "./engine.js";
+import { type Failure, failure } from "./failure.js";
+import { readOptions } from "./options.js";
+import { Rate } from "./rate.js";
+import type { TrainingResults } from "./results.js";
+import { open, type Session } from "./session.js";
 
-function say(text: string): void {
-  const status = document.querySelector("#status");
-  if (status) status.textContent = text;
+function element<T extends HTMLElement = HTMLElement>(id: string): T {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no #${id}`);
+  return found as T;
 }
 
-try {
-  await init();
-  say(await describeAdapter());
-} catch (error) {
-  say(`The page cannot start: ${error instanceof Error ? error.message : String(error)}`);
-  throw error;
+const results: TrainingResults = {
+  state: "opening",
+  device: null,
+  isGpu: null,
+  where: null,
+  losses: [],
+  failure: null,
+};
+window.__wgrad = results;
+
+const button = element<HTMLButtonElement>("toggle");
+const numbers = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const whole = new Intl.NumberFormat("en");
+const chart = new LossChart(element("chart"));
+const rate = new Rate();
+
+const LABELS: Record<TrainingResults["state"], string> = {
+  opening: "Loading…",
+  ready: "Start training",
+  training: "Stop",
+  stopping: "Stopping…",
+  stopped: "Continue",
+  done: "Continue",
+  failed: "Reload",
+};
+
+function enter(state: TrainingResults["state"]): void {
+  results.state = state;
+  document.body.dataset.state = state;
+  button.disabled = state === "opening" || state === "stopping";
+  button.textContent = LABELS[state];
 }
+
+function fail(what: Failure): void {
+  results.failure = what;
+  element("error-title").textContent = results.device ? "Training stopped." : "The page cannot start.";
+  if (!results.device) element("device").textContent = "No executor";
+  element("error-text").textContent = what.message;
+  element("error-code").textContent = what.code ?? "";
+  element("error").hidden = false;
+  enter("failed");
+  // A new page is a new device: a lost one does not come back.
+  button.onclick = () => location.reload();
+}
+
+function show(session: Session, { step, loss, at }: Progress): void {
+  results.losses.push(loss);
+  chart.add(step, loss);
+  element("step").textContent = whole.format(step);
+  element("loss").textContent = loss.toFixed(3);
+  const steps = rate.add(step, at);
+  if (steps === null) return;
+  element("steps-rate").textContent = numbers.format(steps);
+  element("tokens-rate").textContent = whole.format(Math.round(steps * session.ready.tokensPerStep));
+}
+
+function announce({ ready, where }: Session): void {
+  Object.assign(results, { device: ready.device, isGpu: ready.isGpu, where });
+  element("executor").dataset.kind = ready.isGpu ? "gpu" : "cpu";
+  element("device").textContent = ready.device;
+  element("place").textContent = where === "worker" ? "in a worker" : "on the page's own thread";
+  element("tokens-per-step").textContent = whole.format(ready.tokensPerStep);
+  element("parameters").textContent = whole.format(ready.parameters);
+}
+
+async function run(): Promise<void> {
+  const options = readOptions(location.search);
+  let session: Session | undefined;
+  session = await open(options, {
+    progress: (progress) => session && show(session, progress),
+    idle: () => enter(results.state === "stopping" ? "stopped" : "done"),
+    failed: fail,
+  });
+  const opened = session;
+  announce(opened);
+  const start = () => {
+    rate.clear();
+    enter("training");
+    opened.train(options.steps);
+  };
+  button.onclick = () => {
+    if (results.state !== "training") return start();
+    enter("stopping");
+    opened.stop();
+  };
+  enter("ready");
+  if (options.steps !== null) start();
+}
+
+addEventListener("error", (event) => fail(failure(event.error ?? event.message)));
+addEventListener("unhandledrejection", (event) => fail(failure(event.reason)));
+run().catch((error: unknown) => fail(failure(error)));

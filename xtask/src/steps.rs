@@ -161,7 +161,17 @@ fn browser(lab: &Lab) -> Result<Done, Stop> {
     if !run::root().join("web/dist/index.html").exists() {
         return Err(anyhow!("web/dist is not there: the step `web` builds it").into());
     }
-    playwright(lab, &["webgpu", "no-webgpu"], |npx| npx)
+    let reference = reference()?;
+    playwright(lab, &["webgpu", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
+}
+
+/// Writes the losses of the page's training run as this machine computes them.
+fn reference() -> Result<PathBuf> {
+    let mut cargo = run::cargo();
+    let losses = run::output(cargo.args(["run", "--quiet", "--package", "wgrad", "--example", "web_reference"]))?;
+    let path = run::target().join("web-reference.json");
+    fs::write(&path, losses).context("cannot write target/web-reference.json")?;
+    Ok(path)
 }
 
 fn playwright(lab: &Lab, projects: &[&str], set: impl Fn(&mut Command) -> &mut Command) -> Result<Done, Stop> {

@@ -206,10 +206,11 @@ impl Scalar {
         let a = args.first().map_or("", String::as_str);
         let b = args.get(1).map_or("", String::as_str);
         match self {
+            // All digits: browsers refuse the rounded -3.4028235e38, which lies beyond the lowest f32.
             Scalar::Const {
                 dtype: DType::F32,
                 bits,
-            } => format!("{:?}f", f64::from_bits(*bits) as f32),
+            } => format!("{:?}f", f64::from(f64::from_bits(*bits) as f32)),
             Scalar::Const {
                 dtype: DType::U32,
                 bits,
