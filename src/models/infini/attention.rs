@@ -63,7 +63,7 @@ impl CausalAttention {
         let bound = |fan_in: usize| Init::Uniform { bound: 1.0 / (fan_in as f32).sqrt() };
         params.add(self.name("norm.gamma"), [dim], Init::Ones);
         let freqs = (0..c.dim_head / 2).map(|m| 10_000f64.powf(-2.0 * m as f64 / c.dim_head as f64) as f32).collect();
-        params.add_buffer(self.name("rotary_emb.freqs"), [c.dim_head / 2], Init::Values(freqs));
+        params.add(self.name("rotary_emb.freqs"), [c.dim_head / 2], Init::Values(freqs)).buffer();
         params.add(self.name("to_qkv.weight"), [3 * inner, dim], bound(dim));
         params.add(self.name("to_out.weight"), [dim, inner], bound(inner));
         params.add(self.memory.gate_name.clone(), [c.heads], Init::Constant(10.0));
@@ -76,7 +76,9 @@ impl CausalAttention {
         };
         match c.enhanced_recurrence {
             EnhancedRecurrence::Off => {}
-            EnhancedRecurrence::Memories => params.add(self.name("memory_mix.weight"), [c.heads, c.heads], identity(5.0)),
+            EnhancedRecurrence::Memories => {
+                params.add(self.name("memory_mix.weight"), [c.heads, c.heads], identity(5.0));
+            }
             EnhancedRecurrence::KeysValues => {
                 params.add(self.name("key_mix.weight"), [c.heads, c.heads], identity(1.0));
                 params.add(self.name("value_mix.weight"), [c.heads, c.heads], identity(1.0));
