@@ -135,6 +135,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// The kind in one word, for callers in other languages.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Shape { .. } => "shape",
+            Error::Dtype { .. } => "dtype",
+            Error::Argument { .. } => "argument",
+            Error::Limit { .. } => "limit",
+            Error::NoAdapter { .. } => "no-adapter",
+            Error::Device { .. } => "device",
+            Error::ShaderCompile { .. } => "shader-compile",
+            Error::OutOfMemory { .. } => "out-of-memory",
+            Error::DeviceLost { .. } => "device-lost",
+            Error::NotFinite { .. } => "not-finite",
+            Error::Checkpoint { .. } => "checkpoint",
+            Error::Name { .. } => "name",
+            Error::Io { .. } => "io",
+        }
+    }
+
     /// An argument out of range.
     pub fn argument(what: impl Into<String>, message: impl Into<String>) -> Self {
         Error::Argument {

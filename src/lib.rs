@@ -2,7 +2,11 @@
 //! in the browser.
 
 #![deny(missing_docs)]
+// In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
+#![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
 
+#[doc(hidden)]
+pub mod demo;
 pub mod device;
 pub mod error;
 pub mod exec;
@@ -12,10 +16,12 @@ pub mod nn;
 pub mod ops;
 pub mod plan;
 pub mod types;
+#[cfg(target_arch = "wasm32")]
+pub mod web;
 
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};
 pub use exec::{Feed, Plan, Store};
-pub use graph::{Graph, Var};
+pub use graph::{Graph, Mode, Var};
 pub use plan::Options;
 pub use types::{DType, Data, Shape, Tensor, TensorType};

@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Capabilities, Dispatch};
+#[cfg(target_arch = "wasm32")]
+use super::browser::{self, pick};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -81,6 +83,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 const HINT: &str = "install a Vulkan, Metal or DX12 driver (on Debian or Ubuntu: mesa-vulkan-drivers and libvulkan1), \
 allow software drivers, or use the CPU executor";
 
@@ -109,6 +112,8 @@ impl Gpu {
         let (device, queue) = made.map_err(|e| Error::Device {
             message: e.to_string(),
         })?;
+        #[cfg(target_arch = "wasm32")]
+        let info = browser::named(info, &device, &options)?;
         let failure = Arc::new(Mutex::new(None));
         let slot = failure.clone();
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
@@ -140,16 +145,7 @@ impl Gpu {
         limits: wgpu::Limits,
         failure: Arc<Mutex<Option<Error>>>,
     ) -> Gpu {
-        let caps = Capabilities {
-            software: info.as_ref().is_some_and(|i| is_software(i)),
-            storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            binding_bytes: limits.max_storage_buffer_binding_size as u64,
-            workgroups: limits.max_compute_workgroups_per_dimension,
-            invocations: limits.max_compute_invocations_per_workgroup,
-            workgroup_bytes: limits.max_compute_workgroup_storage_size,
-            // Fixed, so that a plan does not depend on the adapter: the portable alignment.
-            alignment: 256,
-        };
+        let caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
         Gpu {
             device,
             queue,
@@ -347,7 +343,7 @@ fn layout_key(dispatch: &Dispatch) -> LayoutKey {
     )
 }
 
-fn is_software(info: &wgpu::AdapterInfo) -> bool {
+pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
     info.device_type == wgpu::DeviceType::Cpu
@@ -407,31 +403,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
     }
 }
 
-#[cfg(target_arch = "wasm32")]
-async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::Adapter> {
-    let request = wgpu::RequestAdapterOptions {
-        power_preference: options.power,
-        ..Default::default()
-    };
-    let none = |found: Vec<String>| {
-        Error::NoAdapter {
-        request: "a WebGPU adapter of the browser".into(),
-        found,
-        hint: "this browser or machine offers no WebGPU (it needs a secure context); use the CPU executor".into(),
-    }
-    };
-    let adapter = instance
-        .request_adapter(&request)
-        .await
-        .map_err(|_| none(vec![]))?;
-    let info = adapter.get_info();
-    if is_software(&info) && !options.software && options.adapter.is_none() {
-        return Err(none(vec![describe(&info)]));
-    }
-    Ok(adapter)
-}
-
-fn describe(info: &wgpu::AdapterInfo) -> String {
+pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
     format!(
         "{} ({:?}, {:?}, {} {})",
         info.name, info.backend, info.device_type, info.driver, info.driver_info

@@ -1,5 +1,7 @@
 //! Devices: a GPU through WebGPU, or the CPU executor.
 
+#[cfg(target_arch = "wasm32")]
+mod browser;
 mod gpu;
 pub(crate) mod readback;
 

@@ -19,6 +19,7 @@ const ALIGN: u64 = 256;
 /// Slots of the per-step uniform: runs that may be encoded before the first of them is submitted.
 const RING: u32 = 64;
 /// Submits that may be in flight before a run waits for the oldest.
+#[cfg(not(target_arch = "wasm32"))]
 const IN_FLIGHT: usize = 3;
 /// Sets of stores whose bind groups are kept.
 const BOUND: usize = 16;
@@ -49,6 +50,7 @@ pub(crate) struct GpuPlan {
     ring: wgpu::Buffer,
     turn: Mutex<u32>,
     bound: Mutex<VecDeque<(Vec<u64>, Bound)>>,
+    #[cfg(not(target_arch = "wasm32"))]
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     readback: Readback,
     pub bytes: u64,
@@ -221,6 +223,7 @@ impl GpuPlan {
             ring,
             turn: Mutex::new(0),
             bound: Mutex::default(),
+            #[cfg(not(target_arch = "wasm32"))]
             in_flight: Mutex::default(),
             readback: Readback::default(),
             bytes,
@@ -323,26 +326,33 @@ impl GpuPlan {
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.encode(feed, &mut encoder)?;
-        let index = self.gpu.queue.submit([encoder.finish()]);
+        let _index = self.gpu.queue.submit([encoder.finish()]);
         self.gpu.counters.submits.fetch_add(1, Ordering::Relaxed);
+        // A browser cannot wait; there the caller does, by reading a result now and then.
+        #[cfg(not(target_arch = "wasm32"))]
+        self.throttle(_index)?;
+        self.gpu.check()
+    }
+
+    /// Waits for the oldest submit when too many are in flight.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn throttle(&self, index: wgpu::SubmissionIndex) -> Result<()> {
         let mut in_flight = lock(&self.in_flight);
         in_flight.push_back(index);
-        if in_flight.len() > IN_FLIGHT {
-            let oldest = in_flight.pop_front();
-            #[cfg(not(target_arch = "wasm32"))]
-            if let Err(e) = self.gpu.device.poll(wgpu::PollType::Wait {
-                submission_index: oldest,
-                timeout: None,
-            }) {
-                self.gpu.check()?;
-                return Err(Error::Device {
-                    message: e.to_string(),
-                });
-            }
-            #[cfg(target_arch = "wasm32")]
-            drop(oldest);
+        if in_flight.len() <= IN_FLIGHT {
+            return Ok(());
         }
-        self.gpu.check()
+        let wait = wgpu::PollType::Wait {
+            submission_index: in_flight.pop_front(),
+            timeout: None,
+        };
+        if let Err(e) = self.gpu.device.poll(wait) {
+            self.gpu.check()?;
+            return Err(Error::Device {
+                message: e.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// Writes inputs and records the run into `encoder`.

@@ -9,8 +9,9 @@ pub use store::{Memory, State, Store};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
+use crate::kernels::{Capabilities, Dispatch};
 use crate::plan::{Options, Program};
-use crate::types::{Data, Tensor, TensorType};
+use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 
 /// What one run gets: the stores its states live in, its inputs, and the step number and seed of its random numbers.
@@ -169,6 +170,13 @@ impl Plan {
         &self.program
     }
 
+    /// Name and text of every shader the program needs on a device of these capabilities; generated ones share a name.
+    pub fn shaders(&self, caps: &Capabilities) -> Result<Vec<(String, String)>> {
+        let (dispatches, _) = gpu::lower(&self.program, caps)?;
+        let one = |d: &Dispatch| Ok((d.source.name().to_owned(), d.source.text()?.into_owned()));
+        dispatches.iter().map(one).collect()
+    }
+
     /// Bytes this plan holds on its device: slots, inputs, constants.
     pub fn bytes(&self) -> u64 {
         match &self.executor {
@@ -227,8 +235,8 @@ impl Plan {
         }
         let tensor = self.read_blocking(name)?;
         Ok(match tensor.data() {
-            Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
-            Data::U32(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            crate::types::Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            crate::types::Data::U32(v) => v.iter().map(|x| f64::from(*x)).collect(),
         })
     }
 }

@@ -87,6 +87,21 @@ impl<'g> Vjp<'g> {
         vars.into_iter().map(|v| v.map(Cotangent::Dense)).collect()
     }
 
+    /// Gradient of an operation with one output through its composition from simple ones: `f` gets one variable per
+    /// input and returns the output. This gives fused operations the derivatives that their kernels lack.
+    pub fn composed(
+        &self,
+        f: impl FnOnce(&[Var<'g>]) -> Option<Var<'g>>,
+    ) -> Vec<Option<Cotangent<'g>>> {
+        // Fresh variables: an input that depends on another must not pass its gradient on here.
+        let fresh: Vec<Var<'g>> = self.inputs.iter().map(|v| v.renamed()).collect();
+        let (Some(g), Some(y)) = (self.cotangent(), f(&fresh)) else {
+            return self.none();
+        };
+        let grads = self.graph.vjp(&[(y, g)], &fresh);
+        self.dense(grads.iter().map(Gradient::dense))
+    }
+
     /// No gradient for any input.
     pub fn none(&self) -> Vec<Option<Cotangent<'g>>> {
         vec![None; self.inputs.len()]

@@ -1,11 +1,13 @@
 //! The graph: an append-only list of nodes whose order is the tape.
 
 mod grad;
+mod mode;
 mod op;
 mod var;
 
 pub(crate) use grad::SharedOp;
 pub use grad::{Cotangent, Gradient, Rows, Vjp};
+pub use mode::Mode;
 pub use op::Op;
 pub(crate) use op::cpu_twin;
 pub use var::Var;

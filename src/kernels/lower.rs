@@ -26,6 +26,27 @@ pub struct Capabilities {
     pub alignment: u32,
 }
 
+impl Capabilities {
+    /// What every WebGPU device has, by the default limits of the specification.
+    pub fn portable(software: bool) -> Self {
+        let limits = wgpu::Limits::default();
+        Self::new(&limits, software)
+    }
+
+    pub(crate) fn new(limits: &wgpu::Limits, software: bool) -> Self {
+        Capabilities {
+            software,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            workgroups: limits.max_compute_workgroups_per_dimension,
+            invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            // Fixed, so that a plan does not depend on the adapter: the portable alignment.
+            alignment: 256,
+        }
+    }
+}
+
 /// A buffer in a lowered program: of the program itself, or a temporary of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
@@ -33,6 +54,17 @@ pub enum Buffer {
     Program(usize),
     /// Temporary, numbered over the whole lowered program.
     Temp(usize),
+}
+
+/// A buffer as the operation being lowered sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Input of the step.
+    Input(usize),
+    /// Output of the step.
+    Output(usize),
+    /// Temporary.
+    Temp(Buffer),
 }
 
 /// How a dispatch uses a buffer.
@@ -170,32 +202,55 @@ pub struct DispatchBuilder<'l, 'a> {
 impl DispatchBuilder<'_, '_> {
     /// Binds an input of the step for reading.
     pub fn input(self, index: usize) -> Self {
-        let operand = &self.lower.inputs[index];
-        self.operand(operand, Access::Read)
+        self.place(Place::Input(index), Access::Read)
     }
 
     /// Binds an output of the step for writing.
     pub fn output(self, index: usize) -> Self {
-        let operand = &self.lower.outputs[index];
-        self.operand(operand, Access::Write)
+        self.place(Place::Output(index), Access::Write)
+    }
+
+    /// Binds a whole temporary for reading.
+    pub fn read(self, buffer: Buffer) -> Self {
+        self.place(Place::Temp(buffer), Access::Read)
+    }
+
+    /// Binds a whole temporary for reading and writing.
+    pub fn write(self, buffer: Buffer) -> Self {
+        self.place(Place::Temp(buffer), Access::Write)
+    }
+
+    /// Binds an input, output or temporary for reading.
+    pub fn read_from(self, place: Place) -> Self {
+        self.place(place, Access::Read)
+    }
+
+    /// Binds an output or temporary for reading and writing.
+    pub fn write_to(self, place: Place) -> Self {
+        self.place(place, Access::Write)
+    }
+
+    fn place(self, place: Place, access: Access) -> Self {
+        match place {
+            Place::Input(i) => {
+                let operand = &self.lower.inputs[i];
+                self.operand(operand, access)
+            }
+            Place::Output(i) => {
+                let operand = &self.lower.outputs[i];
+                self.operand(operand, access)
+            }
+            Place::Temp(buffer) => {
+                let len = self.len(buffer);
+                self.bind(buffer, 0, len, access)
+            }
+        }
     }
 
     fn operand(self, operand: &Operand, access: Access) -> Self {
         let start = operand.layout.offset - self.lower.lead(operand);
         let end = operand.layout.end(operand.shape());
         self.bind(Buffer::Program(operand.buffer), start, end, access)
-    }
-
-    /// Binds a whole temporary for reading.
-    pub fn read(self, buffer: Buffer) -> Self {
-        let len = self.len(buffer);
-        self.bind(buffer, 0, len, Access::Read)
-    }
-
-    /// Binds a whole temporary for reading and writing.
-    pub fn write(self, buffer: Buffer) -> Self {
-        let len = self.len(buffer);
-        self.bind(buffer, 0, len, Access::Write)
     }
 
     fn len(&self, buffer: Buffer) -> usize {

@@ -7,7 +7,7 @@ pub mod par;
 mod registry;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
-pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Source};
+pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Place, Source};
 pub use registry::KERNELS;
 
 use crate::error::{Error, Result};
@@ -38,28 +38,22 @@ macro_rules! kernel {
     };
 }
 
+macro_rules! shared {
+    ($($name:literal,)*) => {
+        &[$((concat!("shared/", $name, ".wgsl"), include_str!(concat!("../../shaders/shared/", $name, ".wgsl"))),)*]
+    };
+}
+
 /// Files that kernels may include.
-const SHARED: &[(&str, &str)] = &[
-    (
-        "shared/grid.wgsl",
-        include_str!("../../shaders/shared/grid.wgsl"),
-    ),
-    (
-        "shared/matmul.wgsl",
-        include_str!("../../shaders/shared/matmul.wgsl"),
-    ),
-    (
-        "shared/numerics.wgsl",
-        include_str!("../../shaders/shared/numerics.wgsl"),
-    ),
-    (
-        "shared/row.wgsl",
-        include_str!("../../shaders/shared/row.wgsl"),
-    ),
-    (
-        "shared/threefry.wgsl",
-        include_str!("../../shaders/shared/threefry.wgsl"),
-    ),
+const SHARED: &[(&str, &str)] = shared![
+    "grid",
+    "matmul",
+    "numerics",
+    "optim",
+    "radix",
+    "row",
+    "runs",
+    "threefry",
 ];
 
 impl Kernel {

@@ -33,6 +33,29 @@ pub fn pieces<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     }
 }
 
+/// Calls `f(start, pieces)` for pieces of `size` elements of several slices of one length, cut at the same places.
+pub fn zipped<const N: usize, T: Send>(
+    outs: [&mut [T]; N],
+    size: usize,
+    f: impl Fn(usize, [&mut [T]; N]) + Sync,
+) {
+    let size = size.max(1);
+    let len = outs.iter().map(|o| o.len()).min().unwrap_or(0);
+    let mut parts = outs.map(|o| o.chunks_mut(size));
+    let cut = (0..len.div_ceil(size)).map(|i| {
+        let part = parts.each_mut().map(|p| p.next().unwrap_or_default());
+        (i * size, part)
+    });
+    #[cfg(not(target_arch = "wasm32"))]
+    if len > size {
+        use rayon::prelude::*;
+        let all: Vec<_> = cut.collect();
+        all.into_par_iter().for_each(|(start, part)| f(start, part));
+        return;
+    }
+    cut.for_each(|(start, part)| f(start, part));
+}
+
 /// Calls `f(i)` for every `i` below `n`, in parallel where threads exist; `f` must not depend on order.
 pub fn each(n: usize, f: impl Fn(usize) + Sync + Send) {
     #[cfg(not(target_arch = "wasm32"))]

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan};
 use crate::graph::{Graph, Var};
+use crate::kernels::{Capabilities, KERNELS};
 use crate::types::{DType, Tensor, TensorType};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -69,6 +70,11 @@ impl Compiled {
             inputs,
             feeds,
         })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// Runs on given inputs and reads everything.
@@ -180,6 +186,29 @@ pub async fn against_oracle(
         worst = worst.max(d);
     }
     Ok(worst)
+}
+
+/// Name and text of every shader: the hand-written kernels, and what the samples need on hardware and on software
+/// drivers. Equal texts appear once; generated ones are numbered.
+pub async fn shaders() -> Result<Vec<(String, String)>> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut seen = rustc_hash::FxHashSet::default();
+    for kernel in KERNELS {
+        let text = kernel.text()?;
+        seen.insert(text.clone());
+        all.push((kernel.name.to_owned(), text));
+    }
+    for sample in super::samples::all() {
+        let compiled = Compiled::new(&sample, &Device::cpu(), crate::Options::default()).await?;
+        for software in [false, true] {
+            for (name, text) in compiled.plan.shaders(&Capabilities::portable(software))? {
+                if seen.insert(text.clone()) {
+                    all.push((format!("{name} {}", all.len()), text));
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Compares gradients in f64 with central differences along single entries and a random direction.

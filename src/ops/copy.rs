@@ -232,7 +232,13 @@ fn dispatch(
 }
 
 /// Writes the elements of a strided source to strided places.
-fn scatter<E: Copy>(data: &[E], from: &Layout, shape: &[usize], to: &Layout, out: &mut [E]) {
+pub(crate) fn scatter<E: Copy>(
+    data: &[E],
+    from: &Layout,
+    shape: &[usize],
+    to: &Layout,
+    out: &mut [E],
+) {
     if shape.contains(&0) {
         return;
     }

@@ -4,11 +4,20 @@ pub mod assign;
 #[doc(hidden)]
 pub mod check;
 pub mod copy;
+pub mod cross_entropy;
 pub mod elementwise;
+pub mod logsumexp;
 pub mod matmul;
+pub mod norm;
+pub(crate) mod norm_grad;
+pub mod gather;
+pub mod random;
+pub mod optim;
 pub mod reduce;
 pub mod rows;
 #[doc(hidden)]
 pub mod samples;
+pub mod scan;
 pub mod softmax;
+pub mod sort;
 pub mod view;

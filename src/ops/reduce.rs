@@ -195,6 +195,15 @@ impl Reduce {
     }
 }
 
+/// Sums the middle of a temporary `[outer, pieces, inner]` into output 0.
+pub(crate) fn sum_pieces(cx: &mut Lower<'_>, from: Buffer, dims: [usize; 3]) -> Result<()> {
+    let sum = Reduce {
+        kind: Kind::Sum,
+        axis: 1,
+    };
+    sum.pass(cx, Some(from), None, dims, 1, 0)
+}
+
 impl<'g> Var<'g> {
     #[track_caller]
     fn reduce(self, kind: Kind, axis: usize) -> Var<'g> {

@@ -18,6 +18,9 @@ pub enum Draw {
     Below(u32),
 }
 
+/// Builds the outputs of a sample from its inputs.
+pub type Build = dyn for<'g> Fn(&'g Graph, &[Var<'g>]) -> Vec<Var<'g>> + Send + Sync;
+
 /// One use of an operation.
 pub struct Sample {
     /// Operation and case.
@@ -25,7 +28,7 @@ pub struct Sample {
     /// Types of the inputs and how they are drawn.
     pub inputs: Vec<(TensorType, Draw)>,
     /// Builds the outputs.
-    pub build: Box<dyn for<'g> Fn(&'g Graph, &[Var<'g>]) -> Vec<Var<'g>> + Send + Sync>,
+    pub build: Box<Build>,
     /// Bound on |a - b| / max |b| between an executor in f32 and the oracle.
     pub tolerance: f64,
     /// Whether the gradient is defined and checked.
@@ -114,8 +117,16 @@ pub fn all() -> Vec<Sample> {
         ops::view::samples,
         ops::copy::samples,
         ops::matmul::samples,
+        ops::optim::samples,
         ops::reduce::samples,
         ops::softmax::samples,
+        ops::logsumexp::samples,
+        ops::norm::samples,
+        ops::cross_entropy::samples,
+        ops::sort::samples,
+        ops::gather::samples,
+        ops::rows::samples,
+        ops::random::samples,
     ]
     .into_iter()
     .flat_map(|f| f())

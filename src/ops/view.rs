@@ -186,6 +186,11 @@ impl<'g> Var<'g> {
         }
     }
 
+    /// The same value as a variable of its own.
+    pub(crate) fn renamed(self) -> Var<'g> {
+        self.op(View::Reshape(self.shape()), &[])
+    }
+
     /// Dimension i of the result is dimension `axes[i]`.
     #[track_caller]
     pub fn permute(self, axes: &[usize]) -> Var<'g> {

@@ -158,7 +158,7 @@ impl Builder {
 
     /// The operand with its elements in row-major order from an aligned place, copied if need be.
     fn made_dense(&mut self, operand: Operand) -> Operand {
-        if operand.is_dense() && operand.layout.offset % ALIGN == 0 {
+        if operand.is_dense() && operand.layout.offset.is_multiple_of(ALIGN) {
             return operand;
         }
         if let Some((_, dense)) = self.dense.iter().find(|(source, _)| *source == operand) {

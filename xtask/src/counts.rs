@@ -34,8 +34,7 @@ impl Counts {
 
     /// Runs a test runner and reads what it prints. A run in which no test passed is no success.
     pub fn watch(&mut self, command: &mut Command) -> Result<(), Stop> {
-        let mut limited = run::limited(command, LIMIT);
-        let ended = run::watch(limited.as_mut().unwrap_or(command), |line| self.read(line));
+        let ended = run::watch(command, LIMIT, |line| self.read(line));
         ended.map_err(|error| match self.failed {
             0 => error,
             failed => error.context(format!("{failed} failed, {} passed", self.passed)),

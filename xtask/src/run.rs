@@ -49,20 +49,23 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs with its standard output shown and handed on line by line; an error names the command and its exit status.
-pub fn watch(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
+/// Runs with its standard output shown and handed on line by line; an error names the command and its exit status. In
+/// CI it ends after `minutes`.
+pub fn watch(command: &mut Command, minutes: u32, mut each: impl FnMut(&str)) -> Result<()> {
     let text = line(command);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{text}`"))?;
+    let mut limited = limited(command, minutes);
+    let command = limited.as_mut().unwrap_or(command);
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.with_context(|| format!("cannot start `{text}`"))?;
     for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).split(b'\n')) {
         let line = String::from_utf8_lossy(&line?).into_owned();
         println!("{line}");
         each(&line);
     }
     let status = child.wait()?;
+    if limited.is_some() && status.code() == Some(124) {
+        bail!("`{text}` had not ended after {minutes} minutes");
+    }
     if !status.success() {
         bail!("`{text}` ended with {status}");
     }
@@ -71,7 +74,7 @@ pub fn watch(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
 
 /// The same command, ended after `minutes` with everything it started. Only where nobody watches: the `timeout` program
 /// takes it out of the terminal's reach.
-pub fn limited(command: &Command, minutes: u32) -> Option<Command> {
+fn limited(command: &Command, minutes: u32) -> Option<Command> {
     if !cfg!(target_os = "linux") || env::var_os("CI").is_none() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! A straight-line elementwise program: what fusion makes of chains of elementwise operations, and how a single one
 //! runs. One generated kernel on the GPU, blocks of registers on the CPU.
 
-use super::Scalar;
+use super::{Scalar, scalar::iota};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp};
 use crate::kernels::{CpuCall, CpuInput, Lower, Slice, SliceMut, expand, par};
@@ -150,7 +150,7 @@ impl Fused {
         for block in (0..len).step_by(BLOCK) {
             let n = BLOCK.min(len - block);
             regs.load(walks, start + block, n);
-            regs.run(self, n);
+            regs.run(self, start + block, n);
             store(block, &regs);
         }
     }
@@ -206,7 +206,7 @@ impl<T: Real> Registers<T> {
         }
     }
 
-    fn run(&mut self, program: &Fused, n: usize) {
+    fn run(&mut self, program: &Fused, start: usize, n: usize) {
         for (i, (scalar, args)) in program.nodes.iter().enumerate() {
             let place = |a: &Argument| match a {
                 Argument::Input(i) => self.inputs[*i],
@@ -216,6 +216,15 @@ impl<T: Real> Registers<T> {
             let (float, r) = self.nodes[i];
             if matches!(scalar, Scalar::Select) {
                 self.select(&places, float, r, n);
+                continue;
+            }
+            if let Scalar::Iota { inner, extent } = scalar {
+                iota(
+                    *inner,
+                    *extent,
+                    start,
+                    &mut self.ints[r * BLOCK..r * BLOCK + n],
+                );
                 continue;
             }
             let float_args = places.first().map_or(float, |p| p.0);
@@ -413,9 +422,9 @@ impl Op for Fused {
         for (d, extent) in dims.iter().enumerate() {
             meta.dims[d / 4][d % 4] = *extent as u32;
         }
-        for i in 0..cx.inputs.len() {
-            meta.offsets[i / 4][i % 4] = cx.lead(&cx.inputs[i]) as u32;
-            for (d, s) in strides[i].iter().enumerate() {
+        for (i, (input, strides)) in cx.inputs.iter().zip(&strides).enumerate() {
+            meta.offsets[i / 4][i % 4] = cx.lead(input) as u32;
+            for (d, s) in strides.iter().enumerate() {
                 meta.strides[2 * i + d / 4][d % 4] = *s as u32;
             }
         }

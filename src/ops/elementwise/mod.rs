@@ -16,9 +16,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Elementwise(pub Scalar);
 
-/// A tensor filled with one value.
+/// A tensor made from nothing: filled with one value, or with its own indices.
 #[derive(Clone, Debug)]
-struct Full {
+struct Made {
     scalar: Scalar,
     shape: Shape,
 }
@@ -36,12 +36,36 @@ pub(crate) fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var
         dtype,
         bits: value.to_bits(),
     };
-    graph.apply_at(Arc::new(Full { scalar, shape }), &[], Where::caller())[0]
+    graph.apply_at(Arc::new(Made { scalar, shape }), &[], Where::caller())[0]
 }
 
-impl Op for Full {
+impl Graph {
+    /// The index along `axis`, u32 of the given shape; it is computed inside the kernels that use it at that shape.
+    #[track_caller]
+    pub fn iota(&self, shape: impl Into<Shape>, axis: usize) -> Var<'_> {
+        let shape = shape.into();
+        if axis >= shape.len() {
+            let message = format!("axis {axis} of {} dimensions", shape.len());
+            self.fail(Error::Shape {
+                op: "iota".into(),
+                message,
+                shapes: vec![shape],
+                location: Where::caller(),
+            });
+            return self.full_u32([], 0);
+        }
+        let (_, extent, inner) = shape.split(axis);
+        let scalar = Scalar::Iota {
+            inner: inner.max(1) as u32,
+            extent: extent.max(1) as u32,
+        };
+        self.apply_at(Arc::new(Made { scalar, shape }), &[], Where::caller())[0]
+    }
+}
+
+impl Op for Made {
     fn name(&self) -> &'static str {
-        "full"
+        self.scalar.name()
     }
     fn infer(&self, _: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         Ok(vec![TensorType {
@@ -101,6 +125,7 @@ impl Op for Elementwise {
                 vec![None, Some(x.select(g, zero)), Some(x.select(zero, g))]
             }
             Scalar::Const { .. }
+            | Scalar::Iota { .. }
             | Scalar::Compare(_)
             | Scalar::ToFloat
             | Scalar::ToInt
@@ -248,6 +273,8 @@ unary_methods! {
 
 macro_rules! binary_methods {
     ($($(#[$doc:meta])* $name:ident => $scalar:expr;)*) => {
+        // Named like the operator traits where they mean the same, but for integers only.
+        #[allow(clippy::should_implement_trait)]
         impl<'g> Var<'g> {
             $($(#[$doc])* #[track_caller] pub fn $name(self, other: impl IntoVar<'g>) -> Var<'g> {
                 let other = other.into_var(self);
@@ -520,6 +547,18 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         })
         .no_gradient(),
     );
+    all.push(Sample::new("iota", [&[4, 70, 3]], |g, x| {
+        let row = g.iota([4, 70, 3], 1);
+        vec![
+            row,
+            g.iota([1, 70, 1], 1).to_f32() * x[0],
+            row.rem(2)
+                .eq(g.iota([3], 0))
+                .select(x[0].tanh(), row.to_f32()),
+            g.iota([70_001, 1], 0),
+            g.iota([3, 0], 1),
+        ]
+    }));
     all.push(Sample::new(
         "long chain",
         [&[8, 31], &[31], &[8, 1]],

@@ -73,6 +73,13 @@ pub enum Scalar {
         /// Bits of the value as f64.
         bits: u64,
     },
+    /// Index along an axis, from the linear index i: i / inner % extent.
+    Iota {
+        /// Elements between neighbours along the axis.
+        inner: u32,
+        /// Extent of the axis.
+        extent: u32,
+    },
     /// Of one float.
     Unary(Unary),
     /// Of two values.
@@ -96,6 +103,7 @@ impl Scalar {
     pub fn name(&self) -> &'static str {
         match self {
             Scalar::Const { .. } => "full",
+            Scalar::Iota { .. } => "iota",
             Scalar::Unary(f) => match f {
                 Unary::Neg => "neg",
                 Unary::Exp => "exp",
@@ -151,7 +159,9 @@ impl Scalar {
             Scalar::Const { dtype, .. } => *dtype,
             Scalar::Unary(_) | Scalar::ToFloat => DType::F32,
             Scalar::Binary(_) => inputs.first().copied().unwrap_or(DType::F32),
-            Scalar::Compare(_) | Scalar::ToInt | Scalar::IsFinite => DType::U32,
+            Scalar::Iota { .. } | Scalar::Compare(_) | Scalar::ToInt | Scalar::IsFinite => {
+                DType::U32
+            }
             Scalar::Select => inputs.get(1).copied().unwrap_or(DType::F32),
         }
     }
@@ -159,7 +169,7 @@ impl Scalar {
     /// Refuses inputs of the wrong number or element type.
     pub fn check(&self, inputs: &[TensorType]) -> Result<(), Refusal> {
         let arity = match self {
-            Scalar::Const { .. } => 0,
+            Scalar::Const { .. } | Scalar::Iota { .. } => 0,
             Scalar::Unary(_) | Scalar::ToFloat | Scalar::ToInt | Scalar::IsFinite => 1,
             Scalar::Binary(_) | Scalar::Compare(_) => 2,
             Scalar::Select => 3,
@@ -169,7 +179,7 @@ impl Scalar {
         }
         let convert = "convert with to_f32 or to_u32";
         match self {
-            Scalar::Const { .. } => Ok(()),
+            Scalar::Const { .. } | Scalar::Iota { .. } => Ok(()),
             Scalar::Unary(_) | Scalar::ToInt | Scalar::IsFinite => {
                 inputs[0].expect(DType::F32, convert)
             }
@@ -203,6 +213,7 @@ impl Scalar {
                 dtype: DType::U32,
                 bits,
             } => format!("{}u", f64::from_bits(*bits) as u32),
+            Scalar::Iota { inner, extent } => format!("(i / {inner}u) % {extent}u"),
             Scalar::Unary(f) => match f {
                 Unary::Neg => format!("-{a}"),
                 Unary::Exp => format!("exp({a})"),
@@ -315,6 +326,14 @@ impl Scalar {
             Scalar::IsFinite => map(args[0], out, |x| u32::from(x.is_finite())),
             _ => {}
         }
+    }
+}
+
+/// CPU twin of [`Scalar::Iota`] from linear index `start` on.
+pub(super) fn iota(inner: u32, extent: u32, start: usize, out: &mut [u32]) {
+    let (inner, extent) = (inner as usize, extent as usize);
+    for (i, o) in (start..).zip(out) {
+        *o = (i / inner % extent) as u32;
     }
 }
 

@@ -1,0 +1,29 @@
+// Rows of a table; zeros for a row that does not exist. Elements are moved as bits: any 32-bit type.
+// #include "shared/grid.wgsl"
+struct Meta {
+    n: u32,
+    rows: u32,
+    width: u32,
+}
+@group(0) @binding(0) var<storage, read> table: array<u32>;
+@group(0) @binding(1) var<storage, read> indices: array<u32>;
+@group(0) @binding(2) var<storage, read_write> output: array<u32>;
+@group(0) @binding(3) var<uniform> m: Meta;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) wn: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let i = workgroup_index(wid, wn) * 64u + lid;
+    if (i >= m.n) {
+        return;
+    }
+    let row = indices[i / m.width];
+    var value = 0u;
+    if (row < m.rows) {
+        value = table[row * m.width + i % m.width];
+    }
+    output[i] = value;
+}

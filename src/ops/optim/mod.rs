@@ -1,0 +1,110 @@
+//! Optimizer steps on flat buffers, in place and heeding the gate themselves: one dispatch a buffer.
+
+mod accumulate;
+mod adam;
+mod pack;
+mod sgd;
+mod square_sum;
+mod tally;
+
+pub use accumulate::{ACCUMULATE, Accumulate};
+pub use adam::{ADAM, Adam};
+pub use pack::{PACK, Pack};
+pub use sgd::{MOMENTUM, SGD, Sgd};
+pub use square_sum::SQUARE_SUM;
+pub use tally::{Report, TALLY, Tally};
+
+use crate::error::{Refusal, Result};
+use crate::graph::Var;
+use crate::kernels::CpuCall;
+use crate::types::{DType, Real, TensorType};
+
+/// Elements a workgroup of an optimizer kernel updates.
+const PER_GROUP: usize = 256;
+/// Elements of a piece on the CPU.
+const CPU_PIECE: usize = 1 << 14;
+
+/// What all optimizer steps of one run share; all are read on the device.
+#[derive(Clone, Copy)]
+pub struct Controls<'g> {
+    /// Learning rate, f32 `[]`.
+    pub lr: Var<'g>,
+    /// Square of the norm of all gradients together, f32 `[]`.
+    pub norm_sq: Var<'g>,
+    /// 0 if the step must change nothing, u32 `[]`.
+    pub ok: Var<'g>,
+    /// Steps done and steps skipped before this one, u32 `[2]`.
+    pub progress: Var<'g>,
+}
+
+/// Attributes of every optimizer step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Common {
+    /// Largest norm of all gradients together (as `torch.nn.utils.clip_grad_norm_`); 0 switches clipping off.
+    pub max_norm: f64,
+    /// Factor on the learning rate.
+    pub lr_factor: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl Common {
+    fn clip<T: Real>(&self, norm_sq: T) -> T {
+        if self.max_norm <= 0.0 {
+            return T::ONE;
+        }
+        T::ONE.min(T::of(self.max_norm) / (norm_sq.sqrt() + T::of(1e-6)))
+    }
+}
+
+/// Refuses anything but `buffers` flat buffers of one length (a multiple of 4), then learning rate, square of the norm and gate.
+fn check(inputs: &[TensorType], buffers: usize) -> Result<Vec<TensorType>, Refusal> {
+    let advice = "flat buffers, lr, norm² and gate are needed in this order";
+    let (Some(flat), Some(scalars)) = (inputs.get(..buffers), inputs.get(buffers..buffers + 3))
+    else {
+        return Refusal::shape(advice);
+    };
+    for t in flat {
+        t.expect(DType::F32, advice)?;
+        if t.shape.len() != 1 || t.shape != flat[0].shape || t.shape[0] % 4 != 0 {
+            return Refusal::shape(
+                "parameters, moments and gradients need one length, a multiple of 4",
+            );
+        }
+    }
+    if *scalars
+        != [
+            TensorType::f32([]),
+            TensorType::f32([]),
+            TensorType::u32([]),
+        ]
+    {
+        return Refusal::shape(advice);
+    }
+    Ok(flat[..buffers - 1].to_vec())
+}
+
+/// First element of a float scalar.
+fn scalar<T: Real>(call: &CpuCall<'_, T>, input: usize) -> T {
+    call.f(input).first().copied().unwrap_or(T::ZERO)
+}
+
+/// First element of an integer tensor.
+fn flag<T: Real>(call: &CpuCall<'_, T>, input: usize) -> u32 {
+    call.u(input).first().copied().unwrap_or(0)
+}
+
+/// Samples for the generic checks.
+pub fn samples() -> Vec<crate::ops::samples::Sample> {
+    [
+        accumulate::samples,
+        adam::samples,
+        pack::samples,
+        sgd::samples,
+        square_sum::samples,
+        tally::samples,
+    ]
+    .into_iter()
+    .flat_map(|f| f())
+    .collect()
+}

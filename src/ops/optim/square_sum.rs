@@ -1,0 +1,101 @@
+//! Sum of squares of a whole tensor in two fixed levels.
+
+use crate::error::{Refusal, Result};
+use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
+use crate::kernel;
+use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::types::{DType, Real, TensorType};
+use encase::ShaderType;
+
+/// One piece a workgroup.
+pub static SQUARE_SUM: Kernel = kernel!("optim/square_sum");
+
+/// Elements of one piece.
+const PIECE: usize = 4096;
+
+/// `Σ x²` over all elements.
+#[derive(Clone, Debug)]
+struct SquareSum;
+
+#[derive(ShaderType)]
+struct Meta {
+    n: u32,
+    piece: u32,
+    pieces: u32,
+    square: u32,
+}
+
+impl SquareSum {
+    fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        let x = call.f(0);
+        let mut partial = vec![T::ZERO; x.len().div_ceil(PIECE)];
+        par::rows(&mut partial, 1, PIECE, |i, y| {
+            // Eight partial sums: short dependency chains, and a fixed order.
+            let mut lanes = [T::ZERO; 8];
+            for chunk in x[i * PIECE..((i + 1) * PIECE).min(x.len())].chunks(8) {
+                for (l, &v) in lanes.iter_mut().zip(chunk) {
+                    *l += v * v;
+                }
+            }
+            y[0] = lanes.into_iter().sum();
+        });
+        call.out(0).fill(partial.into_iter().sum());
+    }
+}
+
+impl Op for SquareSum {
+    fn name(&self) -> &'static str {
+        "square_sum"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
+        inputs[0].expect(DType::F32, "convert with to_f32")?;
+        Ok(vec![TensorType::f32([])])
+    }
+
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
+        cx.dense([cx.cotangent().map(|g| cx.inputs[0] * g * 2.0)])
+    }
+
+    cpu_twin!();
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let n = cx.inputs[0].numel();
+        let pieces = n.div_ceil(PIECE).max(1);
+        let meta = |n: usize, piece: usize, pieces: usize, square| Meta {
+            n: n as u32,
+            piece: piece as u32,
+            pieces: pieces as u32,
+            square,
+        };
+        if pieces == 1 {
+            let d = cx.dispatch(&SQUARE_SUM).input(0).output(0);
+            return d.uniform(&meta(n, PIECE, 1, 1)).workgroups(1);
+        }
+        let partial = cx.temp(pieces);
+        let d = cx.dispatch(&SQUARE_SUM).input(0).write(partial);
+        d.uniform(&meta(n, PIECE, pieces, 1)).workgroups(pieces)?;
+        let d = cx.dispatch(&SQUARE_SUM).read(partial).output(0);
+        d.uniform(&meta(pieces, pieces, 1, 0)).workgroups(1)
+    }
+}
+
+impl<'g> Var<'g> {
+    /// Sum of the squares of all elements, a scalar: without a temporary for the squares.
+    #[track_caller]
+    pub fn square_sum(self) -> Var<'g> {
+        self.op(SquareSum, &[])
+    }
+}
+
+pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
+    use crate::ops::samples::Sample;
+    [&[0usize][..], &[1], &[], &[3, 67], &[8_191], &[5, 70_001]]
+        .into_iter()
+        .map(|s| {
+            Sample::new(format!("square_sum {s:?}"), [s], |_, x| {
+                vec![x[0].square_sum()]
+            })
+        })
+        .collect()
+}
