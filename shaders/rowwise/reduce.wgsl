@@ -3,6 +3,8 @@
 // #include "shared/numerics.wgsl"
 // #include "shared/row.wgsl"
 override MAX: bool = false;
+// -1 turns the maximum into the minimum.
+override SIGN: f32 = 1.0;
 struct Meta {
     outputs: u32,
     n: u32,
@@ -31,11 +33,11 @@ fn main(
     if (MAX) {
         var top = LOWEST;
         for (var i = start + r.lane; i < end; i += LANES) {
-            top = max(top, x[base + i * m.inner]);
+            top = max(top, SIGN * x[base + i * m.inner]);
         }
         top = row_max(top, lid);
         if (r.row < m.outputs && r.lane == 0u) {
-            y[r.row] = top;
+            y[r.row] = SIGN * top;
         }
     } else {
         var total = 0.0;

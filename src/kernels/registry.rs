@@ -5,10 +5,12 @@ use crate::ops;
 
 /// All hand-written kernels.
 pub static KERNELS: &[&Kernel] = &[
+    &ops::argmax::ARGMAX,
     &ops::assign::ASSIGN,
     &ops::copy::COPY,
     &ops::cross_entropy::CROSS_ENTROPY,
     &ops::cross_entropy::CROSS_ENTROPY_GRAD,
+    &ops::cumsum::CUMSUM,
     &ops::logsumexp::LOGSUMEXP,
     &ops::matmul::SMALL,
     &ops::matmul::TILED,

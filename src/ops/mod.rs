@@ -1,10 +1,13 @@
 //! Operations, one file each: what it computes, shapes, gradient, kernels and CPU twin.
 
+pub mod argmax;
 pub mod assign;
 #[doc(hidden)]
 pub mod check;
 pub mod copy;
 pub mod cross_entropy;
+pub mod cumsum;
+pub mod einsum;
 pub mod elementwise;
 pub mod logsumexp;
 pub mod matmul;

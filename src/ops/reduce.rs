@@ -1,4 +1,4 @@
-//! Sums and maxima along an axis, in a fixed order.
+//! Sums, maxima and minima along an axis, in a fixed order.
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -21,6 +21,7 @@ const CPU_PIECE: usize = 256;
 enum Kind {
     Sum,
     Max,
+    Min,
 }
 
 /// Reduces `axis` to one element (the dimension stays).
@@ -42,20 +43,21 @@ struct Meta {
 
 impl Reduce {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        match self.kind {
+            Kind::Sum => self.joined(call, T::ZERO, |a, b| a + b),
+            Kind::Max => self.joined(call, T::LOWEST, T::max),
+            Kind::Min => self.joined(call, -T::LOWEST, T::min),
+        }
+    }
+
+    fn joined<T: Real>(
+        &self,
+        call: &mut CpuCall<'_, T>,
+        start: T,
+        join: impl Fn(T, T) -> T + Copy + Sync,
+    ) {
         let (_, n, inner) = call.inputs[0].shape.split(self.axis);
         let x = call.f(0);
-        let start = if self.kind == Kind::Sum {
-            T::ZERO
-        } else {
-            T::LOWEST
-        };
-        let join = |a: T, b: T| {
-            if self.kind == Kind::Sum {
-                a + b
-            } else {
-                a.max(b)
-            }
-        };
         if inner == 1 {
             par::rows(call.out(0), 1, n, |o, y| {
                 // Eight partial results: short dependency chains, and a fixed order.
@@ -96,7 +98,11 @@ impl Reduce {
 
 impl Op for Reduce {
     fn name(&self) -> &'static str {
-        if self.kind == Kind::Sum { "sum" } else { "max" }
+        match self.kind {
+            Kind::Sum => "sum",
+            Kind::Max => "max",
+            Kind::Min => "min",
+        }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
@@ -109,8 +115,8 @@ impl Op for Reduce {
                 x.shape.len()
             ));
         }
-        if self.kind == Kind::Max && x.shape[self.axis] == 0 {
-            return Refusal::shape("the maximum of no elements does not exist");
+        if self.kind != Kind::Sum && x.shape[self.axis] == 0 {
+            return Refusal::shape("no elements have no maximum or minimum");
         }
         let mut shape = x.shape.clone();
         shape.0[self.axis] = 1;
@@ -124,7 +130,7 @@ impl Op for Reduce {
         let x = cx.inputs[0];
         let grad = match self.kind {
             Kind::Sum => g.expand(x.shape()),
-            Kind::Max => {
+            Kind::Max | Kind::Min => {
                 let hit = x.eq(cx.outputs[0]).to_f32();
                 hit * (g / hit.sum(self.axis))
             }
@@ -178,7 +184,11 @@ impl Reduce {
             WIDTH
         };
         let d = cx.dispatch(&REDUCE).constant("LANES", lanes as f64);
-        let d = d.constant("MAX", f64::from(u8::from(self.kind == Kind::Max)));
+        let d = d.constant("MAX", f64::from(u8::from(self.kind != Kind::Sum)));
+        let d = match self.kind {
+            Kind::Min => d.constant("SIGN", -1.0),
+            _ => d,
+        };
         let d = match from {
             Some(buffer) => d.read(buffer),
             None => d.input(0),
@@ -193,6 +203,20 @@ impl Reduce {
             outputs
         })
     }
+}
+
+/// Sums pieces of the middle of input 0, `[outer, n, inner] -> [outer, pieces, inner]`.
+pub(crate) fn piece_sums(
+    cx: &mut Lower<'_>,
+    dims: [usize; 3],
+    pieces: usize,
+    to: Buffer,
+) -> Result<()> {
+    let sum = Reduce {
+        kind: Kind::Sum,
+        axis: 1,
+    };
+    sum.pass(cx, None, Some(to), dims, pieces, 0)
 }
 
 /// Sums the middle of a temporary `[outer, pieces, inner]` into output 0.
@@ -220,6 +244,12 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn max(self, axis: usize) -> Var<'g> {
         self.reduce(Kind::Max, axis)
+    }
+
+    /// Minimum along `axis`, which stays with one element; ties share the gradient.
+    #[track_caller]
+    pub fn min(self, axis: usize) -> Var<'g> {
+        self.reduce(Kind::Min, axis)
     }
 
     /// Mean along `axis`, which stays with one element.
@@ -301,7 +331,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
             all.push(Sample::new(
                 format!("max {shape:?} {axis}"),
                 [shape],
-                move |_, x| vec![x[0].max(axis)],
+                move |_, x| vec![x[0].max(axis), x[0].min(axis)],
             ));
         }
     }

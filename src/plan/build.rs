@@ -231,10 +231,11 @@ impl Builder {
                 *value = self.made_dense(value.clone());
             }
         }
+        let values: Vec<usize> = pairs.iter().map(|(_, v)| v.buffer).collect();
         let mut remaining = Vec::new();
         for (state, value) in pairs {
-            let same = value == state;
-            if !same && !self.write_through(&state, &value) {
+            let shared = values.iter().filter(|b| **b == value.buffer).count() > 1;
+            if value != state && (shared || !self.write_through(&state, &value)) {
                 remaining.push((state, value));
             }
         }
@@ -253,47 +254,40 @@ impl Builder {
     }
 
     /// Lets the step that computes `value` write into the state's own buffer, if nothing reads the old value at or after
-    /// that step and the operation updates in place (and so heeds the gate itself) or there is no gate.
+    /// that step, nothing looks at the new value after the run, and the operation updates in place (and so heeds the
+    /// gate itself) or there is no gate.
     fn write_through(&mut self, state: &Operand, value: &Operand) -> bool {
+        let info = &self.program.buffers[value.buffer];
         let whole = value.layout.offset == 0
-            && matches!(self.program.buffers[value.buffer].origin, Origin::Computed)
-            && value.ty.numel() == self.program.buffers[value.buffer].ty.numel()
+            && matches!(info.origin, Origin::Computed)
+            && value.ty.numel() == info.ty.numel()
             && state.ty.numel() > 0;
+        let kept = self.program.outputs.iter().map(|(_, o)| o);
+        let seen = kept
+            .chain(&self.program.gate)
+            .any(|o| o.buffer == value.buffer || o.buffer == state.buffer);
         let steps = &self.program.steps;
-        let Some(at) = steps
-            .iter()
-            .rposition(|s| s.outputs.iter().any(|o| o.buffer == value.buffer))
-        else {
+        let writes = |s: &Step| s.outputs.iter().any(|o| o.buffer == value.buffer);
+        let Some(at) = steps.iter().rposition(writes).filter(|_| whole && !seen) else {
             return false;
         };
         let step = &steps[at];
         let in_place = step.op.in_place().iter().any(|(i, o)| {
             step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer
         });
-        if !whole || (self.program.gate.is_some() && !in_place) {
-            return false;
-        }
         let read_later = steps[at..]
             .iter()
             .any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
-        let read_outside = self
-            .program
-            .outputs
-            .iter()
-            .any(|(_, o)| o.buffer == state.buffer);
-        let copied_in = steps[..at]
-            .iter()
-            .rposition(|s| s.outputs.iter().any(|o| o.buffer == value.buffer));
-        if read_later || read_outside || (copied_in.is_some() && !in_place) {
+        if read_later || (self.program.gate.is_some() && !in_place) {
             return false;
         }
-        if let Some(copy) = copied_in {
-            let only_copy =
-                steps[copy].inputs.len() == 1 && steps[copy].inputs[0].buffer == state.buffer;
-            if !only_copy {
+        if let Some(copy) = steps[..at].iter().rposition(writes) {
+            // An operation in place starts from a copy; it must be one of the whole state as it lies.
+            let source = &steps[copy].inputs[0];
+            let plain = source.buffer == state.buffer && source.is_dense();
+            if !in_place || !plain || source.numel() != state.numel() {
                 return false;
             }
-            // The state must not be read between the copy and the update either way; reads before are fine.
             self.program.steps.remove(copy);
         }
         let rename = |o: &mut Operand| {
@@ -307,7 +301,6 @@ impl Builder {
                 .chain(&mut step.outputs)
                 .for_each(rename);
         }
-        self.program.outputs.iter_mut().for_each(|(_, o)| rename(o));
         true
     }
 }
