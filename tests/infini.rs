@@ -7,7 +7,7 @@ use wgrad::models::infini::{
     EnhancedRecurrence, Filter, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss, StreamPlans,
 };
 use wgrad::nn::Params;
-use wgrad::ops::random::Mode;
+use wgrad::graph::Mode;
 use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
 
 const VOCABULARY: usize = 23;

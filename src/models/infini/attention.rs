@@ -2,11 +2,10 @@
 
 use super::memory::{FastweightMemory, Memory, features};
 use super::{EnhancedRecurrence, InfiniConfig, MemoryPath};
-use crate::graph::{Graph, Var};
+use crate::graph::{Graph, Mode, Var};
 use crate::nn::{Init, ParamVars, Params};
-use crate::ops::attention::AttentionOptions;
-use crate::ops::random::Mode;
-use crate::ops::rotary::{Rotary, RotaryLayout};
+use crate::ops::attention::Attention;
+use crate::ops::rotary::Rotary;
 use crate::types::Tensor;
 
 /// One attention layer. Parameters, below `prefix`: `norm.gamma` `[D]`, `to_qkv.weight` `[3 h d, D]`, `to_out.weight`
@@ -105,7 +104,7 @@ impl CausalAttention {
     #[track_caller]
     pub(super) fn turn<'g>(&self, q: Var<'g>, k: Var<'g>, q_positions: Var<'g>, k_positions: Var<'g>) -> Turned<'g> {
         let scale = (self.config.dim_head as f64).powf(-0.5);
-        let rotary = Rotary { layout: RotaryLayout::Interleaved, ..Rotary::new(self.config.dim_head) };
+        let rotary = Rotary::default();
         let turned_q = (q * scale).rotary(q_positions, &rotary);
         let turned_k = k.rotary(k_positions, &rotary);
         let (memory_q, memory_k) = match self.config.memory_path {
@@ -118,9 +117,8 @@ impl CausalAttention {
     /// Attention within the segment; scores are scaled already.
     #[track_caller]
     fn local<'g>(&self, q: Var<'g>, k: Var<'g>, v: Var<'g>, mode: Mode, site: u32) -> Var<'g> {
-        let options = AttentionOptions { scale: Some(1.0), causal: true, ..Default::default() };
         if mode == Mode::Eval || self.config.attn_dropout == 0.0 {
-            return q.attention(k, v, &options);
+            return q.attention(k, v, &Attention { scale: Some(1.0), causal: true, ..Default::default() }).out;
         }
         // Dropout acts on the probabilities, which the fused kernel never forms.
         let (i, j) = (q.dim(2), k.dim(2));

@@ -2,9 +2,8 @@
 
 use super::EnhancedRecurrence;
 use super::transformer::InfiniTransformer;
-use crate::graph::{Graph, Var};
+use crate::graph::{Graph, Mode, Var};
 use crate::nn::ParamVars;
-use crate::ops::random::Mode;
 
 /// How a sequence is cut for training; defaults are those of the package's wrapper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

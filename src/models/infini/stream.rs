@@ -8,9 +8,9 @@ use super::{InfiniConfig, MemoryPath};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
-use crate::graph::{Graph, Var};
+use crate::graph::{Graph, Mode, Var};
 use crate::nn::{ParamVars, Params};
-use crate::ops::attention::AttentionOptions;
+use crate::ops::attention::Attention;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -129,13 +129,9 @@ impl CausalAttention {
         if let (Some(old), Some(beta)) = (state.beta, heads.beta) {
             cache(old, beta);
         }
-        let options = AttentionOptions {
-            scale: Some(1.0),
-            causal: true,
-            valid: Some(length + w as u32),
-            ..Default::default()
-        };
-        let local = turned.q.attention(keys, values, &options);
+        let valid = Some(length + w as u32);
+        let options = Attention { scale: Some(1.0), causal: true, valid, ..Default::default() };
+        let local = turned.q.attention(keys, values, &options).out;
         let mixed = self.memory.retrieve_and_combine(p, local, turned.memory_q, state.memory);
         self.out(p, has_memory.reshape([b, 1, 1, 1]).select(mixed, local))
     }
@@ -153,7 +149,7 @@ impl InfiniTransformer {
         let mut x = self.embed(&p, ids);
         for (i, layer) in self.layers.iter().enumerate() {
             let y = layer.advance(&p, x, &s.layer(i), filled, has_memory);
-            x = self.feed_forward(&p, i, x + y, crate::ops::random::Mode::Eval, 0);
+            x = self.feed_forward(&p, i, x + y, Mode::Eval, 0);
         }
         // Logits after the last token that counts; a text that got none keeps its old ones.
         let last = graph.iota([batch], 0) * width as u32 + count.maximum(1) - 1;

@@ -4,9 +4,8 @@ use super::attention::CausalAttention;
 use super::memory::Memory;
 use super::{EnhancedRecurrence, InfiniConfig};
 use crate::error::Result;
-use crate::graph::Var;
+use crate::graph::{Mode, Var};
 use crate::nn::{Init, ParamVars, Params};
-use crate::ops::random::Mode;
 
 /// A transformer with Infini-attention. It holds no values: parameters live in [`Params`] and a store, under the
 /// package's names.
