@@ -21,12 +21,30 @@ impl<T> Matrix<'_, T> {
 
 /// `c = a b` on one thread, `c` dense with rows of `n`, `k` the inner extent. Rows are as many as `c` holds.
 pub fn gemm<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+    product(c, n, k, a, b, false);
+}
+
+/// `c += a b`, otherwise as [`gemm`].
+pub fn gemm_add<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+    product(c, n, k, a, b, true);
+}
+
+fn product<T: Real>(
+    c: &mut [T],
+    n: usize,
+    k: usize,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    add: bool,
+) {
     let m = c.len().checked_div(n).unwrap_or(0);
     if m == 0 {
         return;
     }
     if k == 0 {
-        c.fill(T::ZERO);
+        if !add {
+            c.fill(T::ZERO);
+        }
         return;
     }
     assert!(
@@ -42,14 +60,14 @@ pub fn gemm<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matri
             c.as_mut_ptr(),
             1,
             n as isize,
-            false,
+            add,
             a.data.as_ptr(),
             a.strides[1] as isize,
             a.strides[0] as isize,
             b.data.as_ptr(),
             b.strides[1] as isize,
             b.strides[0] as isize,
-            T::ZERO,
+            if add { T::ONE } else { T::ZERO },
             T::ONE,
             false,
             false,

@@ -1,6 +1,7 @@
 //! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
 
 mod cpu;
+pub mod exp;
 pub mod gemm;
 mod lower;
 pub mod par;
@@ -46,12 +47,14 @@ macro_rules! shared {
 
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = shared![
+    "attention",
     "grid",
     "matmul",
     "numerics",
     "optim",
     "radix",
     "row",
+    "rows",
     "runs",
     "threefry",
 ];

@@ -79,14 +79,8 @@ pub fn ragged<T: Send>(
         return;
     }
     let per_entry = entry.div_ceil(size);
-    if out.len() <= size {
-        return out
-            .chunks_mut(size)
-            .enumerate()
-            .for_each(|(i, piece)| f(i, piece));
-    }
     #[cfg(not(target_arch = "wasm32"))]
-    {
+    if out.len() > size {
         use rayon::prelude::*;
         out.par_chunks_mut(entry)
             .enumerate()
@@ -96,11 +90,67 @@ pub fn ragged<T: Send>(
                     .enumerate()
                     .for_each(|(i, piece)| f(e * per_entry + i, piece));
             });
+        return;
     }
-    #[cfg(target_arch = "wasm32")]
     for (e, entry) in out.chunks_mut(entry).enumerate() {
         for (i, piece) in entry.chunks_mut(size).enumerate() {
             f(e * per_entry + i, piece);
         }
     }
+}
+
+/// Two outputs at once: entries of `rows` rows, cut into pieces of `size` rows (the last one shorter). `f(entry, number of
+/// the piece within it, piece of a, piece of b)`; each output comes with the elements of one of its rows, not both 0.
+pub fn ragged_pair<T: Send>(
+    (a, a_row): (&mut [T], usize),
+    (b, b_row): (&mut [T], usize),
+    rows: usize,
+    size: usize,
+    f: impl Fn(usize, usize, &mut [T], &mut [T]) + Sync,
+) {
+    if rows == 0 || size == 0 || b_row == 0 {
+        return;
+    }
+    let entries = b.len() / (rows * b_row);
+    let mut pieces: Vec<(usize, usize, &mut [T], &mut [T])> = Vec::new();
+    let (mut a, mut b) = (a, b);
+    for entry in 0..entries {
+        for (number, first) in (0..rows).step_by(size).enumerate() {
+            let n = size.min(rows - first);
+            let (piece_a, rest_a) = std::mem::take(&mut a).split_at_mut(n * a_row);
+            let (piece_b, rest_b) = std::mem::take(&mut b).split_at_mut(n * b_row);
+            (a, b) = (rest_a, rest_b);
+            pieces.push((entry, number, piece_a, piece_b));
+        }
+    }
+    consume(pieces, |(entry, number, a, b)| f(entry, number, a, b));
+}
+
+/// Three outputs at once: `entries` entries with `sizes` elements of each. `f(entry, its elements of each)`.
+pub fn triples<T: Send>(
+    [mut a, mut b, mut c]: [&mut [T]; 3],
+    sizes: [usize; 3],
+    entries: usize,
+    f: impl Fn(usize, [&mut [T]; 3]) + Sync,
+) {
+    let mut pieces: Vec<(usize, [&mut [T]; 3])> = Vec::with_capacity(entries);
+    for entry in 0..entries {
+        let (piece_a, rest_a) = std::mem::take(&mut a).split_at_mut(sizes[0]);
+        let (piece_b, rest_b) = std::mem::take(&mut b).split_at_mut(sizes[1]);
+        let (piece_c, rest_c) = std::mem::take(&mut c).split_at_mut(sizes[2]);
+        (a, b, c) = (rest_a, rest_b, rest_c);
+        pieces.push((entry, [piece_a, piece_b, piece_c]));
+    }
+    consume(pieces, |(entry, piece)| f(entry, piece));
+}
+
+/// Calls `f` for every item, in parallel where threads exist.
+fn consume<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
+    #[cfg(not(target_arch = "wasm32"))]
+    if items.len() > 1 {
+        use rayon::prelude::*;
+        items.into_par_iter().for_each(f);
+        return;
+    }
+    items.into_iter().for_each(f);
 }

@@ -268,7 +268,7 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [(&[usize], &[usize]); 12] = [
+    let shapes: [(&[usize], &[usize]); 13] = [
         (&[1, 1], &[1, 1]),
         (&[3, 0], &[0, 2]),
         (&[0, 3], &[3, 2]),
@@ -281,6 +281,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (&[1, 300], &[300, 1]),
         (&[70_000, 1, 2], &[2, 1]),
         (&[129, 257], &[257, 65]),
+        (&[3, 12, 40], &[3, 40, 33]),
     ];
     let mut all: Vec<Sample> = shapes
         .into_iter()

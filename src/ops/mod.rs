@@ -2,6 +2,8 @@
 
 pub mod argmax;
 pub mod assign;
+pub mod attention;
+pub mod cache;
 #[doc(hidden)]
 pub mod check;
 pub mod copy;
@@ -17,6 +19,7 @@ pub mod gather;
 pub mod random;
 pub mod optim;
 pub mod reduce;
+pub mod rotary;
 pub mod rows;
 #[doc(hidden)]
 pub mod samples;

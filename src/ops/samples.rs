@@ -130,6 +130,9 @@ pub fn all() -> Vec<Sample> {
         ops::gather::samples,
         ops::rows::samples,
         ops::random::samples,
+        ops::rotary::samples,
+        ops::cache::samples,
+        ops::attention::samples,
     ]
     .into_iter()
     .flat_map(|f| f())

@@ -3,6 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::exp::{exp_sum, max};
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
@@ -37,13 +38,8 @@ impl Softmax {
         let x = call.f(0);
         par::rows(call.out(0), n, 8 * n, |r, y| {
             let row = &x[r * n..(r + 1) * n];
-            let top = row.iter().fold(T::LOWEST, |a, &b| a.max(b));
-            let mut total = T::ZERO;
-            for (y, &x) in y.iter_mut().zip(row) {
-                *y = (x - top).exp();
-                total += *y;
-            }
-            let scale = T::ONE / total;
+            y.copy_from_slice(row);
+            let scale = T::ONE / exp_sum(y, max(row));
             y.iter_mut().for_each(|y| *y *= scale);
         });
     }

@@ -1,6 +1,7 @@
 //! Scalar functions: their WGSL text and their CPU twins over blocks.
 
 use crate::error::Refusal;
+use crate::kernels::exp::exp_slice;
 use crate::types::{DType, Real, TensorType};
 
 /// Functions of one float.
@@ -364,7 +365,10 @@ fn unary<T: Real>(f: Unary, a: &[T], out: &mut [T]) {
     let half = T::of(0.5);
     match f {
         Unary::Neg => map(a, out, |x| -x),
-        Unary::Exp => map(a, out, T::exp),
+        Unary::Exp => {
+            out.copy_from_slice(a);
+            exp_slice(out);
+        }
         Unary::Ln => map(a, out, T::ln),
         Unary::Sqrt => map(a, out, T::sqrt),
         Unary::Recip => map(a, out, |x| T::ONE / x),

@@ -1,0 +1,95 @@
+// Operands of attention and which keys a query sees: an interval of positions and a mask.
+const TILE: u32 = 32u;
+// vec4s of features that an invocation keeps at a time.
+const CHUNK: u32 = 16u;
+const FEATURES: u32 = 64u;
+
+struct Meta {
+    batches: u32,
+    heads: u32,
+    kv_heads: u32,
+    queries: u32,
+    keys: u32,
+    width: u32,
+    value_width: u32,
+    causal: u32,
+    // Positions a query looks back at most (and forward, unless causal), itself included; 0 is no bound.
+    window: u32,
+    masked: u32,
+    // How many runtime key counts there are: 0, 1 or one per batch entry.
+    counts: u32,
+    // Whether a query may see no key at all, and so all of them alike.
+    blind: u32,
+    scale: f32,
+    // First elements and strides of q, k, v and the cotangent of the output.
+    offsets: vec4<u32>,
+    q: vec4<u32>,
+    k: vec4<u32>,
+    v: vec4<u32>,
+    g: vec4<u32>,
+}
+@group(0) @binding(0) var<storage, read> q: array<f32>;
+@group(0) @binding(1) var<storage, read> k: array<f32>;
+@group(0) @binding(2) var<storage, read> v: array<f32>;
+@group(0) @binding(3) var<storage, read> mask: array<u32>;
+@group(0) @binding(4) var<storage, read> counts: array<u32>;
+
+// Keys that count, of which the last belong to the queries.
+fn key_count(batch: u32) -> i32 {
+    if (m.counts == 0u) {
+        return i32(m.keys);
+    }
+    return i32(min(counts[min(batch, m.counts - 1u)], 0x3fffffffu));
+}
+
+// Keys [x, y) that a query may see, whatever the mask says. Both ends grow with the query.
+fn interval(query: u32, count: i32) -> vec2<u32> {
+    let p = count - i32(m.queries) + i32(query);
+    var start = 0;
+    var end = count;
+    if (m.causal == 1u) {
+        end = min(end, p + 1);
+    } else if (m.window > 0u) {
+        end = min(end, p + i32(m.window));
+    }
+    if (m.window > 0u) {
+        start = max(p - i32(m.window) + 1, 0);
+    }
+    return vec2<u32>(u32(start), u32(clamp(end, 0, i32(m.keys))));
+}
+
+fn unmasked(batch: u32, key: u32) -> bool {
+    return m.masked == 0u || mask[batch * m.keys + key] != 0u;
+}
+
+// Four features from `feature` on of a row that starts at `at`; zeros beyond the width.
+fn q4(at: u32, feature: u32) -> vec4<f32> {
+    var r = vec4<f32>();
+    let n = min(m.width - min(feature, m.width), 4u);
+    for (var c = 0u; c < n; c++) {
+        r[c] = q[at + (feature + c) * m.q.w];
+    }
+    return r;
+}
+
+fn k4(at: u32, feature: u32) -> vec4<f32> {
+    var r = vec4<f32>();
+    let n = min(m.width - min(feature, m.width), 4u);
+    for (var c = 0u; c < n; c++) {
+        r[c] = k[at + (feature + c) * m.k.w];
+    }
+    return r;
+}
+
+fn v4(at: u32, feature: u32) -> vec4<f32> {
+    var r = vec4<f32>();
+    let n = min(m.value_width - min(feature, m.value_width), 4u);
+    for (var c = 0u; c < n; c++) {
+        r[c] = v[at + (feature + c) * m.v.w];
+    }
+    return r;
+}
+
+fn sum4(x: vec4<f32>) -> f32 {
+    return (x.x + x.y) + (x.z + x.w);
+}
