@@ -66,9 +66,10 @@ fn prefix_sum_equals_one_segment_after_the_other() {
                 let options = SegmentLoss { segment_length: 5, detach_mems_every_num_segments: every, ..Default::default() };
                 let side = loss_and_gradients(&device, config.clone(), options, n);
                 let one = loss_and_gradients(&device, config, SegmentLoss { sequential: true, ..options }, n);
-                assert_eq!(side.len(), one.len(), "n {n} every {every}");
-                for ((name, a), (other, b)) in side.iter().zip(&one) {
-                    assert_eq!(name, other);
+                for (name, a) in &side {
+                    // A gradient that one way does not have at all is zero the other way.
+                    let zeros = Tensor::zeros(&a.ty());
+                    let b = one.iter().find(|(other, _)| other == name).map_or(&zeros, |(_, b)| b);
                     assert_close(&format!("{name}, n {n}, detached every {every}, {device}"), a, b, 2e-5);
                 }
             }

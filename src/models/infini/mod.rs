@@ -4,6 +4,7 @@
 //! Parameters carry the names of the PyTorch package `infini-transformer-pytorch`, so its checkpoints load by name.
 
 mod attention;
+mod cache;
 mod generate;
 mod memory;
 mod segments;
@@ -11,6 +12,7 @@ mod stream;
 mod transformer;
 
 pub use attention::CausalAttention;
+pub use cache::Cache;
 pub use generate::{Filter, Sampling};
 pub use memory::{FastweightMemory, Memory};
 pub use segments::SegmentLoss;

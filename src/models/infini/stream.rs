@@ -1,7 +1,7 @@
 //! Streaming inference: tokens go in, memories and key/value caches stay on the device, and nothing grows with the
 //! length of the text.
 
-use super::attention::CausalAttention;
+use super::cache::Cache;
 use super::memory::Memory;
 use super::transformer::InfiniTransformer;
 use super::{InfiniConfig, MemoryPath};
@@ -9,8 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Mode, Var};
-use crate::nn::{ParamVars, Params};
-use crate::ops::attention::Attention;
+use crate::nn::Params;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -34,16 +33,6 @@ pub struct InfiniStream {
     lengths: Vec<usize>,
     /// Tokens read of each text.
     read: Vec<u64>,
-}
-
-/// State variables of one layer.
-struct LayerState<'g> {
-    memory: Memory<'g>,
-    /// Keys for the memory, `[b, h, s, d]`; absent where they are the rotated ones.
-    keys: Option<Var<'g>>,
-    turned: Var<'g>,
-    values: Var<'g>,
-    beta: Option<Var<'g>>,
 }
 
 /// Names and types of all states of a stream.
@@ -89,51 +78,30 @@ impl<'g> StreamGraph<'g> {
         })
     }
 
-    fn layer(&self, i: usize) -> LayerState<'g> {
-        let name = |n: &str| format!("layers.{i}.{n}");
-        LayerState {
-            memory: Memory { kv: self.needed(&name("memory.kv")), norm: self.needed(&name("memory.norm")) },
+    fn memory(&self, layer: usize) -> Memory<'g> {
+        let name = |n: &str| format!("layers.{layer}.memory.{n}");
+        Memory { kv: self.needed(&name("kv")), norm: self.needed(&name("norm")) }
+    }
+
+    fn cache(&self, layer: usize) -> Cache<'g> {
+        let name = |n: &str| format!("layers.{layer}.{n}");
+        Cache {
             keys: self.state(&name("keys")),
             turned: self.needed(&name("turned_keys")),
             values: self.needed(&name("values")),
             beta: self.state(&name("beta")),
         }
     }
-}
 
-impl CausalAttention {
-    /// Attention of `width` new tokens `x` `[b, w, D]` after `length` `[b]` cached ones. Updates the caches.
-    fn advance<'g>(
-        &self,
-        p: &ParamVars<'g>,
-        x: Var<'g>,
-        state: &LayerState<'g>,
-        length: Var<'g>,
-        has_memory: Var<'g>,
-    ) -> Var<'g> {
-        let g = x.graph();
-        let (b, w) = (x.dim(0), x.dim(1));
-        let heads = self.project(p, x);
-        let positions = length.reshape([b, 1]) + g.iota([b, w], 1);
-        let turned = self.turn(heads.q, heads.k, positions, positions);
-        let cache = |cache: Var<'g>, rows: Var<'g>| {
-            let updated = cache.write_rows(rows, length);
-            g.assign(cache, updated);
-            updated
-        };
-        let keys = cache(state.turned, turned.k);
-        let values = cache(state.values, heads.v);
-        if let Some(plain) = state.keys {
-            cache(plain, turned.memory_k);
+    /// Keeps `new` in place of `old` for the next run.
+    fn keep(&self, old: Cache<'g>, new: Cache<'g>) {
+        self.graph.assign(old.turned, new.turned);
+        self.graph.assign(old.values, new.values);
+        for (old, new) in [(old.keys, new.keys), (old.beta, new.beta)] {
+            if let (Some(old), Some(new)) = (old, new) {
+                self.graph.assign(old, new);
+            }
         }
-        if let (Some(old), Some(beta)) = (state.beta, heads.beta) {
-            cache(old, beta);
-        }
-        let valid = Some(length + w as u32);
-        let options = Attention { scale: Some(1.0), causal: true, valid, ..Default::default() };
-        let local = turned.q.attention(keys, values, &options).out;
-        let mixed = self.memory.retrieve_and_combine(p, local, turned.memory_q, state.memory);
-        self.out(p, has_memory.reshape([b, 1, 1, 1]).select(mixed, local))
     }
 }
 
@@ -148,7 +116,9 @@ impl InfiniTransformer {
         let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
         let mut x = self.embed(&p, ids);
         for (i, layer) in self.layers.iter().enumerate() {
-            let y = layer.advance(&p, x, &s.layer(i), filled, has_memory);
+            let old = s.cache(i);
+            let (y, new) = layer.forward_cached(&p, x, old, filled, Some((s.memory(i), has_memory)));
+            s.keep(old, new);
             x = self.feed_forward(&p, i, x + y, Mode::Eval, 0);
         }
         // Logits after the last token that counts; a text that got none keeps its old ones.
@@ -170,13 +140,11 @@ impl InfiniTransformer {
         let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
         let mut written = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
-            let state = s.layer(i);
-            let (keys, values) = layer.written(&p, state.keys.unwrap_or(state.turned), state.values);
             // An empty memory returns 0, which is what the delta rule subtracts without a past.
-            written.push(layer.memory.update(keys, values, state.beta, Some(state.memory)));
+            written.push(layer.write_cached(&p, s.cache(i), Some(s.memory(i))));
         }
         for (i, new) in self.pass_down(&p, written).into_iter().enumerate() {
-            let old = s.layer(i).memory;
+            let old = s.memory(i);
             graph.assign(old.kv, full.reshape([batch, 1, 1, 1]).select(new.kv, old.kv));
             graph.assign(old.norm, full.reshape([batch, 1, 1]).select(new.norm, old.norm));
         }
