@@ -12,6 +12,7 @@ pub mod error;
 pub mod exec;
 pub mod graph;
 pub mod kernels;
+pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod plan;

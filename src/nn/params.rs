@@ -465,6 +465,13 @@ pub struct ParamVars<'g> {
 }
 
 impl<'g> ParamVars<'g> {
+    /// Variables under names of one's own choice, for a model whose parameters live elsewhere than in [`Params`].
+    pub fn from_vars(graph: &'g Graph, vars: impl IntoIterator<Item = (String, Var<'g>)>) -> Self {
+        let views: Vec<(String, Var<'g>)> = vars.into_iter().collect();
+        let index = views.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        ParamVars { graph, all: Rc::new(Views { index, views }), prefix: String::new() }
+    }
+
     /// The graph.
     pub fn graph(&self) -> &'g Graph {
         self.graph
