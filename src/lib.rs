@@ -12,9 +12,11 @@ pub mod error;
 pub mod exec;
 pub mod graph;
 pub mod kernels;
+pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod plan;
+pub mod train;
 pub mod types;
 #[cfg(target_arch = "wasm32")]
 pub mod web;

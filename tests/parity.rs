@@ -11,6 +11,7 @@ mod parity {
     pub mod build;
     pub mod compare;
     pub mod fixture;
+    pub mod infini;
     pub mod primitives;
 }
 
@@ -22,7 +23,7 @@ use wgrad::{Device, Result, Tensor};
 pub type Module = fn(&Case, &Device) -> Result<Outcome>;
 
 /// Modules by the fixtures' metadata `system` and `module`.
-pub static MODULES: &[&[(&str, &str, Module)]] = &[parity::primitives::MODULES];
+pub static MODULES: &[&[(&str, &str, Module)]] = &[parity::primitives::MODULES, parity::infini::MODULES];
 
 fn module(case: &Case) -> Option<Module> {
     let mut all = MODULES.iter().flat_map(|table| table.iter());

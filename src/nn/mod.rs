@@ -4,4 +4,5 @@ mod linear;
 mod params;
 
 pub use linear::Linear;
+pub(crate) use params::Shard;
 pub use params::{Init, Param, ParamVars, Params};

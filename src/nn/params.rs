@@ -276,6 +276,11 @@ impl Params {
         }
     }
 
+    /// The parameter that was added as number `index`.
+    pub(crate) fn nth(&self, index: usize) -> Option<&Param> {
+        self.params.get(index)
+    }
+
     fn unknown(&self) -> String {
         let known: Vec<&str> = self.names().take(20).collect();
         let more = if self.len() > 20 { ", …" } else { "" };
@@ -460,6 +465,13 @@ pub struct ParamVars<'g> {
 }
 
 impl<'g> ParamVars<'g> {
+    /// Variables under names of one's own choice, for a model whose parameters live elsewhere than in [`Params`].
+    pub fn from_vars(graph: &'g Graph, vars: impl IntoIterator<Item = (String, Var<'g>)>) -> Self {
+        let views: Vec<(String, Var<'g>)> = vars.into_iter().collect();
+        let index = views.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        ParamVars { graph, all: Rc::new(Views { index, views }), prefix: String::new() }
+    }
+
     /// The graph.
     pub fn graph(&self) -> &'g Graph {
         self.graph
@@ -486,6 +498,11 @@ impl<'g> ParamVars<'g> {
                 self.graph.full([], 0.0)
             }
         }
+    }
+
+    /// The parameter that was added as number `index`.
+    pub(crate) fn nth(&self, index: usize) -> Option<Var<'g>> {
+        self.all.views.get(index).map(|(_, var)| *var)
     }
 
     /// The parameters below `prefix`: `scope("layers.0").get("weight")` is `get("layers.0.weight")`.

@@ -14,6 +14,7 @@ pub struct Build<'g> {
     pub case: &'g Case,
     pub graph: &'g Graph,
     outputs: RefCell<Vec<(String, Var<'g>)>>,
+    seeds: RefCell<Vec<Var<'g>>>,
     sets: RefCell<Vec<Set>>,
     buffers: RefCell<Vec<String>>,
 }
@@ -61,6 +62,11 @@ impl<'g> Build<'g> {
         });
     }
 
+    /// A scalar whose gradient the fixture has without naming a cotangent: it is 1.
+    pub fn backward(&self, loss: Var<'g>) {
+        self.seeds.borrow_mut().push(loss);
+    }
+
     /// State entries that PyTorch does not train (buffers): their gradient is not looked at.
     pub fn buffers(&self, names: &[&str]) {
         let names = names.iter().map(|n| (*n).to_owned());
@@ -79,6 +85,9 @@ impl<'g> Build<'g> {
             if let (Some(c), DType::F32) = (case.tensors.get(&key), var.dtype()) {
                 seeds.push((*var, graph.input(&key, c.ty())));
             }
+        }
+        for loss in self.seeds.borrow().iter() {
+            seeds.push((*loss, graph.full(loss.shape(), 1.0)));
         }
         let mut keys = Vec::new();
         let mut wrt = Vec::new();
@@ -130,6 +139,7 @@ pub fn run(
         case,
         graph: &graph,
         outputs: RefCell::default(),
+        seeds: RefCell::default(),
         sets: RefCell::default(),
         buffers: RefCell::default(),
     };

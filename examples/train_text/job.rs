@@ -1,0 +1,140 @@
+//! The job: text, model, training, checkpoint, sample.
+
+use crate::corpus::Corpus;
+use crate::report::Report;
+use crate::{Args, Memory, On};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use wgrad::graph::Mode;
+use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
+use wgrad::train::{AdamW, Schedule, Trainer};
+use wgrad::{Device, Error, GpuOptions, Result, TensorType};
+
+/// Steps over which the learning rate rises; after them it stays, so that a shorter run is a prefix of a longer one.
+const WARMUP: u64 = 40;
+/// Bytes of the sample at the end.
+const SAMPLE: usize = 300;
+
+/// Runs the whole job.
+pub fn run(args: &Args) -> Result<()> {
+    let corpus = match &args.text {
+        Some(path) => Corpus::file(path)?,
+        None => Corpus::sources(Path::new(env!("CARGO_MANIFEST_DIR")))?,
+    };
+    let device = device(args)?;
+    println!("device: {device}");
+    println!("text: {} bytes, {}", corpus.len(), corpus.origin);
+    let length = args.segments.max(1) * args.segment_length.max(1) + 1;
+    corpus.batch(1, length, 0, 0)?;
+
+    let model = model(args)?;
+    let mut trainer = trainer(args, &device, &model, length)?;
+    if let Some(path) = &args.resume {
+        trainer.load(path)?;
+        println!("resumed {} at step {}", path.display(), trainer.steps());
+    }
+    println!("model: {} parameters, {} bytes on the device", trainer.params().numel(), trainer.bytes());
+    if args.print_plan {
+        trainer.plans().for_each(|plan| println!("{plan}"));
+    }
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // Without a handler Ctrl-C ends the run at once; that is no reason not to start.
+    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
+    train(args, &corpus, &mut trainer, &device, length, &stop)?;
+
+    if let Some(folder) = args.save.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let failed = |e: std::io::Error| Error::Io { path: folder.display().to_string(), message: e.to_string() };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    pollster::block_on(trainer.save(&args.save))?;
+    if !stop.load(Ordering::SeqCst) {
+        sample(args, &device, &model, &trainer)?;
+    }
+    println!("checkpoint: {} (step {})", args.save.display(), trainer.steps());
+    Ok(())
+}
+
+fn device(args: &Args) -> Result<Device> {
+    let gpu = || Device::gpu_blocking(GpuOptions { adapter: args.adapter.clone(), ..Default::default() });
+    match (args.device, &args.adapter) {
+        (On::Cpu, _) => Ok(Device::cpu()),
+        (On::Gpu, _) | (On::Auto, Some(_)) => gpu(),
+        (On::Auto, None) => Device::auto_blocking(),
+    }
+}
+
+fn model(args: &Args) -> Result<InfiniTransformer> {
+    let Memory::Infini = args.memory;
+    let heads = args.heads.max(1);
+    let config = InfiniConfig {
+        heads,
+        dim_head: (args.dim / heads).max(2),
+        ..InfiniConfig::new(256, args.dim, args.depth)
+    };
+    InfiniTransformer::new(config)
+}
+
+fn trainer(args: &Args, device: &Device, model: &InfiniTransformer, length: usize) -> Result<Trainer> {
+    let mut params = model.init(args.seed);
+    // The package starts its embedding at N(0, 1) and its gates at 10, almost without memory. Short runs learn faster from
+    // a small embedding and open gates.
+    let gates: Vec<String> = params.names().filter(|n| n.ends_with("head_gates")).map(str::to_owned).collect();
+    for name in gates {
+        let shape = params.get(&name)?.shape().clone();
+        params.set(&name, wgrad::Tensor::zeros(&TensorType::f32(shape)))?;
+    }
+    let options = SegmentLoss { segment_length: args.segment_length, ..Default::default() };
+    let batch = args.batch;
+    Trainer::builder(device, params, AdamW::default().lr(args.lr))
+        .schedule(Schedule::Warmup { steps: WARMUP })
+        .clip(1.0)
+        .seed(args.seed)
+        .config(format!("{:?}", model.config()))
+        .compile_blocking(|graph, params| {
+            let ids = graph.input("ids", TensorType::u32([batch, length]));
+            model.segment_loss(params, ids, options, Mode::Train)
+        })
+}
+
+fn train(
+    args: &Args,
+    corpus: &Corpus,
+    trainer: &mut Trainer,
+    device: &Device,
+    length: usize,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let tokens = args.batch * (length - 1);
+    let name = device.to_string();
+    let json = args.json.as_deref();
+    let mut report = Report::new(trainer.steps(), args.steps, tokens, json, name, trainer.bytes())?;
+    while trainer.steps() < args.steps && !stop.load(Ordering::SeqCst) {
+        let ids = corpus.batch(args.batch, length, args.seed, trainer.steps())?;
+        trainer.step(&[("ids", &ids)])?;
+        match trainer.loss_blocking() {
+            Ok(loss) => report.step(trainer.steps(), loss)?,
+            Err(e @ Error::NotFinite { .. }) => report.say(&e.to_string()),
+            Err(e) => return Err(e),
+        }
+    }
+    if let Some(loss) = report.finish() {
+        println!("after step {}: loss {loss:.3} nats, {:.2} bits/byte", trainer.steps(), loss / std::f64::consts::LN_2);
+    }
+    Ok(())
+}
+
+fn sample(args: &Args, device: &Device, model: &InfiniTransformer, trainer: &Trainer) -> Result<()> {
+    let plans = pollster::block_on(model.stream_plans(device, trainer.params(), 1, args.segment_length))?;
+    let mut stream = InfiniStream::new(&plans)?;
+    let prompt: Vec<u32> = args.prompt.bytes().map(u32::from).collect();
+    let prompt = if prompt.is_empty() { vec![u32::from(b'\n')] } else { prompt };
+    stream.feed(trainer.store(), &[&prompt])?;
+    let sampling = Sampling { temperature: 0.8, seed: args.seed, ..Default::default() };
+    let tokens = stream.generate_blocking(trainer.store(), SAMPLE, sampling)?;
+    let bytes: Vec<u8> = tokens.concat().iter().map(|t| *t as u8).collect();
+    println!("--- sample ---\n{}{}\n--- end ---", args.prompt, String::from_utf8_lossy(&bytes));
+    Ok(())
+}

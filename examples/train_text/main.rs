@@ -1,0 +1,92 @@
+//! Trains a byte-level language model with a memory on text, saves it and prints a sample.
+//!
+//! `cargo run --release --example train_text -- --help`
+
+mod corpus;
+mod job;
+mod report;
+
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+
+/// Trains a byte-level language model with a memory.
+#[derive(Parser)]
+struct Args {
+    /// Kind of memory
+    #[arg(long, value_enum, default_value_t = Memory::Infini)]
+    memory: Memory,
+    /// Text to learn; this repository's own sources and docs if absent
+    #[arg(long)]
+    text: Option<PathBuf>,
+    /// Steps in total; a resumed run goes on to this number
+    #[arg(long, default_value_t = 400)]
+    steps: u64,
+    /// Seed of initial values, batches and dropout
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where to run; auto takes a hardware GPU if there is one, else the CPU executor
+    #[arg(long, value_enum, default_value_t = On::Auto)]
+    device: On,
+    /// Part of the name of the GPU adapter to use; software drivers are used only when named
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Writes one JSON object a step
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where the checkpoint goes
+    #[arg(long, default_value = "target/train_text.safetensors")]
+    save: PathBuf,
+    /// Checkpoint to go on from
+    #[arg(long)]
+    resume: Option<PathBuf>,
+    /// What the sample at the end continues
+    #[arg(long, default_value = "    pub fn ")]
+    prompt: String,
+    /// Texts trained on side by side
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Segments of a text
+    #[arg(long, default_value_t = 4)]
+    segments: usize,
+    /// Bytes of a segment
+    #[arg(long, default_value_t = 64)]
+    segment_length: usize,
+    /// Features of a byte
+    #[arg(long, default_value_t = 128)]
+    dim: usize,
+    /// Layers
+    #[arg(long, default_value_t = 4)]
+    depth: usize,
+    /// Heads
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
+    /// Learning rate after warming up
+    #[arg(long, default_value_t = 2e-3)]
+    lr: f64,
+    /// Prints the compiled step
+    #[arg(long)]
+    print_plan: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Memory {
+    /// Infini-attention
+    Infini,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum On {
+    Auto,
+    Cpu,
+    Gpu,
+}
+
+fn main() -> std::process::ExitCode {
+    match job::run(&Args::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

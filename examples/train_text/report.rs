@@ -1,0 +1,77 @@
+//! Progress for people and machines.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use wgrad::{Error, Result};
+
+/// A progress bar, and a line of JSON a step.
+pub struct Report {
+    bar: ProgressBar,
+    json: Option<(BufWriter<File>, String)>,
+    device: String,
+    bytes: u64,
+    tokens: usize,
+    last: Instant,
+    /// Running mean of the loss, for people.
+    smooth: Option<f64>,
+}
+
+impl Report {
+    /// Starts at step `done` of `steps`; a step reads `tokens` tokens.
+    pub fn new(done: u64, steps: u64, tokens: usize, json: Option<&Path>, device: String, bytes: u64) -> Result<Self> {
+        let json = match json {
+            Some(path) => {
+                let name = path.display().to_string();
+                let file = File::create(path).map_err(|e| Error::Io { path: name.clone(), message: e.to_string() })?;
+                Some((BufWriter::new(file), name))
+            }
+            None => None,
+        };
+        let style = ProgressStyle::with_template("{pos:>6}/{len} {wide_bar} {msg} {eta}");
+        let bar = ProgressBar::new(steps).with_position(done);
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Ok(Report { bar, json, device, bytes, tokens, last: Instant::now(), smooth: None })
+    }
+
+    /// Tells of one finished step.
+    pub fn step(&mut self, step: u64, loss: f32) -> Result<()> {
+        let seconds = self.last.elapsed().as_secs_f64().max(1e-9);
+        self.last = Instant::now();
+        let rate = self.tokens as f64 / seconds;
+        let smooth = self.smooth.map_or(f64::from(loss), |s| 0.95 * s + 0.05 * f64::from(loss));
+        self.smooth = Some(smooth);
+        let bits = smooth / std::f64::consts::LN_2;
+        self.bar.set_position(step);
+        self.bar.set_message(format!("loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s"));
+        if self.bar.is_hidden() && step % 20 == 0 {
+            println!("step {step}: loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s");
+        }
+        if let Some((file, path)) = &mut self.json {
+            let line = serde_json::json!({
+                "step": step,
+                "loss": loss,
+                "tokens_per_s": rate,
+                "device_bytes": self.bytes,
+                "device": self.device,
+            });
+            let written = writeln!(file, "{line}").and_then(|()| file.flush());
+            written.map_err(|e| Error::Io { path: path.clone(), message: e.to_string() })?;
+        }
+        Ok(())
+    }
+
+    /// Says something without disturbing the bar.
+    pub fn say(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+
+    /// Ends the bar and returns the running mean of the loss.
+    pub fn finish(self) -> Option<f64> {
+        self.bar.abandon();
+        self.smooth
+    }
+}

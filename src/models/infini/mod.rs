@@ -1,0 +1,128 @@
+//! Infini-attention transformer (Munkhdalai et al. 2024, arXiv 2404.07143): a causal transformer whose attention layers
+//! keep a memory of fixed size of all earlier segments.
+//!
+//! Parameters carry the names of the PyTorch package `infini-transformer-pytorch`, so its checkpoints load by name.
+
+mod attention;
+mod cache;
+mod generate;
+mod memory;
+mod segments;
+mod stream;
+mod transformer;
+
+pub use attention::CausalAttention;
+pub use cache::Cache;
+pub use generate::{Filter, Sampling};
+pub use memory::{FastweightMemory, Memory};
+pub use segments::SegmentLoss;
+pub use stream::{InfiniStream, StreamPlans};
+pub use transformer::InfiniTransformer;
+
+use crate::error::{Error, Result};
+
+/// Which queries and keys reach the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MemoryPath {
+    /// Neither rotated nor scaled, as in the paper and since version 0.1.6 of the package.
+    #[default]
+    Plain,
+    /// Rotated, and queries scaled: versions 0.0.x, for their checkpoints.
+    Rotated,
+}
+
+/// What happens to memories on their way to the next segment. The package's author wished for this and did not build it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum EnhancedRecurrence {
+    /// Each layer reads its own memory.
+    #[default]
+    Off,
+    /// Layer l reads what layer l + 1 wrote in the segment before, the last layer what the first wrote (ERNIE-Doc, Ding et
+    /// al. 2020, arXiv 2012.15688), its heads mixed by a learned row-stochastic matrix.
+    Memories,
+    /// The same passing down, with heads mixed linearly in keys and values before they are written.
+    KeysValues,
+}
+
+/// Options of an [`InfiniTransformer`]; defaults are those of the package, version 0.2.1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InfiniConfig {
+    /// Size of the vocabulary.
+    pub num_tokens: usize,
+    /// Features of a token.
+    pub dim: usize,
+    /// Layers.
+    pub depth: usize,
+    /// Features of a head; even, for the rotary embedding.
+    pub dim_head: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Inner features of the feed-forward are `int(ff_mult * dim * 2 / 3)`.
+    pub ff_mult: f64,
+    /// Dropout of attention probabilities.
+    pub attn_dropout: f64,
+    /// Dropout after the gated activation of the feed-forward.
+    pub ff_dropout: f64,
+    /// Write only what the memory does not already return (equation 5).
+    pub use_mem_delta_rule: bool,
+    /// Learned write strength per token and head; 1 writes nothing, as the package has it.
+    pub learned_delta_update: bool,
+    /// Which queries and keys reach the memory.
+    pub memory_path: MemoryPath,
+    /// What happens to memories on their way to the next segment.
+    pub enhanced_recurrence: EnhancedRecurrence,
+    /// Recompute each layer's activations in the backward pass instead of keeping them.
+    pub recompute: bool,
+}
+
+impl InfiniConfig {
+    /// The package's defaults for a vocabulary, width and depth.
+    pub fn new(num_tokens: usize, dim: usize, depth: usize) -> Self {
+        InfiniConfig {
+            num_tokens,
+            dim,
+            depth,
+            dim_head: 128,
+            heads: 8,
+            ff_mult: 4.0,
+            attn_dropout: 0.0,
+            ff_dropout: 0.0,
+            use_mem_delta_rule: false,
+            learned_delta_update: false,
+            memory_path: MemoryPath::Plain,
+            enhanced_recurrence: EnhancedRecurrence::Off,
+            recompute: false,
+        }
+    }
+
+    /// Inner features of the feed-forward.
+    pub fn ff_inner(&self) -> usize {
+        (self.ff_mult * self.dim as f64 * 2.0 / 3.0) as usize
+    }
+
+    /// Refuses values no model can have.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str, message: String| Err(Error::argument(format!("InfiniConfig::{what}"), message));
+        for (what, value) in [
+            ("num_tokens", self.num_tokens),
+            ("dim", self.dim),
+            ("depth", self.depth),
+            ("dim_head", self.dim_head),
+            ("heads", self.heads),
+            ("ff_mult", self.ff_inner()),
+        ] {
+            if value == 0 {
+                return refuse(what, "gives 0; expected at least 1".into());
+            }
+        }
+        if self.dim_head % 2 != 0 {
+            return refuse("dim_head", format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head));
+        }
+        for (what, p) in [("attn_dropout", self.attn_dropout), ("ff_dropout", self.ff_dropout)] {
+            if !(0.0..1.0).contains(&p) {
+                return refuse(what, format!("{p} is no probability below 1"));
+            }
+        }
+        Ok(())
+    }
+}

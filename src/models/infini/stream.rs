@@ -1,0 +1,274 @@
+//! Streaming inference: tokens go in, memories and key/value caches stay on the device, and nothing grows with the
+//! length of the text.
+
+use super::cache::Cache;
+use super::memory::Memory;
+use super::transformer::InfiniTransformer;
+use super::{InfiniConfig, MemoryPath};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::exec::{Feed, Plan, Store};
+use crate::graph::{Graph, Mode, Var};
+use crate::nn::Params;
+use crate::types::{Tensor, TensorType};
+use std::sync::Arc;
+
+/// Plans of a model for one batch size and segment length: one that takes up to a segment of tokens, one that takes a
+/// single token, and one that writes full segments into the memories. No other plan is ever compiled for a stream.
+pub struct StreamPlans {
+    batch: usize,
+    segment_length: usize,
+    config: InfiniConfig,
+    device: Device,
+    prefill: Plan,
+    decode: Plan,
+    compress: Plan,
+}
+
+/// One batch of texts being read. Its state (memories, caches) lives in a store of its own on the device.
+pub struct InfiniStream {
+    plans: Arc<StreamPlans>,
+    store: Store,
+    /// Tokens in the current segment of each text.
+    lengths: Vec<usize>,
+    /// Tokens read of each text.
+    read: Vec<u64>,
+}
+
+/// Names and types of all states of a stream.
+fn states(config: &InfiniConfig, batch: usize, length: usize) -> Vec<(String, TensorType)> {
+    let (h, d) = (config.heads, config.dim_head);
+    let mut all = vec![
+        ("length".to_owned(), TensorType::u32([batch])),
+        ("has_memory".to_owned(), TensorType::u32([batch])),
+        ("logits".to_owned(), TensorType::f32([batch, config.num_tokens])),
+    ];
+    for i in 0..config.depth {
+        let mut add = |name: &str, ty| all.push((format!("layers.{i}.{name}"), ty));
+        add("memory.kv", TensorType::f32([batch, h, d, d]));
+        add("memory.norm", TensorType::f32([batch, h, d]));
+        add("turned_keys", TensorType::f32([batch, h, length, d]));
+        add("values", TensorType::f32([batch, h, length, d]));
+        if config.memory_path == MemoryPath::Plain {
+            add("keys", TensorType::f32([batch, h, length, d]));
+        }
+        if config.learned_delta_update {
+            add("beta", TensorType::f32([batch, h, length, 1]));
+        }
+    }
+    all
+}
+
+struct StreamGraph<'g> {
+    graph: &'g Graph,
+    types: Vec<(String, TensorType)>,
+}
+
+impl<'g> StreamGraph<'g> {
+    fn state(&self, name: &str) -> Option<Var<'g>> {
+        let (name, ty) = self.types.iter().find(|(n, _)| n == name)?;
+        Some(self.graph.state(&format!("stream.{name}"), ty.clone()))
+    }
+
+    fn needed(&self, name: &str) -> Var<'g> {
+        self.state(name).unwrap_or_else(|| {
+            let message = "the stream has no such state".to_owned();
+            self.graph.fail(Error::Name { kind: "state", name: name.to_owned(), message });
+            self.graph.full([], 0.0)
+        })
+    }
+
+    fn memory(&self, layer: usize) -> Memory<'g> {
+        let name = |n: &str| format!("layers.{layer}.memory.{n}");
+        Memory { kv: self.needed(&name("kv")), norm: self.needed(&name("norm")) }
+    }
+
+    fn cache(&self, layer: usize) -> Cache<'g> {
+        let name = |n: &str| format!("layers.{layer}.{n}");
+        Cache {
+            keys: self.state(&name("keys")),
+            turned: self.needed(&name("turned_keys")),
+            values: self.needed(&name("values")),
+            beta: self.state(&name("beta")),
+        }
+    }
+
+    /// Keeps `new` in place of `old` for the next run.
+    fn keep(&self, old: Cache<'g>, new: Cache<'g>) {
+        self.graph.assign(old.turned, new.turned);
+        self.graph.assign(old.values, new.values);
+        for (old, new) in [(old.keys, new.keys), (old.beta, new.beta)] {
+            if let (Some(old), Some(new)) = (old, new) {
+                self.graph.assign(old, new);
+            }
+        }
+    }
+}
+
+impl InfiniTransformer {
+    /// The plan that reads up to `width` tokens a text.
+    async fn advance_plan(&self, device: &Device, params: &Params, batch: usize, length: usize, width: usize) -> Result<Plan> {
+        let graph = Graph::new();
+        let s = StreamGraph { graph: &graph, types: states(self.config(), batch, length) };
+        let p = params.vars(&graph);
+        let ids = graph.input("ids", TensorType::u32([batch, width]));
+        let count = graph.input("count", TensorType::u32([batch]));
+        let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
+        let mut x = self.embed(&p, ids);
+        for (i, layer) in self.layers.iter().enumerate() {
+            let old = s.cache(i);
+            let (y, new) = layer.forward_cached(&p, x, old, filled, Some((s.memory(i), has_memory)));
+            s.keep(old, new);
+            x = self.feed_forward(&p, i, x + y, Mode::Eval, 0);
+        }
+        // Logits after the last token that counts; a text that got none keeps its old ones.
+        let last = graph.iota([batch], 0) * width as u32 + count.maximum(1) - 1;
+        let x = x.reshape([batch * width, self.config().dim]).gather(last);
+        let old = s.needed("logits");
+        let got = count.gt(0).reshape([batch, 1]);
+        graph.assign(old, got.select(self.logits(&p, x), old));
+        graph.assign(filled, filled + count);
+        device.compile(&graph, &[]).await
+    }
+
+    /// The plan that writes the segments of the texts marked `full` into the memories.
+    async fn compress_plan(&self, device: &Device, params: &Params, batch: usize, length: usize) -> Result<Plan> {
+        let graph = Graph::new();
+        let s = StreamGraph { graph: &graph, types: states(self.config(), batch, length) };
+        let p = params.vars(&graph);
+        let full = graph.input("full", TensorType::u32([batch]));
+        let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
+        let mut written = Vec::new();
+        for (i, layer) in self.layers.iter().enumerate() {
+            // An empty memory returns 0, which is what the delta rule subtracts without a past.
+            written.push(layer.write_cached(&p, s.cache(i), Some(s.memory(i))));
+        }
+        for (i, new) in self.pass_down(&p, written).into_iter().enumerate() {
+            let old = s.memory(i);
+            graph.assign(old.kv, full.reshape([batch, 1, 1, 1]).select(new.kv, old.kv));
+            graph.assign(old.norm, full.reshape([batch, 1, 1]).select(new.norm, old.norm));
+        }
+        graph.assign(filled, full.select(graph.full_u32([], 0), filled));
+        graph.assign(has_memory, has_memory.or(full));
+        device.compile(&graph, &[]).await
+    }
+
+    /// Compiles the plans of a stream of `batch` texts with segments of `segment_length` tokens.
+    pub async fn stream_plans(
+        &self,
+        device: &Device,
+        params: &Params,
+        batch: usize,
+        segment_length: usize,
+    ) -> Result<Arc<StreamPlans>> {
+        if batch == 0 || segment_length == 0 {
+            return Err(Error::argument("stream", format!("batch {batch} and segment length {segment_length}; both must be at least 1")));
+        }
+        Ok(Arc::new(StreamPlans {
+            batch,
+            segment_length,
+            config: self.config().clone(),
+            device: device.clone(),
+            prefill: self.advance_plan(device, params, batch, segment_length, segment_length).await?,
+            decode: self.advance_plan(device, params, batch, segment_length, 1).await?,
+            compress: self.compress_plan(device, params, batch, segment_length).await?,
+        }))
+    }
+}
+
+impl StreamPlans {
+    /// Bytes the plans hold on the device, without parameters and streams.
+    pub fn bytes(&self) -> u64 {
+        self.prefill.bytes() + self.decode.bytes() + self.compress.bytes()
+    }
+
+    /// Number of texts.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+}
+
+impl InfiniStream {
+    /// An empty stream: nothing read, empty memories.
+    pub fn new(plans: &Arc<StreamPlans>) -> Result<Self> {
+        let store = Store::new(&plans.device);
+        for (name, ty) in states(&plans.config, plans.batch, plans.segment_length) {
+            store.set_zeros(&format!("stream.{name}"), &ty)?;
+        }
+        Ok(InfiniStream {
+            plans: plans.clone(),
+            store,
+            lengths: vec![0; plans.batch],
+            read: vec![0; plans.batch],
+        })
+    }
+
+    /// Bytes of the stream's state on the device: the same after any number of tokens.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    /// Tokens read of each text.
+    pub fn tokens_read(&self) -> &[u64] {
+        &self.read
+    }
+
+    /// The state, to save it or look at it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
+    /// model's parameters. Segments that fill up go into the memories. Refused input changes nothing.
+    pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
+        let (b, s) = (self.plans.batch, self.plans.segment_length);
+        if tokens.len() != b {
+            return Err(Error::argument("feed", format!("{} texts given, the stream has {b}", tokens.len())));
+        }
+        let vocabulary = self.plans.config.num_tokens;
+        if let Some(bad) = tokens.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= vocabulary) {
+            return Err(Error::argument("feed", format!("token {bad} is outside the vocabulary of {vocabulary}")));
+        }
+        let mut at = vec![0usize; b];
+        loop {
+            let counts: Vec<usize> = (0..b).map(|i| (tokens[i].len() - at[i]).min(s - self.lengths[i])).collect();
+            let most = counts.iter().copied().max().unwrap_or(0);
+            if most == 0 {
+                return Ok(());
+            }
+            let (plan, width) = if most == 1 { (&self.plans.decode, 1) } else { (&self.plans.prefill, s) };
+            let mut ids = vec![0; b * width];
+            for i in 0..b {
+                ids[i * width..i * width + counts[i]].copy_from_slice(&tokens[i][at[i]..at[i] + counts[i]]);
+            }
+            let ids = Tensor::u32([b, width], ids)?;
+            let count = Tensor::u32([b], counts.iter().map(|c| *c as u32).collect())?;
+            let feed = Feed::new().store(parameters).store(&self.store);
+            plan.run(&feed.input("ids", &ids).input("count", &count))?;
+            for i in 0..b {
+                at[i] += counts[i];
+                self.lengths[i] += counts[i];
+                self.read[i] += counts[i] as u64;
+            }
+            self.compress(parameters)?;
+        }
+    }
+
+    /// Writes the texts whose segment is full into their memories.
+    fn compress(&mut self, parameters: &Store) -> Result<()> {
+        let s = self.plans.segment_length;
+        let full: Vec<u32> = self.lengths.iter().map(|l| u32::from(*l == s)).collect();
+        if full.iter().all(|f| *f == 0) {
+            return Ok(());
+        }
+        let marks = Tensor::u32([full.len()], full.clone())?;
+        self.plans.compress.run(&Feed::new().store(parameters).store(&self.store).input("full", &marks))?;
+        self.lengths.iter_mut().zip(&full).for_each(|(l, f)| *l *= 1 - *f as usize);
+        Ok(())
+    }
+
+    /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    pub async fn logits(&self) -> Result<Tensor> {
+        self.store.read("stream.logits").await
+    }
+}

@@ -1,0 +1,5 @@
+//! The systems of differentiable memory and routing, built only from public operations.
+
+pub mod infini;
+
+pub use infini::{InfiniConfig, InfiniTransformer};

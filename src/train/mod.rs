@@ -1,0 +1,14 @@
+//! Training: optimizers, schedules, parameter groups, the trainer, and checkpoints.
+
+mod build;
+mod checkpoint;
+mod optimizer;
+mod resume;
+mod schedule;
+mod trainer;
+
+pub use crate::ops::optim::Report;
+pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
+pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
+pub use schedule::Schedule;
+pub use trainer::{Trainer, TrainerBuilder};

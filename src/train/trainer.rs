@@ -1,0 +1,302 @@
+//! The trainer: one plan a step, nothing read back inside it.
+
+use super::build::{FIRST, LR, Settings};
+use super::optimizer::{Group, Optimizer};
+use super::schedule::Schedule;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::exec::{Feed, Plan, Store};
+use crate::graph::{Graph, Var};
+use crate::nn::{ParamVars, Params};
+use crate::ops::optim::Report;
+use crate::plan::Options;
+use crate::types::Tensor;
+
+/// Settings of a trainer; [`compile`](Self::compile) makes it.
+pub struct TrainerBuilder {
+    device: Device,
+    params: Params,
+    settings: Settings,
+    schedule: Schedule,
+    seed: u64,
+    config: String,
+    options: Options,
+}
+
+/// Trains parameters on one device. A step is one plan: loss, gradients, clipping and optimizer, in one submit.
+///
+/// A step whose loss or gradients are not finite changes nothing; it is counted and reported when the loss is read.
+///
+/// ```no_run
+/// # use wgrad::{Device, TensorType, nn::{Linear, Params}, train::{AdamW, Trainer}};
+/// # async fn f(x: wgrad::Tensor, y: wgrad::Tensor) -> wgrad::Result<()> {
+/// let mut params = Params::new(1);
+/// let layer = Linear::new(&mut params, "layer", 8, 1, true);
+/// let device = Device::auto().await?;
+/// let mut trainer = Trainer::builder(&device, params, AdamW::default().lr(1e-2))
+///     .clip(1.0)
+///     .compile(|g, p| {
+///         let x = g.input("x", TensorType::f32([32, 8]));
+///         let y = g.input("y", TensorType::f32([32, 1]));
+///         (layer.forward(p, x) - y).square().mean_all()
+///     })
+///     .await?;
+/// for _ in 0..100 {
+///     trainer.step(&[("x", &x), ("y", &y)])?;
+/// }
+/// println!("{}", trainer.loss().await?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Trainer {
+    pub(super) params: Params,
+    pub(super) settings: Settings,
+    pub(super) store: Store,
+    pub(super) seed: u64,
+    pub(super) config: String,
+    /// Micro-batches so far: the step number of random numbers.
+    pub(super) runs: u32,
+    /// Steps so far, skipped ones included: the step number of the schedule.
+    pub(super) steps: u64,
+    schedule: Schedule,
+    /// Loss and gradients into totals, when a step has several micro-batches.
+    accumulate: Option<Plan>,
+    /// The optimizer, and without micro-batches everything before it.
+    apply: Plan,
+}
+
+impl TrainerBuilder {
+    /// Scales all gradients together so that their norm is at most `max_norm`, as `torch.nn.utils.clip_grad_norm_`.
+    pub fn clip(mut self, max_norm: f64) -> Self {
+        self.settings.max_norm = max_norm;
+        self
+    }
+
+    /// Gives a group of parameters its own learning rate factor and weight decay.
+    pub fn group(mut self, name: impl Into<String>, group: Group) -> Self {
+        self.settings.groups.push((name.into(), group));
+        self
+    }
+
+    /// Sets how the learning rate changes.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Averages gradients over `micro` micro-batches a step; each is one call of [`Trainer::step`].
+    pub fn accumulate(mut self, micro: u32) -> Self {
+        self.settings.micro = micro;
+        self
+    }
+
+    /// Sets the seed of random numbers in the loss (dropout); by default that of the parameters.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Text that goes into checkpoints: how to build the model again.
+    pub fn config(mut self, config: impl Into<String>) -> Self {
+        self.config = config.into();
+        self
+    }
+
+    /// Sets what compiling may do.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Compiles the step. `loss` builds one scalar from the graph and the parameters; it declares the inputs it wants
+    /// with [`Graph::input`] and may keep states with [`Graph::state`] and [`Graph::assign`], but sets no gate.
+    pub async fn compile(
+        self,
+        loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
+    ) -> Result<Trainer> {
+        let TrainerBuilder {
+            device,
+            params,
+            settings,
+            ..
+        } = self;
+        settings.check(&params)?;
+        let options = self.options;
+        let (accumulate, apply) = if settings.micro == 1 {
+            let graph = Graph::new();
+            let report = settings.whole(&graph, &params, loss);
+            let outputs = [("report", report)];
+            (None, device.compile_with(&graph, &outputs, options).await?)
+        } else {
+            let graph = Graph::new();
+            settings.accumulate(&graph, &params, loss);
+            let first = device.compile_with(&graph, &[], options).await?;
+            let graph = Graph::new();
+            let report = settings.apply(&graph, &params);
+            let outputs = [("report", report)];
+            let last = device.compile_with(&graph, &outputs, options).await?;
+            (Some(first), last)
+        };
+        let store = params.store(&device)?;
+        for (name, ty) in settings.states(&params) {
+            store.set_zeros(&name, &ty)?;
+        }
+        Ok(Trainer {
+            params,
+            settings,
+            store,
+            seed: self.seed,
+            config: self.config,
+            runs: 0,
+            steps: 0,
+            schedule: self.schedule,
+            accumulate,
+            apply,
+        })
+    }
+
+    /// [`compile`](Self::compile), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn compile_blocking(
+        self,
+        loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
+    ) -> Result<Trainer> {
+        pollster::block_on(self.compile(loss))
+    }
+}
+
+impl Trainer {
+    /// Starts with constant learning rate, no clipping and one batch a step.
+    pub fn builder(
+        device: &Device,
+        params: Params,
+        optimizer: impl Into<Optimizer>,
+    ) -> TrainerBuilder {
+        TrainerBuilder {
+            device: device.clone(),
+            seed: params.seed(),
+            params,
+            settings: Settings {
+                optimizer: optimizer.into(),
+                groups: Vec::new(),
+                max_norm: 0.0,
+                micro: 1,
+            },
+            schedule: Schedule::default(),
+            config: String::new(),
+            options: Options::default(),
+        }
+    }
+
+    /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued.
+    pub fn step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
+        self.step_with(inputs, &[])
+    }
+
+    /// [`step`](Self::step) with stores for the states of the loss, such as the memories of a stream.
+    pub fn step_with(&mut self, inputs: &[(&str, &Tensor)], stores: &[&Store]) -> Result<()> {
+        let lr = Tensor::scalar(self.learning_rate() as f32);
+        let micro = self.settings.micro;
+        let turn = self.runs % micro;
+        let first = Tensor::u32([], vec![u32::from(turn == 0)])?;
+        let mut feed = Feed::new().store(&self.store).step(self.runs, self.seed);
+        for store in stores {
+            feed = feed.store(store);
+        }
+        feed = feed.input(LR, &lr).input(FIRST, &first);
+        for (name, tensor) in inputs {
+            feed = feed.input(name, tensor);
+        }
+        if let Some(plan) = &self.accumulate {
+            plan.run(&feed)?;
+        }
+        if turn + 1 == micro {
+            self.apply.run(&feed)?;
+            self.steps += 1;
+        }
+        self.runs = self.runs.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Learning rate of the next step, before group factors.
+    pub fn learning_rate(&self) -> f64 {
+        self.settings.optimizer.learning_rate() * self.schedule.factor(self.steps)
+    }
+
+    /// Loss of the last step, averaged over its micro-batches. [`Error::NotFinite`] if that step was skipped.
+    pub async fn loss(&self) -> Result<f32> {
+        let report = self.report().await?;
+        if report.ok {
+            return Ok(report.loss);
+        }
+        let node = if report.loss.is_finite() {
+            "norm of the gradients"
+        } else {
+            "loss"
+        };
+        Err(Error::NotFinite {
+            node: node.into(),
+            step: self.steps.saturating_sub(1),
+        })
+    }
+
+    /// Everything that is known about the last step: loss, norm of the gradients, counts of steps done and skipped.
+    pub async fn report(&self) -> Result<Report> {
+        let missing = || Error::argument("report", "no step was made yet; call step first");
+        if self.steps == 0 {
+            return Err(missing());
+        }
+        let words = self.apply.read("report").await?;
+        Report::from_words(words.ints()).ok_or_else(missing)
+    }
+
+    /// [`loss`](Self::loss), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn loss_blocking(&self) -> Result<f32> {
+        pollster::block_on(self.loss())
+    }
+
+    /// [`report`](Self::report), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn report_blocking(&self) -> Result<Report> {
+        pollster::block_on(self.report())
+    }
+
+    /// Steps so far, skipped ones included.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Seed of random numbers in the loss.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Where parameters and moments live; evaluation plans run on it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Names, shapes and groups of the parameters, to build other graphs with; the values are those from the start.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The parameters with their present values.
+    pub async fn read_params(&self) -> Result<Params> {
+        let mut params = self.params.clone();
+        params.read_from(&self.store).await?;
+        Ok(params)
+    }
+
+    /// Bytes on the device: parameters, moments, totals and the plans' own memory.
+    pub fn bytes(&self) -> u64 {
+        let accumulate = self.accumulate.as_ref().map_or(0, Plan::bytes);
+        self.store.bytes() + self.apply.bytes() + accumulate
+    }
+
+    /// The compiled plans: for micro-batches first, then the step.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.accumulate.iter().chain([&self.apply])
+    }
+}

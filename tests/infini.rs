@@ -1,0 +1,268 @@
+//! Infini-attention beyond parity: the prefix sum, streaming, ragged prompts, constant memory.
+
+mod common;
+
+use std::sync::Arc;
+use wgrad::models::infini::{
+    EnhancedRecurrence, Filter, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss, StreamPlans,
+};
+use wgrad::nn::Params;
+use wgrad::graph::Mode;
+use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+
+const VOCABULARY: usize = 23;
+
+fn tiny() -> InfiniConfig {
+    InfiniConfig { dim_head: 6, heads: 2, ..InfiniConfig::new(VOCABULARY, 12, 2) }
+}
+
+/// A model whose gates let the memory through, so that a wrong memory shows.
+fn model(config: InfiniConfig) -> (InfiniTransformer, Params) {
+    let model = InfiniTransformer::new(config).unwrap();
+    let mut params = model.init(3);
+    let gates: Vec<String> = params.names().filter(|n| n.contains("head_gates")).map(str::to_owned).collect();
+    for name in gates {
+        params.set(&name, Tensor::f32([2], vec![0.3, -0.4]).unwrap()).unwrap();
+    }
+    (model, params)
+}
+
+fn ids(batch: usize, n: usize, seed: u32) -> Vec<u32> {
+    (0..(batch * n) as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % VOCABULARY as u32).collect()
+}
+
+/// Loss and gradients of all trainable parameters.
+fn loss_and_gradients(device: &Device, config: InfiniConfig, options: SegmentLoss, n: usize) -> Vec<(String, Tensor)> {
+    let (model, params) = model(config);
+    let graph = Graph::new();
+    let p = params.vars(&graph);
+    let input = graph.input("ids", TensorType::u32([2, n + 1]));
+    let loss = model.segment_loss(&p, input, options, Mode::Eval);
+    let names: Vec<String> = params.iter().filter(|p| p.is_trainable()).map(|p| p.name().to_owned()).collect();
+    let wrt: Vec<_> = names.iter().map(|n| p.get(n)).collect();
+    let mut outputs = vec![("loss", loss)];
+    let gradients = graph.grad(loss, &wrt);
+    for (name, gradient) in names.iter().zip(&gradients) {
+        outputs.extend(gradient.dense().map(|g| (name.as_str(), g)));
+    }
+    let plan = device.compile_blocking(&graph, &outputs).unwrap();
+    let store = params.store(device).unwrap();
+    let tokens = Tensor::u32([2, n + 1], ids(2, n + 1, 1)).unwrap();
+    plan.run(&Feed::new().store(&store).input("ids", &tokens)).unwrap();
+    outputs.iter().map(|(name, _)| (name.to_string(), plan.read_blocking(name).unwrap())).collect()
+}
+
+fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    let d = wgrad::ops::check::difference(a, b);
+    assert!(d <= tolerance, "{what}: differs by {d:.2e}");
+}
+
+#[test]
+fn prefix_sum_equals_one_segment_after_the_other() {
+    for device in [Device::cpu_f64()].into_iter().chain(common::gpu().cloned()) {
+        for (n, learned, path) in [(20, false, MemoryPath::Plain), (23, true, MemoryPath::Plain), (11, false, MemoryPath::Rotated), (4, true, MemoryPath::Plain)] {
+            for every in [1, 2, 3, 100] {
+                let config = InfiniConfig { learned_delta_update: learned, memory_path: path, ..tiny() };
+                let options = SegmentLoss { segment_length: 5, detach_mems_every_num_segments: every, ..Default::default() };
+                let side = loss_and_gradients(&device, config.clone(), options, n);
+                let one = loss_and_gradients(&device, config, SegmentLoss { sequential: true, ..options }, n);
+                for (name, a) in &side {
+                    // A gradient that one way does not have at all is zero the other way.
+                    let zeros = Tensor::zeros(&a.ty());
+                    let b = one.iter().find(|(other, _)| other == name).map_or(&zeros, |(_, b)| b);
+                    assert_close(&format!("{name}, n {n}, detached every {every}, {device}"), a, b, 2e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn recomputation_changes_memory_and_nothing_else() {
+    let options = SegmentLoss { segment_length: 5, ..Default::default() };
+    for delta in [false, true] {
+        let config = InfiniConfig { use_mem_delta_rule: delta, ..tiny() };
+        let plain = loss_and_gradients(&Device::cpu(), config.clone(), options, 20);
+        let recomputed = loss_and_gradients(&Device::cpu(), InfiniConfig { recompute: true, ..config }, options, 20);
+        assert_eq!(plain, recomputed);
+    }
+}
+
+/// Logits after each token of `tokens` by whole segments in one graph.
+fn logits_by_segments(device: &Device, config: &InfiniConfig, tokens: &[u32], length: usize) -> Vec<Vec<f32>> {
+    let (model, params) = model(config.clone());
+    let store = params.store(device).unwrap();
+    let graph = Graph::new();
+    let p = params.vars(&graph);
+    let input = graph.input("ids", TensorType::u32([1, tokens.len()]));
+    let mut parts = Vec::new();
+    let mut memories = None;
+    for s in (0..tokens.len()).step_by(length) {
+        let n = length.min(tokens.len() - s);
+        let (logits, written) = model.forward(&p, input.slice(1, s, n), memories.as_deref(), true, Mode::Eval, 0);
+        memories = written;
+        parts.push(logits);
+    }
+    let all = parts[0].concat(&parts[1..], 1);
+    let plan = device.compile_blocking(&graph, &[("logits", all)]).unwrap();
+    let input = Tensor::u32([1, tokens.len()], tokens.to_vec()).unwrap();
+    plan.run(&Feed::new().store(&store).input("ids", &input)).unwrap();
+    plan.read_blocking("logits").unwrap().floats().chunks(VOCABULARY).map(<[f32]>::to_vec).collect()
+}
+
+fn plans(device: &Device, config: &InfiniConfig, batch: usize, length: usize) -> (Arc<StreamPlans>, Store) {
+    let (model, params) = model(config.clone());
+    let plans = pollster::block_on(model.stream_plans(device, &params, batch, length)).unwrap();
+    (plans, params.store(device).unwrap())
+}
+
+fn last_logits(stream: &InfiniStream) -> Vec<Vec<f32>> {
+    pollster::block_on(stream.logits()).unwrap().floats().chunks(VOCABULARY).map(<[f32]>::to_vec).collect()
+}
+
+fn assert_rows(what: &str, a: &[f32], b: &[f32]) {
+    let (a, b) = (Tensor::f32([a.len()], a.to_vec()).unwrap(), Tensor::f32([b.len()], b.to_vec()).unwrap());
+    assert_close(what, &a, &b, 1e-4);
+}
+
+fn variants() -> Vec<InfiniConfig> {
+    vec![
+        tiny(),
+        InfiniConfig { use_mem_delta_rule: true, ..tiny() },
+        InfiniConfig { use_mem_delta_rule: true, learned_delta_update: true, ..tiny() },
+        InfiniConfig { learned_delta_update: true, memory_path: MemoryPath::Rotated, ..tiny() },
+        InfiniConfig { enhanced_recurrence: EnhancedRecurrence::Memories, ..tiny() },
+        InfiniConfig { enhanced_recurrence: EnhancedRecurrence::KeysValues, use_mem_delta_rule: true, ..tiny() },
+    ]
+}
+
+#[test]
+fn streaming_equals_whole_segments() {
+    for device in common::devices() {
+        for config in variants() {
+            let tokens = ids(1, 17, 5);
+            let want = logits_by_segments(&device, &config, &tokens, 5);
+            let (plans, store) = plans(&device, &config, 1, 5);
+            // Token by token, and in one piece.
+            let mut stream = InfiniStream::new(&plans).unwrap();
+            for (i, token) in tokens.iter().enumerate() {
+                stream.feed(&store, &[&[*token]]).unwrap();
+                assert_rows(&format!("token {i} of {config:?} on {device}"), &last_logits(&stream)[0], &want[i]);
+            }
+            let mut stream = InfiniStream::new(&plans).unwrap();
+            stream.feed(&store, &[&tokens]).unwrap();
+            assert_rows("the whole text", &last_logits(&stream)[0], &want[16]);
+        }
+    }
+}
+
+#[test]
+fn ragged_prompts_do_not_see_each_other() {
+    let texts = [ids(1, 13, 1), ids(1, 4, 2), ids(1, 1, 3), ids(1, 10, 4)];
+    for device in common::devices() {
+        let config = InfiniConfig { use_mem_delta_rule: true, learned_delta_update: true, ..tiny() };
+        let sampling = Sampling { temperature: 0.0, ..Default::default() };
+        let (together, store) = plans(&device, &config, 4, 5);
+        let mut batch = InfiniStream::new(&together).unwrap();
+        batch.feed(&store, &texts.each_ref().map(|t| &t[..])).unwrap();
+        let got = batch.generate_blocking(&store, 9, sampling).unwrap();
+        let (alone, store) = plans(&device, &config, 1, 5);
+        for (i, text) in texts.iter().enumerate() {
+            let mut stream = InfiniStream::new(&alone).unwrap();
+            stream.feed(&store, &[text]).unwrap();
+            assert_eq!(stream.generate_blocking(&store, 9, sampling).unwrap()[0], got[i], "text {i} on {device}");
+        }
+    }
+}
+
+#[test]
+fn generation_compiles_and_allocates_nothing() {
+    let Some(device) = common::gpu() else { return };
+    let (plans, store) = plans(device, &tiny(), 2, 4);
+    let mut stream = InfiniStream::new(&plans).unwrap();
+    stream.feed(&store, &[&ids(1, 9, 1), &ids(1, 3, 2)]).unwrap();
+    stream.generate_blocking(&store, 9, Sampling::default()).unwrap();
+    let counters = &device.as_gpu().unwrap().counters;
+    let before = counters.snapshot();
+    stream.generate_blocking(&store, 20, Sampling::default()).unwrap();
+    let after = counters.snapshot();
+    assert_eq!(before[..4], after[..4], "buffers, bytes, bind groups and pipelines stay as they are");
+}
+
+#[test]
+fn a_hundred_thousand_tokens_need_no_more_memory() {
+    let config = InfiniConfig { dim_head: 8, heads: 1, ..InfiniConfig::new(VOCABULARY, 8, 1) };
+    let model = InfiniTransformer::new(config).unwrap();
+    let params = model.init(1);
+    for device in common::devices() {
+        let plans = pollster::block_on(model.stream_plans(&device, &params, 1, 256)).unwrap();
+        let store = params.store(&device).unwrap();
+        let mut stream = InfiniStream::new(&plans).unwrap();
+        let bytes = (stream.bytes(), plans.bytes());
+        let piece = ids(1, 2_000, 9);
+        stream.feed(&store, &[&piece]).unwrap();
+        let made = device.as_gpu().map(|g| g.counters.snapshot());
+        for _ in 1..50 {
+            stream.feed(&store, &[&piece]).unwrap();
+        }
+        assert_eq!(stream.tokens_read(), [100_000]);
+        assert_eq!((stream.bytes(), plans.bytes()), bytes);
+        assert_eq!(device.as_gpu().map(|g| g.counters.snapshot()[..4].to_vec()), made.map(|m| m[..4].to_vec()));
+        assert!(last_logits(&stream)[0].iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn sampling_filters() {
+    let device = Device::cpu();
+    let (plans, store) = plans(&device, &tiny(), 1, 4);
+    let run = |sampling: Sampling| {
+        let mut stream = InfiniStream::new(&plans).unwrap();
+        stream.feed(&store, &[&[1, 2, 3]]).unwrap();
+        stream.generate_blocking(&store, 12, sampling).unwrap().remove(0)
+    };
+    let greedy = run(Sampling { temperature: 0.0, ..Default::default() });
+    assert_eq!(run(Sampling { filter: Filter::TopK(1), ..Default::default() }), greedy);
+    assert_eq!(run(Sampling { filter: Filter::TopFraction(0.01), ..Default::default() }), greedy);
+    assert_eq!(run(Sampling { filter: Filter::TopP(0.0), ..Default::default() }), greedy);
+    let drawn = Sampling { filter: Filter::None, temperature: 3.0, seed: 4 };
+    assert_eq!(run(drawn), run(drawn));
+    assert_ne!(run(drawn), run(Sampling { seed: 5, ..drawn }));
+}
+
+#[test]
+fn bad_input_is_refused() {
+    let device = Device::cpu();
+    let (plans, store) = plans(&device, &tiny(), 1, 4);
+    let mut stream = InfiniStream::new(&plans).unwrap();
+    assert!(stream.generate_blocking(&store, 1, Sampling::default()).unwrap_err().to_string().contains("empty"));
+    assert!(stream.feed(&store, &[&[99]]).unwrap_err().to_string().contains("vocabulary"));
+    assert!(stream.feed(&store, &[]).unwrap_err().to_string().contains("texts"));
+    assert_eq!(stream.tokens_read(), [0]);
+    assert!(InfiniTransformer::new(InfiniConfig { dim_head: 7, ..tiny() }).is_err());
+    assert!(InfiniTransformer::new(InfiniConfig { heads: 0, ..tiny() }).is_err());
+    assert!(InfiniTransformer::new(InfiniConfig { ff_dropout: 1.0, ..tiny() }).is_err());
+}
+
+#[test]
+fn padding_and_ignored_labels() {
+    let (model, params) = model(InfiniConfig { use_mem_delta_rule: true, ..tiny() });
+    let device = Device::cpu();
+    let store = params.store(&device).unwrap();
+    let loss = |n: usize, tokens: Vec<u32>, ignore_index| {
+        let graph = Graph::new();
+        let p = params.vars(&graph);
+        let input = graph.input("ids", TensorType::u32([1, n]));
+        let options = SegmentLoss { segment_length: 4, ignore_index, ..Default::default() };
+        let loss = model.segment_loss(&p, input, options, Mode::Eval);
+        let plan = device.compile_blocking(&graph, &[("loss", loss)]).unwrap();
+        plan.run(&Feed::new().store(&store).input("ids", &Tensor::u32([1, n], tokens).unwrap())).unwrap();
+        plan.read_blocking("loss").unwrap().floats()[0]
+    };
+    let text = ids(1, 8, 2);
+    let mut padded = text.clone();
+    padded.extend([u32::MAX; 6]);
+    let (plain, padded) = (loss(8, text, None), loss(14, padded, Some(-1)));
+    assert!((plain - padded).abs() < 1e-5, "{plain} {padded}");
+    assert_eq!(loss(5, vec![7; 5], Some(7)), 0.0);
+}
