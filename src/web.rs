@@ -5,7 +5,7 @@ use crate::demo::Demo;
 use crate::error::Error;
 use crate::ops::{check, samples};
 use crate::{GpuOptions, Options};
-use js_sys::{Array, Object, Promise, Reflect};
+use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
@@ -171,10 +171,10 @@ pub fn shaders() -> Promise {
     })
 }
 
-/// A small byte-level language model in training.
+/// A small byte-level language model in training. One call at a time: the next waits for the promise of the last.
 #[wasm_bindgen]
 pub struct TrainerDemo {
-    /// Empty while a step is running.
+    /// Empty while a call is running.
     slot: Rc<Cell<Option<Demo>>>,
     parameters: usize,
     tokens_per_step: usize,
@@ -202,18 +202,18 @@ impl TrainerDemo {
     /// `n` training steps; resolves to the last one's loss in nats a byte.
     #[wasm_bindgen(unchecked_return_type = "Promise<number>")]
     pub fn steps(&self, n: u32) -> Promise {
-        let slot = self.slot.clone();
-        promise(async move {
-            let Some(mut demo) = slot.take() else {
-                return Err(Error::argument("steps", "a step is still running; wait for its promise"));
-            };
-            let queued = (0..n).try_for_each(|_| demo.step());
-            let loss = match queued {
-                Ok(()) => demo.loss().await,
-                Err(error) => Err(error),
-            };
-            slot.set(Some(demo));
-            loss
+        self.exclusive(async move |demo| {
+            (0..n).try_for_each(|_| demo.step())?;
+            demo.loss().await
+        })
+    }
+
+    /// What the model writes after `prompt`; resolves to `count` bytes.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Uint8Array>")]
+    pub fn sample(&self, prompt: Vec<u8>, count: usize) -> Promise {
+        self.exclusive(async move |demo| {
+            let bytes = demo.sample(&prompt, count).await?;
+            Ok(Uint8Array::from(bytes.as_slice()))
         })
     }
 
@@ -227,5 +227,19 @@ impl TrainerDemo {
     #[wasm_bindgen(getter, js_name = tokensPerStep)]
     pub fn tokens_per_step(&self) -> usize {
         self.tokens_per_step
+    }
+}
+
+impl TrainerDemo {
+    fn exclusive<T: Into<JsValue>>(&self, work: impl AsyncFnOnce(&mut Demo) -> crate::Result<T> + 'static) -> Promise {
+        let slot = self.slot.clone();
+        promise(async move {
+            let Some(mut demo) = slot.take() else {
+                return Err(Error::argument("TrainerDemo", "a call is still running; wait for its promise"));
+            };
+            let result = work(&mut demo).await;
+            slot.set(Some(demo));
+            result
+        })
     }
 }

@@ -26,7 +26,9 @@ const withWebgpu = browser("--enable-unsafe-webgpu", "--use-webgpu-adapter=swift
 
 export default defineConfig({
   testDir: "tests",
-  timeout: 120_000,
+  // A software adapter compiles and runs slowly, more so on a busy machine.
+  timeout: 300_000,
+  expect: { timeout: 120_000 },
   workers: 1,
   forbidOnly: !!process.env.CI,
   reporter: "list",

@@ -1,100 +1,89 @@
-//! The training run of the web page: a byte-level language model small enough for any machine. The same run on a native
-//! machine is the page's reference.
+//! The training run of the web page: a byte-level language model with a memory, small enough for any machine. The same run
+//! on a native machine is the page's reference.
 
 mod model;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::exec::{Feed, Plan, Store};
-use crate::graph::Graph;
-use crate::types::{Tensor, TensorType};
+use crate::models::infini::{InfiniStream, InfiniTransformer, Sampling, StreamPlans};
+use crate::train::Trainer;
+use crate::types::Tensor;
+use model::{BATCH, LENGTH, SEGMENT};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 
 /// What the model reads unless it is given something else.
 const TEXT: &[u8] = include_bytes!("text.txt");
-/// Windows of text in one step.
-const BATCH: usize = 64;
-/// Bytes of a window: the context and the byte to predict.
-const WINDOW: usize = model::CONTEXT + 1;
-const LEARNING_RATE: f64 = 0.5;
 
 /// A model in training on one device.
 pub struct Demo {
-    plan: Plan,
-    store: Store,
+    device: Device,
+    model: InfiniTransformer,
+    trainer: Trainer,
+    /// Compiled when the first sample is wanted.
+    stream: Option<Arc<StreamPlans>>,
     text: Vec<u8>,
-    seed: u64,
-    step: u32,
 }
 
 impl Demo {
     /// A fresh model, drawn from `seed`, and its compiled training step. It learns `text`, or a page of its own.
     pub async fn new(device: &Device, seed: u64, text: Option<Vec<u8>>) -> Result<Demo> {
         let text = text.unwrap_or_else(|| TEXT.to_vec());
-        if text.len() < WINDOW {
-            let message = format!("has {} bytes; at least {WINDOW} are needed", text.len());
+        if text.len() < LENGTH {
+            let message = format!("has {} bytes; at least {LENGTH} are needed", text.len());
             return Err(Error::argument("text", message));
         }
-        let store = Store::new(device);
-        model::initialize(&store, seed)?;
-        let graph = Graph::new();
-        let windows = graph.input("windows", TensorType::u32([BATCH, WINDOW]));
-        let (parameters, loss) = model::build(windows);
-        for (parameter, gradient) in parameters.iter().zip(graph.grad(loss, &parameters)) {
-            if let Some(gradient) = gradient.dense() {
-                graph.assign(*parameter, *parameter - gradient * LEARNING_RATE);
-            }
-        }
-        graph.gate(loss.is_finite());
-        let plan = device.compile(&graph, &[("loss", loss)]).await?;
-        Ok(Demo { plan, store, text, seed, step: 0 })
+        let (model, trainer) = model::create(device, seed).await?;
+        Ok(Demo { device: device.clone(), model, trainer, stream: None, text })
     }
 
     /// Queues one training step.
     pub fn step(&mut self) -> Result<()> {
-        let windows = self.windows()?;
-        let feed = Feed::new().store(&self.store).input("windows", &windows).step(self.step, self.seed);
-        self.plan.run(&feed)?;
-        self.step += 1;
-        Ok(())
+        let ids = self.pieces()?;
+        self.trainer.step(&[("ids", &ids)])
     }
 
     /// Mean cross-entropy of the last step, in nats a byte. Waits for it.
     pub async fn loss(&self) -> Result<f32> {
-        let loss = self.plan.read("loss").await?;
-        let loss = loss.floats().first().copied().unwrap_or(f32::NAN);
-        if loss.is_finite() {
-            return Ok(loss);
-        }
-        Err(Error::NotFinite { node: "loss".into(), step: u64::from(self.step.saturating_sub(1)) })
+        self.trainer.loss().await
     }
 
-    /// Steps so far.
-    pub fn steps(&self) -> u32 {
-        self.step
+    /// What the model writes after `prompt`: `count` bytes.
+    pub async fn sample(&mut self, prompt: &[u8], count: usize) -> Result<Vec<u8>> {
+        let plans = match &self.stream {
+            Some(plans) => plans.clone(),
+            None => self.model.stream_plans(&self.device, self.trainer.params(), 1, SEGMENT).await?,
+        };
+        self.stream = Some(plans.clone());
+        let mut stream = InfiniStream::new(&plans)?;
+        let prompt: Vec<u32> = prompt.iter().map(|b| u32::from(*b)).collect();
+        stream.feed(self.trainer.store(), &[&prompt])?;
+        let sampling = Sampling { temperature: 0.7, seed: self.trainer.seed(), ..Default::default() };
+        let tokens = stream.generate(self.trainer.store(), count, sampling).await?;
+        Ok(tokens.concat().iter().map(|token| *token as u8).collect())
     }
 
     /// Bytes that one step predicts.
     pub fn tokens_per_step(&self) -> usize {
-        BATCH
+        BATCH * (LENGTH - 1)
     }
 
     /// Floats that are learned.
     pub fn parameters(&self) -> usize {
-        (self.store.bytes() / 4) as usize
+        self.trainer.params().numel()
     }
 
-    /// Windows at places drawn from seed and step alone, so that a run can be repeated on any device.
-    fn windows(&self) -> Result<Tensor> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(1 + u64::from(self.step));
-        let last = self.text.len() - WINDOW;
-        let mut bytes = Vec::with_capacity(BATCH * WINDOW);
+    /// Pieces of the text, from places drawn by seed and step alone: a run can be repeated on any device.
+    fn pieces(&self) -> Result<Tensor> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.trainer.seed());
+        rng.set_stream(1 + self.trainer.steps());
+        let last = (self.text.len() - LENGTH) as u32;
+        let mut ids = Vec::with_capacity(BATCH * LENGTH);
         for _ in 0..BATCH {
-            let start = rng.random_range(0..=last as u32) as usize;
-            bytes.extend(self.text[start..start + WINDOW].iter().map(|b| u32::from(*b)));
+            let start = rng.random_range(0..=last) as usize;
+            ids.extend(self.text[start..start + LENGTH].iter().map(|b| u32::from(*b)));
         }
-        Tensor::u32([BATCH, WINDOW], bytes)
+        Tensor::u32([BATCH, LENGTH], ids)
     }
 }

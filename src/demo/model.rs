@@ -1,54 +1,40 @@
-//! A neural probabilistic language model (Bengio et al. 2003, JMLR 3): the last bytes' embeddings side by side, one
-//! hidden layer, logits of the next byte.
+//! The model of the page: a byte-level Infini-attention transformer, small enough for a software driver.
 
+use crate::device::Device;
 use crate::error::Result;
-use crate::exec::Store;
-use crate::graph::Var;
+use crate::graph::Mode;
+use crate::models::infini::{InfiniConfig, InfiniTransformer, SegmentLoss};
+use crate::train::{AdamW, Schedule, Trainer};
 use crate::types::{Tensor, TensorType};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
-/// Bytes the model sees.
-pub const CONTEXT: usize = 8;
-const BYTES: usize = 256;
-const EMBEDDING: usize = 16;
-const HIDDEN: usize = 128;
+/// Pieces of text in one step.
+pub const BATCH: usize = 8;
+/// Tokens of a segment; what lies before it is seen through the memory only.
+pub const SEGMENT: usize = 32;
+/// Segments of a piece.
+const SEGMENTS: usize = 2;
+/// Bytes of a piece: every one but the first is predicted.
+pub const LENGTH: usize = SEGMENT * SEGMENTS + 1;
 
-/// Name, rows, columns; the first extent is the fan-in, 1 marks a bias.
-const PARAMETERS: [(&str, [usize; 2]); 5] = [
-    ("embedding.weight", [BYTES, EMBEDDING]),
-    ("hidden.weight", [CONTEXT * EMBEDDING, HIDDEN]),
-    ("hidden.bias", [1, HIDDEN]),
-    ("output.weight", [HIDDEN, BYTES]),
-    ("output.bias", [1, BYTES]),
-];
-
-/// Draws the parameters: embeddings uniform in ±1, weights in ±sqrt(1 / fan-in), biases 0.
-pub fn initialize(store: &Store, seed: u64) -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    for (name, shape) in PARAMETERS {
-        let bound = match (name, shape[0]) {
-            ("embedding.weight", _) => 1.0,
-            (_, 1) => 0.0,
-            (_, fan_in) => (fan_in as f32).sqrt().recip(),
-        };
-        let values = (0..shape[0] * shape[1]).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect();
-        store.set(name, &Tensor::f32(shape, values)?)?;
+/// The model, and the trainer of a fresh one.
+pub async fn create(device: &Device, seed: u64) -> Result<(InfiniTransformer, Trainer)> {
+    let config = InfiniConfig { heads: 2, dim_head: 32, ..InfiniConfig::new(256, 64, 2) };
+    let model = InfiniTransformer::new(config)?;
+    let mut params = model.init(seed);
+    // The reference starts almost without memory; short runs learn faster with half-open gates.
+    let gates: Vec<String> = params.names().filter(|n| n.ends_with("head_gates")).map(str::to_owned).collect();
+    for name in gates {
+        let shape = params.get(&name)?.shape().clone();
+        params.set(&name, Tensor::zeros(&TensorType::f32(shape)))?;
     }
-    Ok(())
-}
-
-/// Parameters and the mean loss of `windows`, u32 `[batch, CONTEXT + 1]`.
-pub fn build<'g>(windows: Var<'g>) -> (Vec<Var<'g>>, Var<'g>) {
-    let graph = windows.graph();
-    let parameters: Vec<Var<'g>> =
-        PARAMETERS.iter().map(|(name, shape)| graph.state(name, TensorType::f32(*shape))).collect();
-    let [embedding, hidden, hidden_bias, output, output_bias] = parameters[..] else {
-        return (parameters, graph.full([], 0.0));
-    };
-    let batch = windows.dim(0);
-    let context = embedding.gather(windows.slice(1, 0, CONTEXT)).reshape([batch, CONTEXT * EMBEDDING]);
-    let logits = (context.matmul(hidden) + hidden_bias).tanh().matmul(output) + output_bias;
-    let next = windows.slice(1, CONTEXT, 1).reshape([batch]);
-    (parameters, logits.cross_entropy_mean(next, None))
+    let trainer = Trainer::builder(device, params, AdamW::default().lr(2e-3))
+        .schedule(Schedule::Warmup { steps: 20 })
+        .clip(1.0)
+        .compile(|graph, params| {
+            let ids = graph.input("ids", TensorType::u32([BATCH, LENGTH]));
+            let options = SegmentLoss { segment_length: SEGMENT, ..Default::default() };
+            model.segment_loss(params, ids, options, Mode::Train)
+        })
+        .await?;
+    Ok((model, trainer))
 }

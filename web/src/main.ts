@@ -1,6 +1,6 @@
 import "./style.css";
 import { LossChart } from "./chart.js";
-import type { Progress } from "./engine.js";
+import { type Found, PROMPT, type Progress } from "./engine.js";
 import { type Failure, failure } from "./failure.js";
 import { readOptions } from "./options.js";
 import { Rate } from "./rate.js";
@@ -19,6 +19,7 @@ const results: TrainingResults = {
   isGpu: null,
   where: null,
   losses: [],
+  sample: null,
   failure: null,
 };
 window.__wgrad = results;
@@ -69,10 +70,15 @@ function show(session: Session, { step, loss, at }: Progress): void {
   element("tokens-rate").textContent = whole.format(Math.round(steps * session.ready.tokensPerStep));
 }
 
+function name({ device, isGpu }: Found): void {
+  Object.assign(results, { device, isGpu });
+  element("executor").dataset.kind = isGpu ? "gpu" : "cpu";
+  element("device").textContent = device;
+  element("place").textContent = isGpu ? "compiling kernels…" : "";
+}
+
 function announce({ ready, where }: Session): void {
-  Object.assign(results, { device: ready.device, isGpu: ready.isGpu, where });
-  element("executor").dataset.kind = ready.isGpu ? "gpu" : "cpu";
-  element("device").textContent = ready.device;
+  results.where = where;
   element("place").textContent = where === "worker" ? "in a worker" : "on the page's own thread";
   element("tokens-per-step").textContent = whole.format(ready.tokensPerStep);
   element("parameters").textContent = whole.format(ready.parameters);
@@ -82,12 +88,19 @@ async function run(): Promise<void> {
   const options = readOptions(location.search);
   let session: Session | undefined;
   session = await open(options, {
+    found: name,
     progress: (progress) => session && show(session, progress),
+    wrote: (text) => {
+      results.sample = text;
+      element("sample").textContent = text;
+      element("sample-step").textContent = `after step ${element("step").textContent}`;
+    },
     idle: () => enter(results.state === "stopping" ? "stopped" : "done"),
     failed: fail,
   });
   const opened = session;
   announce(opened);
+  element("prompt").textContent = PROMPT;
   const start = () => {
     rate.clear();
     enter("training");

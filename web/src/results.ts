@@ -7,6 +7,8 @@ export interface TrainingResults {
   isGpu: boolean | null;
   where: "worker" | "page" | null;
   losses: number[];
+  /** What the model wrote last. */
+  sample: string | null;
   failure: Failure | null;
 }
 

@@ -1,4 +1,4 @@
-import { Engine, type Progress, type Ready } from "./engine.js";
+import { Engine, type Found, type Ready, type Reports } from "./engine.js";
 import { type Failure, failure } from "./failure.js";
 import type { Options } from "./options.js";
 import type { Reply, Request } from "./worker.js";
@@ -12,8 +12,8 @@ export interface Session {
 }
 
 /** What a session tells the page. */
-export interface Listener {
-  progress(progress: Progress): void;
+export interface Listener extends Reports {
+  found(found: Found): void;
   idle(): void;
   failed(failure: Failure): void;
 }
@@ -27,12 +27,12 @@ export async function open(options: Options, listener: Listener): Promise<Sessio
 }
 
 async function inPage(options: Options, listener: Listener): Promise<Session> {
-  const engine = await Engine.open(options);
+  const engine = await Engine.open(options, (found) => listener.found(found));
   return {
     ready: engine.ready,
     where: "page",
     train: (steps) => {
-      const run = engine.train(steps, (progress) => listener.progress(progress));
+      const run = engine.train(steps, listener);
       run.then(() => listener.idle()).catch((error: unknown) => listener.failed(failure(error)));
     },
     stop: () => engine.stop(),
@@ -59,6 +59,8 @@ function inWorker(options: Options, listener: Listener): Promise<Session | null>
     };
     worker.onmessage = ({ data }: MessageEvent<Reply>) => {
       switch (data.kind) {
+        case "found":
+          return listener.found(data.found);
         case "ready":
           opened = true;
           return resolve({
@@ -71,6 +73,8 @@ function inWorker(options: Options, listener: Listener): Promise<Session | null>
           return giveUp();
         case "progress":
           return listener.progress(data.progress);
+        case "wrote":
+          return listener.wrote(data.text);
         case "idle":
           return listener.idle();
         case "failed":

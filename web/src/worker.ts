@@ -1,4 +1,4 @@
-import { Engine, type Progress, type Ready } from "./engine.js";
+import { Engine, type Found, type Progress, type Ready } from "./engine.js";
 import { type Failure, failure } from "./failure.js";
 import type { Options } from "./options.js";
 
@@ -8,10 +8,12 @@ export type Request =
   | { kind: "stop" };
 
 export type Reply =
+  | { kind: "found"; found: Found }
   | { kind: "ready"; ready: Ready }
   /** The page has a WebGPU that this worker has not. */
   | { kind: "elsewhere" }
   | { kind: "progress"; progress: Progress }
+  | { kind: "wrote"; text: string }
   | { kind: "idle" }
   | { kind: "failed"; failure: Failure };
 
@@ -26,11 +28,14 @@ async function handle(request: Request): Promise<void> {
     case "open": {
       const { options, pageHasGpu } = request;
       if (options.executor !== "cpu" && pageHasGpu && !navigator.gpu) return reply({ kind: "elsewhere" });
-      engine = await Engine.open(options);
+      engine = await Engine.open(options, (found) => reply({ kind: "found", found }));
       return reply({ kind: "ready", ready: engine.ready });
     }
     case "train":
-      await engine?.train(request.steps, (progress) => reply({ kind: "progress", progress }));
+      await engine?.train(request.steps, {
+        progress: (progress) => reply({ kind: "progress", progress }),
+        wrote: (text) => reply({ kind: "wrote", text }),
+      });
       return reply({ kind: "idle" });
     case "stop":
       return engine?.stop();

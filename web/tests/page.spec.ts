@@ -36,6 +36,7 @@ test("training in the tab gives the native losses", async ({ page, site }, info)
   const differences = results.losses.map((loss, i) => Math.abs(loss - (losses[i] ?? Infinity)));
   expect(Math.max(...differences)).toBeLessThan(1e-3);
   expect(results.losses.at(-1)).toBeLessThan((losses[0] ?? 0) - 1);
+  expect(results.sample).not.toBeNull();
   expect(errors).toEqual([]);
 });
 
