@@ -21,6 +21,8 @@ pub struct GpuOptions {
     pub software: bool,
     /// Ask only for the limits and features every WebGPU device has.
     pub portable_limits: bool,
+    /// Choose kernels as for hardware also on a software driver, so that tests reach them.
+    pub hardware_kernels: bool,
 }
 
 /// Counts of what was made on a device; flat after the first step of a plan.
@@ -124,7 +126,9 @@ impl Gpu {
             let reason = format!("{reason:?}: {message}");
             *lock(&slot) = Some(Error::DeviceLost { reason });
         });
-        Ok(Self::new(device, queue, Some(info), limits, failure))
+        let mut gpu = Self::new(device, queue, Some(info), limits, failure);
+        gpu.caps.software &= !options.hardware_kernels;
+        Ok(gpu)
     }
 
     pub(crate) fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
