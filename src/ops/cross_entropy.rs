@@ -1,9 +1,11 @@
 //! Cross entropy of logits with labels, row by row.
 
+use super::logsumexp::top_and_sum;
 use super::softmax::row_grid;
 use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::exp::exp_sum;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, Tensor, TensorType};
 use encase::ShaderType;
@@ -59,9 +61,7 @@ impl CrossEntropy {
         let (x, labels) = (call.f(0), call.u(1));
         let (loss, stats) = (call.take(0), call.take(1));
         par::rows(stats, 2, 8 * n, |r, s| {
-            let row = &x[r * n..(r + 1) * n];
-            s[0] = row.iter().fold(T::LOWEST, |a, &b| a.max(b));
-            s[1] = row.iter().map(|&x| (x - s[0]).exp()).sum();
+            (s[0], s[1]) = top_and_sum(&x[r * n..(r + 1) * n]);
         });
         for (r, loss) in loss.iter_mut().enumerate() {
             *loss = match self.0.class(labels[r], n) {
@@ -132,9 +132,9 @@ impl CrossEntropyGrad {
                 return dx.fill(T::ZERO);
             };
             let scale = g[r] / stats[2 * r + 1];
-            for (d, &x) in dx.iter_mut().zip(&x[r * n..(r + 1) * n]) {
-                *d = (x - stats[2 * r]).exp() * scale;
-            }
+            dx.copy_from_slice(&x[r * n..(r + 1) * n]);
+            exp_sum(dx, stats[2 * r]);
+            dx.iter_mut().for_each(|d| *d *= scale);
             dx[class] -= g[r];
         });
     }

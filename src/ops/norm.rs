@@ -94,11 +94,11 @@ impl Norm {
         par::rows(stats, 2, 2 * n, |r, s| {
             let row = &x[r * n..(r + 1) * n];
             if rule.center() {
-                let mean = sum(row.iter().copied()) / of(n as f64);
-                let var = sum(row.iter().map(|&v| (v - mean) * (v - mean))) / of(n as f64);
+                let mean = sum_by(row, row, |v, _| v) / of(n as f64);
+                let var = sum_by(row, row, |v, _| (v - mean) * (v - mean)) / of(n as f64);
                 (s[0], s[1]) = (mean, T::ONE / (var + of(rule.eps)).sqrt());
             } else {
-                let length = sum(row.iter().map(|&v| v * v)).sqrt();
+                let length = sum_by(row, row, |v, w| v * w).sqrt();
                 (s[0], s[1]) = (length, of(rule.scale()) / length.max(of(rule.eps)));
             }
         });
@@ -121,11 +121,13 @@ impl Norm {
     }
 }
 
-/// Sum in eight chains: short dependencies, fixed order.
-pub(crate) fn sum<T: Real>(values: impl Iterator<Item = T>) -> T {
+/// Sum of `f(a, b)` in eight chains: short dependencies, fixed order.
+pub(crate) fn sum_by<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     let mut lanes = [T::ZERO; 8];
-    for (i, v) in values.enumerate() {
-        lanes[i % 8] += v;
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += f(a, b);
+        }
     }
     lanes.into_iter().sum()
 }

@@ -1,6 +1,6 @@
 //! Gradients of the row norms: one kernel for the rows, one with a fixed-order reduction for gain and offset.
 
-use super::norm::{Rule, sum};
+use super::norm::{Rule, sum_by};
 use super::softmax::row_grid;
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp, cpu_twin};
@@ -62,8 +62,8 @@ impl NormGrad {
             let (mean, factor) = centre(rule, stats, r);
             dx.copy_from_slice(g);
             dx.iter_mut().zip(gamma).for_each(|(d, &w)| *d *= w);
-            let dot = sum(dx.iter().zip(x).map(|(&d, &x)| d * (x - mean) * factor));
-            let offset = if rule.center() { sum(dx.iter().copied()) / T::of(n as f64) } else { T::ZERO };
+            let dot = sum_by(dx, x, |d, x| d * (x - mean) * factor);
+            let offset = if rule.center() { sum_by(dx, dx, |d, _| d) / T::of(n as f64) } else { T::ZERO };
             let moves = rule.center() || stats[2 * r] > eps;
             let share = if moves { dot * T::of(rule.share(n)) } else { T::ZERO };
             for (d, &x) in dx.iter_mut().zip(x) {
