@@ -89,10 +89,12 @@ impl<T: Executed> CpuPlan<T> {
                     Data::F32(v) => Cell::Float(v.iter().map(|x| T::of(f64::from(*x))).collect()),
                     Data::U32(v) => Cell::Int(v.clone()),
                 },
-                Origin::Input(_) | Origin::Computed if info.ty.dtype == DType::F32 => {
+                Origin::Input(_) if info.ty.dtype == DType::F32 => {
                     Cell::Float(vec![T::ZERO; info.ty.numel()])
                 }
-                Origin::Input(_) | Origin::Computed => Cell::Int(vec![0; info.ty.numel()]),
+                Origin::Input(_) => Cell::Int(vec![0; info.ty.numel()]),
+                // Nothing uses a computed buffer without a slot.
+                Origin::Computed => Cell::Taken,
                 Origin::State(_) => Cell::Taken,
             });
         }

@@ -195,6 +195,16 @@ impl<'g> Var<'g> {
             self.graph().fail(Error::argument("dropout", message));
             return self;
         }
+        if self.dtype() != DType::F32 {
+            self.graph().fail(Error::Dtype {
+                op: "dropout".into(),
+                expected: DType::F32,
+                got: self.dtype(),
+                message: "convert with to_f32".into(),
+                location: Where::caller(),
+            });
+            return self;
+        }
         if p == 0.0 || mode == Mode::Eval {
             return self;
         }

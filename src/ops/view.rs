@@ -144,10 +144,14 @@ impl Op for View {
                 strides: axes.iter().map(|a| layout.strides[*a]).collect(),
             }),
             View::Slice {
-                axis, start, step, ..
+                axis,
+                start,
+                len,
+                step,
             } => {
                 let mut out = layout.clone();
-                out.offset += start * out.strides[*axis];
+                // No element: any place will do, but one inside the buffer can be bound.
+                out.offset += if *len == 0 { 0 } else { start * out.strides[*axis] };
                 out.strides[*axis] *= step;
                 Some(out)
             }
@@ -293,6 +297,13 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
             vec![
                 x[0].expand([4, 3, 5, 2]),
                 x[0].expand([3, 3, 2]).reshape([18]).tanh(),
+            ]
+        }),
+        Sample::new("empty slice at the end", [&[64, 2]], |_, x| {
+            let none = x[0].slice(0, 64, 0);
+            vec![
+                none.transpose(0, 1).matmul(none),
+                x[0].concat(&[none], 0),
             ]
         }),
         Sample::new("views of views", [&[4, 6, 5]], |_, x| {

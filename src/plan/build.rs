@@ -80,6 +80,7 @@ pub(super) fn build(
         .map(|(s, v)| (simple.value(*s), simple.value(*v)))
         .collect();
     b.assigns(&assigns);
+    b.sweep();
     Ok(b.program)
 }
 
@@ -302,5 +303,23 @@ impl Builder {
                 .for_each(rename);
         }
         true
+    }
+
+    /// Removes steps whose results nothing reads: constants that were written into every kernel that uses them.
+    fn sweep(&mut self) {
+        let program = &mut self.program;
+        let states = |info: &BufferInfo| matches!(info.origin, Origin::State(_));
+        let mut needed: Vec<bool> = program.buffers.iter().map(states).collect();
+        let kept = program.outputs.iter().map(|(_, o)| o);
+        kept.chain(&program.gate).for_each(|o| needed[o.buffer] = true);
+        let mut keep = vec![false; program.steps.len()];
+        for (i, step) in program.steps.iter().enumerate().rev() {
+            keep[i] = step.outputs.iter().any(|o| needed[o.buffer]);
+            if keep[i] {
+                step.inputs.iter().for_each(|o| needed[o.buffer] = true);
+            }
+        }
+        let mut keep = keep.into_iter();
+        program.steps.retain(|_| keep.next().unwrap_or(true));
     }
 }
