@@ -24,22 +24,20 @@ impl Readback {
             return Ok(Vec::new());
         }
         let staging = self.take(gpu, bytes)?;
-        let mut encoder = gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
-        gpu.queue.submit([encoder.finish()]);
         let (send, receive) = futures_channel::oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            let _ = send.send(result);
-        });
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Err(e) = gpu.device.poll(wgpu::PollType::wait_indefinitely()) {
-            gpu.check()?;
-            return Err(Error::Device {
-                message: e.to_string(),
+        gpu.guarded_now(bytes, || {
+            let mut encoder = gpu
+                .device
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
+            gpu.queue.submit([encoder.finish()]);
+            staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+                let _ = send.send(result);
             });
-        }
+            Ok(())
+        })?;
+        #[cfg(not(target_arch = "wasm32"))]
+        gpu.poll(wgpu::PollType::wait_indefinitely())?;
         // Firefox finishes a mapping on a slow timer unless more work arrives.
         #[cfg(target_arch = "wasm32")]
         gpu.queue.submit([]);
@@ -48,13 +46,14 @@ impl Readback {
             _ => {
                 gpu.check()?;
                 return Err(Error::Device {
-                    message: "reading a buffer back failed".into(),
+                    message: "reading a buffer back failed; the device may be lost".into(),
                 });
             }
         }
         let data = match staging.get_mapped_range(0..bytes) {
             Ok(view) => view.to_vec(),
             Err(e) => {
+                gpu.check()?;
                 return Err(Error::Device {
                     message: e.to_string(),
                 });
@@ -76,6 +75,9 @@ impl Readback {
         }
         drop(free);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        gpu.buffer("readback", bytes.next_power_of_two(), usage, bytes)
+        // Rounded up, so that a few buffers serve many sizes.
+        let most = gpu.limits().max_buffer_size.max(bytes);
+        let size = bytes.next_power_of_two().min(most);
+        gpu.guarded_now(size, || gpu.buffer("readback", size, usage, size))
     }
 }

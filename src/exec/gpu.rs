@@ -126,6 +126,16 @@ impl GpuPlan {
         let (dispatches, temps) = lower(program, gpu.capabilities())?;
         let slots = plan_slots(program, &dispatches, &temps);
         let peak = slots.peak;
+        // Everything that the limits refuse is refused before anything is made.
+        for bytes in &slots.bytes {
+            gpu.fits("slot", *bytes, peak)?;
+        }
+        for info in &program.buffers {
+            if let Origin::Input(name) = &info.origin {
+                gpu.fits(name, info.ty.numel() as u64 * 4, peak)?;
+            }
+        }
+        gpu.compile(&dispatches).await?;
         let owner = gpu.clone();
         owner
             .guarded(peak, || {
@@ -321,43 +331,50 @@ impl GpuPlan {
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
-        let mut encoder = self
-            .gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(feed, &mut encoder)?;
-        let _index = self.gpu.queue.submit([encoder.finish()]);
+        // One run at a time: another thread's inputs must not slip in before the submit.
+        #[cfg(not(target_arch = "wasm32"))]
+        let mut in_flight = lock(&self.in_flight);
+        let _index = self.guarded(|| {
+            let mut encoder = self
+                .gpu
+                .device
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.record(feed, &mut encoder)?;
+            Ok(self.gpu.queue.submit([encoder.finish()]))
+        })?;
         self.gpu.counters.submits.fetch_add(1, Ordering::Relaxed);
         // A browser cannot wait; there the caller does, by reading a result now and then.
         #[cfg(not(target_arch = "wasm32"))]
-        self.throttle(_index)?;
+        {
+            in_flight.push_back(_index);
+            if in_flight.len() > IN_FLIGHT {
+                self.gpu.poll(wgpu::PollType::Wait {
+                    submission_index: in_flight.pop_front(),
+                    timeout: None,
+                })?;
+            }
+        }
         self.gpu.check()
     }
 
-    /// Waits for the oldest submit when too many are in flight.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn throttle(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let mut in_flight = lock(&self.in_flight);
-        in_flight.push_back(index);
-        if in_flight.len() <= IN_FLIGHT {
-            return Ok(());
-        }
-        let wait = wgpu::PollType::Wait {
-            submission_index: in_flight.pop_front(),
-            timeout: None,
-        };
-        if let Err(e) = self.gpu.device.poll(wait) {
-            self.gpu.check()?;
-            return Err(Error::Device {
-                message: e.to_string(),
-            });
-        }
-        Ok(())
+    /// Writes inputs and records the run into a caller's encoder.
+    pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.guarded(|| self.record(feed, encoder))
     }
 
-    /// Writes inputs and records the run into `encoder`.
-    fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.gpu.check()?;
+    /// Keeps the plan's errors from the owner of an adopted device, and bind groups that failed from later runs.
+    fn guarded<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = self.gpu.guarded_now(self.slots.peak, f);
+        if matches!(
+            &result,
+            Err(Error::Device { .. } | Error::OutOfMemory { .. })
+        ) {
+            lock(&self.bound).clear();
+        }
+        result
+    }
+
+    fn record(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let mut inputs = Vec::new();
         for (b, info) in self.program.buffers.iter().enumerate() {
             if let Origin::Input(name) = &info.origin {
@@ -437,10 +454,12 @@ impl fmt::Display for GpuPlan {
                         format!("slot{}", self.slots.of.get(&p).copied().unwrap_or_default())
                     }
                 },
-                Buffer::Temp(t) => format!(
-                    "slot{} (temporary)",
-                    self.slots.of.get(&(n + t)).copied().unwrap_or_default()
-                ),
+                Buffer::Temp(t) => {
+                    format!(
+                        "slot{} (temporary)",
+                        self.slots.of.get(&(n + t)).copied().unwrap_or_default()
+                    )
+                }
             };
             let bindings: Vec<String> = d.bindings.iter().map(name).collect();
             writeln!(

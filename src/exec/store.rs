@@ -115,17 +115,14 @@ impl Store {
     }
 
     fn make(&self, name: &str, ty: &TensorType) -> Result<State> {
+        ty.check_size(|| format!("state {name}"))?;
         let n = ty.numel();
         let memory = match (&self.device, ty.dtype) {
             (Device::Gpu(gpu), _) => {
                 use wgpu::BufferUsages as U;
                 let bytes = n as u64 * 4;
-                Memory::Gpu(gpu.buffer(
-                    name,
-                    bytes,
-                    U::STORAGE | U::COPY_DST | U::COPY_SRC,
-                    bytes,
-                )?)
+                let usage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
+                Memory::Gpu(gpu.guarded_now(bytes, || gpu.buffer(name, bytes, usage, bytes))?)
             }
             (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(vec![0; n]))),
             (Device::Cpu(Precision::F32), DType::F32) => {
@@ -149,10 +146,12 @@ impl Store {
                 let Device::Gpu(gpu) = &self.device else {
                     return Ok(());
                 };
-                gpu.check()?;
-                if !data.is_empty() {
-                    gpu.queue.write_buffer(buffer, 0, data.bytes());
-                }
+                gpu.guarded_now(data.bytes().len() as u64, || {
+                    if !data.is_empty() {
+                        gpu.queue.write_buffer(buffer, 0, data.bytes());
+                    }
+                    Ok(())
+                })?;
             }
             (Memory::F32(m), Data::F32(d)) => lock(m).copy_from_slice(d),
             (Memory::F64(m), Data::F32(d)) => {
@@ -171,7 +170,10 @@ impl Store {
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         use crate::device::lock;
         let Some(state) = self.get(name) else {
-            let message = format!("the store has {}", self.names().join(", "));
+            let message = format!(
+                "the store has no such state; it has {}",
+                super::listed(self.names())
+            );
             return Err(Error::Name {
                 kind: "state",
                 name: name.to_owned(),

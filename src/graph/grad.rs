@@ -2,7 +2,7 @@
 
 use super::{Graph, Kind, NodeId, Value, Var};
 use crate::error::{Error, Where};
-use crate::types::DType;
+use crate::types::{DType, TensorType};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -108,7 +108,8 @@ impl<'g> Vjp<'g> {
     }
 }
 
-/// Copies of recomputed nodes, made when the backward pass first needs them.
+/// Copies of recomputed nodes, made when the backward pass first needs them. What enters a segment is kept, so that one
+/// segment does not recompute the one before it (Chen et al. 2016, arXiv 1604.06174).
 struct Recompute<'g> {
     graph: &'g Graph,
     copies: FxHashMap<NodeId, NodeId>,
@@ -116,12 +117,15 @@ struct Recompute<'g> {
 }
 
 impl<'g> Recompute<'g> {
-    /// The value to use in the backward pass in place of `value`.
-    fn value(&mut self, value: Value) -> Value {
+    /// The value that the backward pass of a node in segment `user` takes in place of `value`.
+    fn value(&mut self, value: Value, user: Option<u32>) -> Value {
         let node = self.graph.borrow().nodes[value.node.0 as usize].clone();
         let (Some(segment), 0) = (node.segment, node.copy) else {
             return value;
         };
+        if user != Some(segment) {
+            return value;
+        }
         let Kind::Op(_) = node.kind else { return value };
         if let Some(&copy) = self.copies.get(&value.node) {
             return Value {
@@ -129,7 +133,7 @@ impl<'g> Recompute<'g> {
                 output: value.output,
             };
         }
-        let inputs = node.inputs.iter().map(|v| self.value(*v)).collect();
+        let inputs = (node.inputs.iter()).map(|v| self.value(*v, user)).collect();
         let mut g = self.graph.borrow_mut();
         let number = *self.numbers.entry(segment).or_insert_with(|| {
             g.copies += 1;
@@ -160,9 +164,14 @@ impl Graph {
     #[track_caller]
     pub fn grad<'g>(&'g self, loss: Var<'g>, wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
         let location = Where::caller();
-        if self.borrow().error.is_none() && loss.shape().numel() != 1 {
-            let message =
-                "the loss must have one element; reduce it with sum or mean, or use vjp".to_owned();
+        if !self.owns("grad", &[loss], location) {
+            return vec![Gradient::None; wrt.len()];
+        }
+        if loss.ty() != TensorType::f32(loss.shape()) || loss.shape().numel() != 1 {
+            let message = format!(
+                "the loss must be one f32, not {}; reduce it with sum_all or mean_all, or use vjp",
+                loss.ty()
+            );
             self.fail(Error::Shape {
                 op: "grad".into(),
                 message,
@@ -178,8 +187,23 @@ impl Graph {
     #[track_caller]
     pub fn vjp<'g>(&'g self, seeds: &[(Var<'g>, Var<'g>)], wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
         let location = Where::caller();
-        if self.borrow().error.is_some() {
-            return wrt.iter().map(|_| Gradient::None).collect();
+        let none = || vec![Gradient::None; wrt.len()];
+        if self.borrow().error.is_some() || !self.owns("vjp", wrt, location) {
+            return none();
+        }
+        for (var, cotangent) in seeds {
+            if !self.owns("vjp", &[*var, *cotangent], location) {
+                return none();
+            }
+            if cotangent.ty() != TensorType::f32(var.shape()) {
+                self.fail(Error::Shape {
+                    op: "vjp".into(),
+                    message: format!("the cotangent of {} is {}", var.ty(), cotangent.ty()),
+                    shapes: vec![var.shape(), cotangent.shape()],
+                    location,
+                });
+                return none();
+            }
         }
         let needed = self.depends_on(wrt);
         let mut sums: FxHashMap<Value, Sum<'g>> = FxHashMap::default();
@@ -213,10 +237,10 @@ impl Graph {
             let inputs = node
                 .inputs
                 .iter()
-                .map(|v| var(recompute.value(*v)))
+                .map(|v| var(recompute.value(*v, node.segment)))
                 .collect();
             let outputs = (0..node.types.len() as u32)
-                .map(|o| var(recompute.value(value(o))))
+                .map(|o| var(recompute.value(value(o), node.segment)))
                 .collect();
             let cx = Vjp {
                 graph: self,
@@ -224,9 +248,9 @@ impl Graph {
                 outputs,
                 cotangents,
             };
-            let segment = self.borrow_mut().segment.take();
+            let outside = self.in_segment(None);
             let grads = op.vjp(&cx);
-            self.borrow_mut().segment = segment;
+            drop(outside);
             for (input, grad) in node.inputs.iter().zip(grads) {
                 let float = self.type_of(*input).dtype == DType::F32;
                 if let (Some(grad), true, true) = (grad, float, needed[input.node.0 as usize]) {

@@ -248,6 +248,10 @@ impl DispatchBuilder<'_, '_> {
     }
 
     fn operand(self, operand: &Operand, access: Access) -> Self {
+        if operand.numel() == 0 {
+            // Its place may lie behind the end of the buffer; nothing is read there.
+            return self.bind(Buffer::Program(operand.buffer), 0, 1, access);
+        }
         let start = operand.layout.offset - self.lower.lead(operand);
         let end = operand.layout.end(operand.shape());
         self.bind(Buffer::Program(operand.buffer), start, end, access)

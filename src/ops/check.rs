@@ -5,10 +5,12 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan};
 use crate::graph::{Graph, Var};
-use crate::kernels::{Capabilities, KERNELS};
+use crate::kernels::{Capabilities, Dispatch, KERNELS};
+use crate::plan::{Options, Program};
 use crate::types::{DType, Tensor, TensorType};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 
 /// Everything a sample computes on one device: outputs, then gradients of `sum(output * cotangent)`.
 pub struct Compiled {
@@ -18,57 +20,82 @@ pub struct Compiled {
     feeds: Vec<(String, Tensor)>,
 }
 
+/// A sample's program and what it is fed.
+struct Built {
+    program: Program,
+    names: Vec<String>,
+    inputs: Vec<String>,
+    feeds: Vec<(String, Tensor)>,
+}
+
+/// The program of a sample with its gradients.
+fn build(sample: &Sample, options: Options) -> Result<Built> {
+    let graph = Graph::new();
+    let inputs: Vec<String> = (0..sample.inputs.len()).map(|i| format!("in{i}")).collect();
+    let vars: Vec<Var<'_>> = sample
+        .inputs
+        .iter()
+        .zip(&inputs)
+        .map(|((ty, _), n)| graph.input(n, ty.clone()))
+        .collect();
+    let outputs = (sample.build)(&graph, &vars);
+    let mut named: Vec<(String, Var<'_>)> = Vec::new();
+    let mut seeds = Vec::new();
+    let mut feeds = Vec::new();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for (i, out) in outputs.iter().enumerate() {
+        named.push((format!("out{i}"), *out));
+        if sample.differentiable && out.dtype() == DType::F32 {
+            let name = format!("cotangent{i}");
+            let ty = TensorType::f32(out.shape());
+            seeds.push((*out, graph.input(&name, ty.clone())));
+            feeds.push((name, values(&ty, Draw::Normal, &mut rng)?));
+        }
+    }
+    if sample.differentiable {
+        let floats: Vec<(usize, Var<'_>)> = vars
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, v)| v.dtype() == DType::F32)
+            .collect();
+        let wrt: Vec<Var<'_>> = floats.iter().map(|(_, v)| *v).collect();
+        for ((i, _), grad) in floats.iter().zip(graph.vjp(&seeds, &wrt)) {
+            if let Some(grad) = grad.dense() {
+                named.push((format!("grad{i}"), grad));
+            }
+        }
+    }
+    let outputs: Vec<(&str, Var<'_>)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    let program = Program::build(&graph, &outputs, options)?;
+    // An input that nothing uses is not in the plan.
+    Ok(Built {
+        program,
+        names: named.iter().map(|(n, _)| n.clone()).collect(),
+        inputs,
+        feeds,
+    })
+}
+
+/// The program of a sample with its gradients.
+pub fn program(sample: &Sample, options: Options) -> Result<Program> {
+    Ok(build(sample, options)?.program)
+}
+
+/// Everything that a device with these capabilities dispatches for a program.
+pub fn dispatches(program: &Program, capabilities: &Capabilities) -> Result<Vec<Dispatch>> {
+    Ok(crate::exec::lower(program, capabilities)?.0)
+}
+
 impl Compiled {
     /// Compiles a sample with its gradients.
-    pub async fn new(
-        sample: &Sample,
-        device: &Device,
-        options: crate::Options,
-    ) -> Result<Compiled> {
-        let graph = Graph::new();
-        let inputs: Vec<String> = (0..sample.inputs.len()).map(|i| format!("in{i}")).collect();
-        let vars: Vec<Var<'_>> = sample
-            .inputs
-            .iter()
-            .zip(&inputs)
-            .map(|((ty, _), n)| graph.input(n, ty.clone()))
-            .collect();
-        let outputs = (sample.build)(&graph, &vars);
-        let mut named: Vec<(String, Var<'_>)> = Vec::new();
-        let mut seeds = Vec::new();
-        let mut feeds = Vec::new();
-        let mut rng = ChaCha8Rng::seed_from_u64(7);
-        for (i, out) in outputs.iter().enumerate() {
-            named.push((format!("out{i}"), *out));
-            if sample.differentiable && out.dtype() == DType::F32 {
-                let name = format!("cotangent{i}");
-                let ty = TensorType::f32(out.shape());
-                seeds.push((*out, graph.input(&name, ty.clone())));
-                feeds.push((name, values(&ty, Draw::Normal, &mut rng)?));
-            }
-        }
-        if sample.differentiable {
-            let floats: Vec<(usize, Var<'_>)> = vars
-                .iter()
-                .copied()
-                .enumerate()
-                .filter(|(_, v)| v.dtype() == DType::F32)
-                .collect();
-            let wrt: Vec<Var<'_>> = floats.iter().map(|(_, v)| *v).collect();
-            for ((i, _), grad) in floats.iter().zip(graph.vjp(&seeds, &wrt)) {
-                if let Some(grad) = grad.dense() {
-                    named.push((format!("grad{i}"), grad));
-                }
-            }
-        }
-        let outputs: Vec<(&str, Var<'_>)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-        let plan = device.compile_with(&graph, &outputs, options).await?;
-        // An input that nothing uses is not in the plan.
+    pub async fn new(sample: &Sample, device: &Device, options: Options) -> Result<Compiled> {
+        let built = build(sample, options)?;
         Ok(Compiled {
-            plan,
-            names: named.iter().map(|(n, _)| n.clone()).collect(),
-            inputs,
-            feeds,
+            plan: device.prepare(Arc::new(built.program)).await?,
+            names: built.names,
+            inputs: built.inputs,
+            feeds: built.feeds,
         })
     }
 
@@ -147,16 +174,12 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Compares a device with the oracle; the error names the worst tensor.
-pub async fn against_oracle(
-    sample: &Sample,
-    device: &Device,
-    options: crate::Options,
-) -> Result<f64> {
+pub async fn against_oracle(sample: &Sample, device: &Device, options: Options) -> Result<f64> {
     let inputs = sample.draw(1)?;
     let oracle = Compiled::new(
         sample,
         &Device::cpu_f64(),
-        crate::Options {
+        Options {
             fuse: false,
             reuse: false,
         },
@@ -199,7 +222,7 @@ pub async fn shaders() -> Result<Vec<(String, String)>> {
         all.push((kernel.name.to_owned(), text));
     }
     for sample in super::samples::all() {
-        let compiled = Compiled::new(&sample, &Device::cpu(), crate::Options::default()).await?;
+        let compiled = Compiled::new(&sample, &Device::cpu(), Options::default()).await?;
         for software in [false, true] {
             for (name, text) in compiled.plan.shaders(&Capabilities::portable(software))? {
                 if seen.insert(text.clone()) {
@@ -219,7 +242,7 @@ pub fn gradient(sample: &Sample) -> Result<f64> {
     let oracle = pollster::block_on(Compiled::new(
         sample,
         &Device::cpu_f64(),
-        crate::Options::default(),
+        Options::default(),
     ))?;
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut worst = 0.0f64;

@@ -40,11 +40,14 @@ pub struct Concat {
 impl Concat {
     /// Length along the axis that an input of `n` elements covers.
     fn cover(&self, n: usize) -> usize {
-        if n == 0 { 0 } else { (n - 1) * self.step + 1 }
+        match n {
+            0 => 0,
+            _ => (n - 1).saturating_mul(self.step).saturating_add(1),
+        }
     }
 
     fn has_gaps(&self) -> bool {
-        self.before + self.after > 0 || self.step > 1
+        self.before > 0 || self.after > 0 || self.step > 1
     }
 
     /// Layout of each input within the dense output.
@@ -103,7 +106,7 @@ impl Op for Concat {
                 first.shape.len()
             ));
         }
-        let mut extent = self.before + self.after;
+        let mut extent = self.before.saturating_add(self.after);
         for t in inputs {
             t.expect(first.dtype, "all inputs have one element type")?;
             let same = t.shape.len() == first.shape.len()
@@ -114,7 +117,7 @@ impl Op for Concat {
                     self.axis
                 ));
             }
-            extent += self.cover(t.shape[self.axis]);
+            extent = extent.saturating_add(self.cover(t.shape[self.axis]));
         }
         let mut shape = first.shape.clone();
         shape.0[self.axis] = extent;
@@ -299,7 +302,7 @@ impl<'g> Var<'g> {
     /// `before` zeros, the elements, `after` zeros along `axis`.
     #[track_caller]
     pub fn pad(self, axis: usize, before: usize, after: usize) -> Var<'g> {
-        if before + after == 0 {
+        if before == 0 && after == 0 {
             self
         } else {
             self.op(

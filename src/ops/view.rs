@@ -72,8 +72,13 @@ impl Op for View {
                 step,
             } => {
                 let extent = input.shape.get(*axis).copied();
-                let fits = extent
-                    .is_some_and(|e| *step > 0 && (*len == 0 || start + (len - 1) * step < e));
+                let end = match len {
+                    0 => Some(*start),
+                    _ => (len - 1)
+                        .checked_mul(*step)
+                        .and_then(|n| n.checked_add(*start)?.checked_add(1)),
+                };
+                let fits = *step > 0 && extent.zip(end).is_some_and(|(extent, end)| end <= extent);
                 if !fits {
                     return Refusal::shape(format!(
                         "{len} elements from {start} by {step} do not lie in axis {axis} of {}",
@@ -152,7 +157,9 @@ impl Op for View {
                 let mut out = layout.clone();
                 // No element: any place will do, but one inside the buffer can be bound.
                 out.offset += if *len == 0 { 0 } else { start * out.strides[*axis] };
-                out.strides[*axis] *= step;
+                if *len > 1 {
+                    out.strides[*axis] *= step;
+                }
                 Some(out)
             }
             View::Expand(to) => Some(layout.broadcast(&input.shape, to)),

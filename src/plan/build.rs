@@ -26,6 +26,24 @@ pub(super) fn build(
     options: Options,
     merge_copies: bool,
 ) -> Result<Program> {
+    let foreign = outputs.iter().find(|(_, v)| !v.graph().same(graph));
+    if let Some((name, _)) = foreign {
+        return Err(Error::Name {
+            kind: "output",
+            name: (*name).to_owned(),
+            message: "the variable belongs to another graph; compile the graph it was built in"
+                .into(),
+        });
+    }
+    let mut names: Vec<&str> = outputs.iter().map(|(n, _)| *n).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::Name {
+            kind: "output",
+            name: pair[0].to_owned(),
+            message: "given twice; give every output its own name".into(),
+        });
+    }
     let inner = graph.borrow();
     let mut roots: Vec<Value> = outputs.iter().map(|(_, v)| v.value).collect();
     roots.extend(
@@ -35,15 +53,6 @@ pub(super) fn build(
             .flat_map(|(state, value)| [*state, *value]),
     );
     roots.extend(inner.gate);
-    if let Some(bad) = roots
-        .iter()
-        .find(|v| v.node.0 as usize >= inner.nodes.len())
-    {
-        return Err(Error::argument(
-            "compile",
-            format!("variable %{} belongs to another graph", bad.node.0),
-        ));
-    }
     let simple = simplify(&inner.nodes, &roots, merge_copies);
     let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
     let groups = Groups::find(&simple.nodes, &external, options.fuse);
@@ -61,16 +70,22 @@ pub(super) fn build(
         dense: Vec::new(),
     };
     b.nodes(&simple, &groups);
-    b.program.gate = inner
-        .gate
-        .map(|v| b.operand(simple.value(v)))
-        .map(|o| b.made_dense(o));
+    if let Some(gate) = inner.gate {
+        // Assignments must not change the gate while they read it.
+        let gate = b.operand(simple.value(gate));
+        b.program.gate = Some(if b.is_state(&gate) {
+            b.copy(&gate)
+        } else {
+            b.made_dense(gate)
+        });
+    }
     for (name, var) in outputs {
         let operand = b.operand(simple.value(var.value));
         // An output shows the value that the run saw, also if the state changes at its end.
-        let operand = match b.program.buffers[operand.buffer].origin {
-            Origin::State(_) => b.copy(&operand),
-            _ => b.made_dense(operand),
+        let operand = if b.is_state(&operand) {
+            b.copy(&operand)
+        } else {
+            b.made_dense(operand)
         };
         b.program.outputs.push((name.to_string(), operand));
     }
@@ -218,29 +233,42 @@ impl Builder {
         });
     }
 
+    fn is_state(&self, operand: &Operand) -> bool {
+        matches!(
+            self.program.buffers[operand.buffer].origin,
+            Origin::State(_)
+        )
+    }
+
     fn assigns(&mut self, assigns: &[(Value, Value)]) {
         let mut pairs: Vec<(Operand, Operand)> = assigns
             .iter()
             .map(|(s, v)| (self.operand(*s), self.operand(*v)))
             .collect();
+        pairs.retain(|(state, value)| state != value);
         // Values that are views of a state would see other assigns: copy them first.
-        for (state, value) in &mut pairs {
-            let from_state = matches!(self.program.buffers[value.buffer].origin, Origin::State(_));
-            if from_state && value != state {
-                *value = self.copy(value);
-            } else if !from_state {
-                *value = self.made_dense(value.clone());
-            }
+        for (_, value) in &mut pairs {
+            *value = if self.is_state(value) {
+                self.copy(value)
+            } else {
+                self.made_dense(value.clone())
+            };
         }
-        let values: Vec<usize> = pairs.iter().map(|(_, v)| v.buffer).collect();
-        let mut remaining = Vec::new();
-        for (state, value) in pairs {
-            let shared = values.iter().filter(|b| **b == value.buffer).count() > 1;
-            if value != state && (shared || !self.write_through(&state, &value)) {
-                remaining.push((state, value));
+        for i in 0..pairs.len() {
+            let (state, value) = pairs[i].clone();
+            if !self.write_through(&state, &value) {
+                continue;
             }
+            // Another state may be assigned the same value: it finds it in this one's buffer.
+            let gate = self.program.gate.iter_mut();
+            for operand in pairs.iter_mut().map(|(_, v)| v).chain(gate) {
+                if operand.buffer == value.buffer {
+                    operand.buffer = state.buffer;
+                }
+            }
+            pairs[i].1 = state;
         }
-        for (state, value) in remaining {
+        for (state, value) in pairs.into_iter().filter(|(state, value)| state != value) {
             let mut inputs = vec![state.clone(), value];
             inputs.extend(self.program.gate.clone());
             let op = Arc::new(Assign {
@@ -261,15 +289,14 @@ impl Builder {
         let info = &self.program.buffers[value.buffer];
         let whole = value.layout.offset == 0
             && matches!(info.origin, Origin::Computed)
-            && value.ty.numel() == info.ty.numel()
-            && state.ty.numel() > 0;
-        let kept = self.program.outputs.iter().map(|(_, o)| o);
-        let seen = kept
-            .chain(&self.program.gate)
-            .any(|o| o.buffer == value.buffer || o.buffer == state.buffer);
+            && value.numel() == info.ty.numel()
+            && state.numel() > 0;
+        // An output is read from its own buffer.
+        let kept = |b: usize| self.program.outputs.iter().any(|(_, o)| o.buffer == b);
         let steps = &self.program.steps;
         let writes = |s: &Step| s.outputs.iter().any(|o| o.buffer == value.buffer);
-        let Some(at) = steps.iter().rposition(writes).filter(|_| whole && !seen) else {
+        let found = steps.iter().rposition(writes);
+        let Some(at) = found.filter(|_| whole && !kept(value.buffer)) else {
             return false;
         };
         let step = &steps[at];
@@ -291,16 +318,12 @@ impl Builder {
             }
             self.program.steps.remove(copy);
         }
-        let rename = |o: &mut Operand| {
-            if o.buffer == value.buffer {
-                o.buffer = state.buffer;
-            }
-        };
         for step in &mut self.program.steps {
-            step.inputs
-                .iter_mut()
-                .chain(&mut step.outputs)
-                .for_each(rename);
+            for operand in step.inputs.iter_mut().chain(&mut step.outputs) {
+                if operand.buffer == value.buffer {
+                    operand.buffer = state.buffer;
+                }
+            }
         }
         true
     }

@@ -13,6 +13,8 @@ pub(crate) struct Groups {
     root: Vec<Option<usize>>,
     inputs: Vec<Vec<Value>>,
     size: Vec<usize>,
+    /// Constants that are only ever written into other kernels.
+    written: Vec<bool>,
 }
 
 fn scalar(node: &Node) -> Option<Scalar> {
@@ -39,6 +41,7 @@ impl Groups {
             root: vec![None; nodes.len()],
             inputs: vec![vec![]; nodes.len()],
             size: vec![0; nodes.len()],
+            written: vec![false; nodes.len()],
         };
         for i in (0..nodes.len()).rev() {
             if scalar(&nodes[i]).is_none() {
@@ -51,6 +54,9 @@ impl Groups {
                 .filter(|v| !is_const(&nodes[v.node.0 as usize]))
                 .collect();
             let outside = external.iter().any(|v| v.node.0 as usize == i);
+            g.written[i] = !outside
+                && is_const(&nodes[i])
+                && users[i].iter().all(|u| scalar(&nodes[*u]).is_some());
             let target = users[i].first().and_then(|u| g.root[*u]);
             let joined = target
                 .filter(|_| fuse && !outside && !is_const(&nodes[i]))
@@ -96,7 +102,7 @@ impl Groups {
 
     /// Whether `node` is computed inside another node's kernel.
     pub fn inner(&self, node: usize) -> bool {
-        self.root[node].is_some_and(|r| r != node)
+        self.written[node] || self.root[node].is_some_and(|r| r != node)
     }
 
     /// The fused program of a root and the values it reads.

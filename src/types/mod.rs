@@ -8,8 +8,11 @@ pub use layout::{Layout, Operand};
 pub use real::Real;
 pub use tensor::{Data, Tensor};
 
-use crate::error::Refusal;
+use crate::error::{Error, Refusal};
 use std::ops::Deref;
+
+/// Elements a tensor may have: kernels number them in 32 bits.
+pub(crate) const MAX_ELEMENTS: u64 = u32::MAX as u64;
 
 /// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,9 +37,9 @@ impl std::fmt::Display for DType {
 pub struct Shape(pub Vec<usize>);
 
 impl Shape {
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` stands for more than it can hold.
     pub fn numel(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// Shape that both broadcast to, by the rules of NumPy.
@@ -149,6 +152,22 @@ impl TensorType {
     /// Number of elements.
     pub fn numel(&self) -> usize {
         self.shape.numel()
+    }
+
+    /// Refuses a tensor that has more elements than kernels can number; empty dimensions count as one, because strides
+    /// are products of the others. `what` says where it comes from.
+    pub(crate) fn check_size(&self, what: impl FnOnce() -> String) -> Result<(), Error> {
+        let extents = self.shape.iter().map(|d| (*d).max(1) as u64);
+        let needed = extents.fold(1u64, u64::saturating_mul);
+        if needed <= MAX_ELEMENTS {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            limit: "number of elements of a tensor".into(),
+            needed,
+            available: MAX_ELEMENTS,
+            hint: format!("{} is {self}; use a smaller batch or shards", what()),
+        })
     }
 
     /// Refuses any other element type.
