@@ -8,18 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use wgrad::ops::{check, samples};
-use wgrad::{
-    Data, Device, Error, Feed, GpuOptions, Graph, Options, Plan, Store, Tensor, TensorType, Var,
-};
+use wgrad::{Data, Device, Error, Feed, GpuOptions, Graph, Options, Plan, Store, Tensor, TensorType, Var};
 
 fn floats(values: &[f32]) -> Tensor {
     Tensor::f32([values.len()], values.to_vec()).expect("as many elements as the shape has")
 }
 
 fn compile(device: &Device, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Plan {
-    device
-        .compile_blocking(graph, outputs)
-        .unwrap_or_else(|e| panic!("{e}"))
+    device.compile_blocking(graph, outputs).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// `s = s + x`, with the sum as an output.
@@ -112,21 +108,11 @@ fn refused(build: impl FnOnce(&Graph)) -> String {
     build(&graph);
     let error = graph.error().expect("an error");
     // Whatever is built later is inert.
-    let more = graph
-        .input("later", TensorType::f32([3]))
-        .matmul(graph.full([7], 1.0));
-    let more = more
-        .softmax(5)
-        .sum(9)
-        .concat(&[more], 3)
-        .select_index(4, 4)
-        .gelu();
+    let more = graph.input("later", TensorType::f32([3])).matmul(graph.full([7], 1.0));
+    let more = more.softmax(5).sum(9).concat(&[more], 3).select_index(4, 4).gelu();
     graph.grad(more, &[more]);
     let compiled = Device::cpu().compile_blocking(&graph, &[("more", more)]);
-    assert_eq!(
-        compiled.err().map(|e| e.to_string()),
-        Some(error.to_string())
-    );
+    assert_eq!(compiled.err().map(|e| e.to_string()), Some(error.to_string()));
     error.to_string()
 }
 
@@ -163,11 +149,7 @@ fn errors_of_building_are_kept_with_their_place() {
     refuse(&|g| _ = g.grad(foreign.sum_all(), &[]));
     refuse(&|g| _ = g.grad(g.full([], 1.0), &[foreign]));
     refuse(&|g| _ = g.vjp(&[(g.full([3], 1.0), foreign)], &[]));
-    assert!(
-        messages[0].ends_with(&format!("tests/faults.rs:{line}")),
-        "{}",
-        messages[0]
-    );
+    assert!(messages[0].ends_with(&format!("tests/faults.rs:{line}")), "{}", messages[0]);
     assert!(other.error().is_none());
     insta::assert_snapshot!("errors_of_building", common::listed(&messages));
 }
@@ -256,21 +238,14 @@ fn a_shader_that_does_not_compile_is_named_each_time() {
     }
     // The device is as good as before.
     let plan = compile(&device, &graph, &[("y", x + 1.0)]);
-    plan.run(&Feed::new().input("x", &floats(&[1.0, 2.0])))
-        .expect("a run");
-    assert_eq!(
-        plan.read_blocking("y").expect("an output").floats(),
-        [2.0, 3.0]
-    );
+    plan.run(&Feed::new().input("x", &floats(&[1.0, 2.0]))).expect("a run");
+    assert_eq!(plan.read_blocking("y").expect("an output").floats(), [2.0, 3.0]);
 }
 
 #[test]
 fn an_unknown_adapter_is_answered_with_those_found() {
     let Some(_) = common::gpu() else { return };
-    let options = GpuOptions {
-        adapter: Some("no such adapter".into()),
-        ..Default::default()
-    };
+    let options = GpuOptions { adapter: Some("no such adapter".into()), ..Default::default() };
     let error = Device::gpu_blocking(options).expect_err("a refusal");
     let text = error.to_string();
     match error {
@@ -290,19 +265,10 @@ fn without_drivers() {
         return;
     }
     let device = Device::auto_blocking().expect("the CPU executor");
-    assert!(
-        !device.is_gpu() && device.to_string().starts_with("CPU executor"),
-        "{device}"
-    );
-    let software = GpuOptions {
-        software: true,
-        ..Default::default()
-    };
+    assert!(!device.is_gpu() && device.to_string().starts_with("CPU executor"), "{device}");
+    let software = GpuOptions { software: true, ..Default::default() };
     let error = Device::gpu_blocking(software).expect_err("a refusal");
-    assert!(
-        matches!(&error, Error::NoAdapter { found, .. } if found.is_empty()),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::NoAdapter { found, .. } if found.is_empty()), "{error}");
 }
 
 #[cfg(target_os = "linux")]
@@ -317,10 +283,7 @@ fn without_drivers_the_cpu_executor_is_chosen_aloud() {
         .output()
         .expect("a process");
     let text = String::from_utf8_lossy(&child.stdout);
-    assert!(
-        child.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(child.status.success() && text.contains("1 passed"), "{text}");
 }
 
 // Lost devices.
@@ -373,10 +336,7 @@ fn a_lost_device_is_said_by_every_call_and_a_new_one_goes_on() {
         lost("run", plan.run(&feed()));
         lost("read", plan.read_blocking("sum"));
         lost("compile", device.compile_blocking(&graph, &[("sum", sum)]));
-        lost(
-            "compile anew",
-            device.compile_blocking(&graph, &[("y", sum.exp())]),
-        );
+        lost("compile anew", device.compile_blocking(&graph, &[("y", sum.exp())]));
         lost("set", states.set("s", &x));
         lost("set anew", states.set("t", &x));
         lost("zeros", states.set_zeros("u", &TensorType::f32([3])));
@@ -387,8 +347,7 @@ fn a_lost_device_is_said_by_every_call_and_a_new_one_goes_on() {
     let restored = Store::new(&new);
     restored.set("s", &floats(&snapshot)).expect("a state");
     let plan = compile(&new, &graph, &[("sum", sum)]);
-    plan.run(&Feed::new().store(&restored).input("x", &x))
-        .expect("a run");
+    plan.run(&Feed::new().store(&restored).input("x", &x)).expect("a run");
     assert_eq!(state(&restored), state_after(&new, 4));
 }
 
@@ -400,8 +359,7 @@ fn state_after(device: &Device, runs: usize) -> Vec<f32> {
     let store = store(device);
     let x = floats(&[0.5, 0.25]);
     for _ in 0..runs {
-        plan.run(&Feed::new().store(&store).input("x", &x))
-            .expect("a run");
+        plan.run(&Feed::new().store(&store).input("x", &x)).expect("a run");
     }
     state(&store)
 }
@@ -444,15 +402,10 @@ fn an_adopted_device_keeps_its_handlers() {
         return;
     }
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let name = std::env::var("WGRAD_TEST_ADAPTER")
-        .unwrap_or_default()
-        .to_lowercase();
+    let name = std::env::var("WGRAD_TEST_ADAPTER").unwrap_or_default().to_lowercase();
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
     let fits = |a: &wgpu::Adapter| a.get_info().name.to_lowercase().contains(&name);
-    let adapter = adapters
-        .into_iter()
-        .find(fits)
-        .expect("the adapter of the tests");
+    let adapter = adapters.into_iter().find(fits).expect("the adapter of the tests");
     let made = pollster::block_on(adapter.request_device(&Default::default()));
     let (raw, queue) = made.expect("a device");
     let (errors, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -479,10 +432,7 @@ fn an_adopted_device_keeps_its_handlers() {
     let plan = compile(&device, &graph, &[("y", x + 1.0)]);
     let input = floats(&[1.0, 2.0]);
     plan.run(&Feed::new().input("x", &input)).expect("a run");
-    assert_eq!(
-        plan.read_blocking("y").expect("an output").floats(),
-        [2.0, 3.0]
-    );
+    assert_eq!(plan.read_blocking("y").expect("an output").floats(), [2.0, 3.0]);
     raw.destroy();
     ends(move || {
         let states = Store::new(&device);
@@ -492,10 +442,7 @@ fn an_adopted_device_keeps_its_handlers() {
         assert!(states.read_blocking("s").is_err());
         let _ = device.compile_blocking(&graph_of(), &[]);
     });
-    assert_eq!(
-        (errors.load(Ordering::SeqCst), losses.load(Ordering::SeqCst)),
-        (1, 1)
-    );
+    assert_eq!((errors.load(Ordering::SeqCst), losses.load(Ordering::SeqCst)), (1, 1));
 }
 
 fn graph_of() -> Graph {

@@ -8,10 +8,7 @@ use wgrad::plan::Program;
 use wgrad::{Device, Error, Feed, GpuOptions, Graph, Options, Store, Tensor, TensorType, Var};
 
 fn portable() -> Option<Device> {
-    common::fresh(GpuOptions {
-        portable_limits: true,
-        ..common::options()
-    })
+    common::fresh(GpuOptions { portable_limits: true, ..common::options() })
 }
 
 /// Compares an elementwise chain with its oracle on every device.
@@ -53,10 +50,7 @@ fn grids_fold_into_two_dimensions() {
 
 #[test]
 fn a_grid_too_large_is_refused() {
-    let few = Capabilities {
-        workgroups: 3,
-        ..Capabilities::portable(false)
-    };
+    let few = Capabilities { workgroups: 3, ..Capabilities::portable(false) };
     let graph = Graph::new();
     let build = |n: usize| {
         let x = graph.input(&format!("x{n}"), TensorType::f32([n]));
@@ -66,9 +60,7 @@ fn a_grid_too_large_is_refused() {
     assert_eq!(build(64 * 9).expect("nine workgroups")[0].grid, [3, 3]);
     assert_eq!(build(64 * 4).expect("four workgroups")[0].grid, [2, 2]);
     match build(64 * 9 + 1) {
-        Err(Error::Limit {
-            needed, available, ..
-        }) => assert_eq!((needed, available), (4, 3)),
+        Err(Error::Limit { needed, available, .. }) => assert_eq!((needed, available), (4, 3)),
         other => panic!("{other:?}"),
     }
 }
@@ -118,10 +110,7 @@ fn more_elements_than_32_bits_number_are_refused() {
         refuse(&|g, _| g.full([1 << 40, 0, 1 << 40], 1.0)),
         refuse(&|g, _| g.full([0, usize::MAX, usize::MAX], 1.0)),
         refuse(&|g, _| g.state("s", TensorType::f32([usize::MAX, 2]))),
-        refuse(&|_, x| {
-            x.expand([1 << 20, 3])
-                .matmul(x.expand([1 << 20, 3]).transpose(0, 1))
-        }),
+        refuse(&|_, x| x.expand([1 << 20, 3]).matmul(x.expand([1 << 20, 3]).transpose(0, 1))),
     ];
     for error in &limits {
         assert!(matches!(error, Error::Limit { .. }), "{error}");
@@ -186,24 +175,13 @@ fn empty_tensors_run_everywhere() {
         let plan = device.compile_blocking(&graph, &outputs);
         let plan = plan.unwrap_or_else(|e| panic!("{e}"));
         let store = Store::new(&device);
-        store
-            .set_zeros("s", &TensorType::f32([0]))
-            .expect("a state");
-        let (x, none) = (
-            Tensor::f32([128], vec![1.0; 128]),
-            Tensor::f32([0, 4], vec![]),
-        );
+        store.set_zeros("s", &TensorType::f32([0])).expect("a state");
+        let (x, none) = (Tensor::f32([128], vec![1.0; 128]), Tensor::f32([0, 4], vec![]));
         let (x, none) = (x.expect("a tensor"), none.expect("a tensor"));
-        let feed = Feed::new()
-            .store(&store)
-            .input("x", &x)
-            .input("none", &none);
-        plan.run(&feed)
-            .unwrap_or_else(|e| panic!("{e} on {device}"));
+        let feed = Feed::new().store(&store).input("x", &x).input("none", &none);
+        plan.run(&feed).unwrap_or_else(|e| panic!("{e} on {device}"));
         let read = |name: &str| {
-            let tensor = plan
-                .read_blocking(name)
-                .unwrap_or_else(|e| panic!("{e} on {device}"));
+            let tensor = plan.read_blocking(name).unwrap_or_else(|e| panic!("{e} on {device}"));
             (tensor.shape().to_vec(), tensor.floats().to_vec())
         };
         for name in ["end", "exp", "product", "softmax", "filled", "s"] {
@@ -214,10 +192,7 @@ fn empty_tensors_run_everywhere() {
         assert_eq!(read("all"), (vec![], vec![0.0]));
         assert_eq!(read("inner"), (vec![4, 4], vec![0.0; 16]));
         assert_eq!(read("padded"), (vec![3], vec![0.0; 3]));
-        assert_eq!(
-            store.read_blocking("s").expect("a state").floats(),
-            [0.0; 0]
-        );
+        assert_eq!(store.read_blocking("s").expect("a state").floats(), [0.0; 0]);
     }
 }
 
@@ -229,26 +204,15 @@ fn reversed(x: Var<'_>) -> Var<'_> {
 
 #[test]
 fn eight_dimensions_that_do_not_merge_work_and_nine_are_refused() {
-    agree("rank 8", &[2, 3, 2, 1, 2, 3, 2, 3, 2], |x| {
-        reversed(x).exp()
-    });
-    agree("copy of rank 8", &[2, 3, 2, 3, 2, 3, 2, 3], |x| {
-        reversed(x).contiguous().softmax(7)
-    });
+    agree("rank 8", &[2, 3, 2, 1, 2, 3, 2, 3, 2], |x| reversed(x).exp());
+    agree("copy of rank 8", &[2, 3, 2, 3, 2, 3, 2, 3], |x| reversed(x).contiguous().softmax(7));
     for device in common::devices() {
         let graph = Graph::new();
         let x = graph.input("x", TensorType::f32([2; 9]));
         let compiled = device.compile_blocking(&graph, &[("y", reversed(x).exp())]);
         match (device.is_gpu(), compiled) {
             (false, Ok(_)) => {}
-            (
-                true,
-                Err(Error::Limit {
-                    needed: 9,
-                    available: 8,
-                    ..
-                }),
-            ) => {}
+            (true, Err(Error::Limit { needed: 9, available: 8, .. })) => {}
             (_, other) => panic!("{:?} on {device}", other.map(|_| "compiled")),
         }
     }

@@ -7,10 +7,7 @@ use wgrad::graph::Gradient;
 use wgrad::plan::Program;
 use wgrad::{Device, Feed, Graph, Options, Plan, Store, Tensor, TensorType, Var};
 
-const PLAIN: Options = Options {
-    fuse: false,
-    reuse: false,
-};
+const PLAIN: Options = Options { fuse: false, reuse: false };
 
 fn floats(values: &[f32]) -> Tensor {
     Tensor::f32([values.len()], values.to_vec()).expect("as many elements as the shape has")
@@ -24,9 +21,7 @@ fn noise(shape: &[usize]) -> Tensor {
 }
 
 fn compile(device: &Device, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Plan {
-    device
-        .compile_blocking(graph, outputs)
-        .unwrap_or_else(|e| panic!("{e}"))
+    device.compile_blocking(graph, outputs).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn dense<'g>(gradients: Vec<Gradient<'g>>) -> Vec<Var<'g>> {
@@ -34,27 +29,15 @@ fn dense<'g>(gradients: Vec<Gradient<'g>>) -> Vec<Var<'g>> {
     dense.map(|g| g.expect("the loss depends on it")).collect()
 }
 
-const SHAPES: [(&str, &[usize]); 4] = [
-    ("w1", &[16, 32]),
-    ("b1", &[32]),
-    ("w2", &[32, 4]),
-    ("b2", &[4]),
-];
+const SHAPES: [(&str, &[usize]); 4] = [("w1", &[16, 32]), ("b1", &[32]), ("w2", &[32, 4]), ("b2", &[4])];
 
 /// One step of gradient descent on two layers; the loss.
 fn mlp(graph: &Graph, recompute: bool) -> Var<'_> {
     let x = graph.input("x", TensorType::f32([8, 16]));
     let y = graph.input("y", TensorType::f32([8, 4]));
-    let p: Vec<Var<'_>> = SHAPES
-        .iter()
-        .map(|(n, s)| graph.state(n, TensorType::f32(*s)))
-        .collect();
+    let p: Vec<Var<'_>> = SHAPES.iter().map(|(n, s)| graph.state(n, TensorType::f32(*s))).collect();
     let layer = || (x.matmul(p[0]) + p[1]).gelu().tanh();
-    let hidden = if recompute {
-        graph.recompute(layer)
-    } else {
-        layer()
-    };
+    let hidden = if recompute { graph.recompute(layer) } else { layer() };
     let error = hidden.matmul(p[2]) + p[3] - y;
     let loss = error.square().mean_all();
     for (p, g) in p.iter().zip(dense(graph.grad(loss, &p))) {
@@ -116,10 +99,7 @@ fn training_lowers_the_loss_alike_everywhere() {
         }
     }
     for loss in &last {
-        assert!(
-            (loss - last[0]).abs() < 1e-4 * last[0].abs().max(0.01),
-            "{last:?}"
-        );
+        assert!((loss - last[0]).abs() < 1e-4 * last[0].abs().max(0.01), "{last:?}");
     }
 }
 
@@ -155,11 +135,7 @@ fn deep(graph: &Graph, recompute: bool) -> [Var<'_>; 2] {
             let y = x.matmul(w).tanh();
             (y.softmax(1) * 40.0).matmul(w).tanh() + y
         };
-        x = if recompute {
-            graph.recompute(layer)
-        } else {
-            layer()
-        };
+        x = if recompute { graph.recompute(layer) } else { layer() };
     }
     let loss = x.square().mean_all();
     [loss, dense(graph.grad(loss, &[start]))[0]]
@@ -168,9 +144,7 @@ fn deep(graph: &Graph, recompute: bool) -> [Var<'_>; 2] {
 #[test]
 fn recomputation_changes_memory_only() {
     let x = noise(&[64, 48]);
-    let weights: Vec<(String, Tensor)> = (0..6)
-        .map(|i| (format!("w{i}"), noise(&[48, 48])))
-        .collect();
+    let weights: Vec<(String, Tensor)> = (0..6).map(|i| (format!("w{i}"), noise(&[48, 48]))).collect();
     for device in common::devices() {
         let mut results = Vec::new();
         for recompute in [false, true] {
@@ -227,10 +201,7 @@ fn second_derivatives() {
         let moved: Vec<f64> = at.iter().zip(&v).map(|(x, v)| x + t * v).collect();
         let feed = Feed::new().input_f64("x", &moved).input_f64("v", &v);
         plan.run(&feed).expect("a run");
-        (
-            plan.read_f64("g").expect("g"),
-            plan.read_f64("hv").expect("hv"),
-        )
+        (plan.read_f64("g").expect("g"), plan.read_f64("hv").expect("hv"))
     };
     let h = 1e-5;
     let ((more, _), (less, _), (_, exact)) = (run(h), run(-h), run(0.0));
@@ -272,14 +243,13 @@ fn after(
         for options in [Options::default(), PLAIN] {
             let graph = Graph::new();
             let named = build(&graph);
-            let plan = pollster::block_on(device.compile_with(&graph, &named, options))
-                .unwrap_or_else(|e| panic!("{e}"));
+            let plan =
+                pollster::block_on(device.compile_with(&graph, &named, options)).unwrap_or_else(|e| panic!("{e}"));
             let store = Store::new(&device);
             for (name, values) in states {
                 store.set(name, &floats(values)).expect("a state");
             }
-            plan.run(&Feed::new().store(&store))
-                .unwrap_or_else(|e| panic!("{e}\n{plan}"));
+            plan.run(&Feed::new().store(&store)).unwrap_or_else(|e| panic!("{e}\n{plan}"));
             let states = states.iter().map(|(n, _)| store.read_blocking(n));
             let outputs = outputs.iter().map(|n| plan.read_blocking(n));
             let all: Result<Vec<Tensor>, _> = states.chain(outputs).collect();
@@ -288,8 +258,7 @@ fn after(
         }
     }
     // By their bits, so that NaN equals itself.
-    let bits =
-        |r: &Vec<Vec<f32>>| -> Vec<u32> { r.iter().flatten().map(|x| x.to_bits()).collect() };
+    let bits = |r: &Vec<Vec<f32>>| -> Vec<u32> { r.iter().flatten().map(|x| x.to_bits()).collect() };
     for r in &results {
         assert_eq!(bits(r), bits(&results[0]));
     }
@@ -319,17 +288,13 @@ fn two_states_swap() {
 
 #[test]
 fn three_states_rotate_computed() {
-    let got = after(
-        &[("a", &[1.0]), ("b", &[2.0]), ("c", &[3.0])],
-        &["sum"],
-        &|g| {
-            let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
-            g.assign(a, b * 10.0);
-            g.assign(b, c * 10.0);
-            g.assign(c, a * 10.0);
-            vec![("sum", a + b + c)]
-        },
-    );
+    let got = after(&[("a", &[1.0]), ("b", &[2.0]), ("c", &[3.0])], &["sum"], &|g| {
+        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
+        g.assign(a, b * 10.0);
+        g.assign(b, c * 10.0);
+        g.assign(c, a * 10.0);
+        vec![("sum", a + b + c)]
+    });
     assert_eq!(got, [[20.0], [30.0], [10.0], [6.0]]);
 }
 
@@ -365,21 +330,14 @@ fn one_value_for_two_states_and_an_output() {
 
 #[test]
 fn a_closed_gate_changes_nothing() {
-    for (bad, want) in [
-        (0.0, [[2.0, 4.0], [4.0, 6.0]]),
-        (f32::NAN, [[1.0, 2.0], [3.0, 4.0]]),
-    ] {
-        let got = after(
-            &[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0]), ("bad", &[bad])],
-            &[],
-            &|g| {
-                let (a, b) = (state(g, "a", 2), state(g, "b", 2));
-                g.assign(a, a * 2.0);
-                g.assign(b, a + b);
-                g.gate(state(g, "bad", 1).is_finite().reshape([]));
-                vec![]
-            },
-        );
+    for (bad, want) in [(0.0, [[2.0, 4.0], [4.0, 6.0]]), (f32::NAN, [[1.0, 2.0], [3.0, 4.0]])] {
+        let got = after(&[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0]), ("bad", &[bad])], &[], &|g| {
+            let (a, b) = (state(g, "a", 2), state(g, "b", 2));
+            g.assign(a, a * 2.0);
+            g.assign(b, a + b);
+            g.gate(state(g, "bad", 1).is_finite().reshape([]));
+            vec![]
+        });
         assert_eq!(got[..2], want);
     }
 }
@@ -431,17 +389,11 @@ fn in_place_updates_write_into_the_state() {
             count = plan.program().steps.len();
             let store = Store::new(&device);
             let tensor = |v: [f32; 4]| Tensor::f32([2, 2], v.to_vec()).expect("four elements");
-            store
-                .set("s", &tensor([1.0, 2.0, 3.0, 4.0]))
-                .expect("a state");
+            store.set("s", &tensor([1.0, 2.0, 3.0, 4.0])).expect("a state");
             let delta = tensor([10.0; 4]);
             let run = plan.run(&Feed::new().store(&store).input("delta", &delta));
             run.unwrap_or_else(|e| panic!("{e}\n{plan}"));
-            let want = if transposed {
-                [11.0, 13.0, 12.0, 14.0]
-            } else {
-                [11.0, 12.0, 13.0, 14.0]
-            };
+            let want = if transposed { [11.0, 13.0, 12.0, 14.0] } else { [11.0, 12.0, 13.0, 14.0] };
             assert_eq!(store.read_blocking("s").expect("a state").floats(), want);
             if reads_old {
                 let old = plan.read_blocking("old").expect("an output");
@@ -591,14 +543,9 @@ fn a_plan_is_encoded_twice_into_one_encoder() {
     let cpu = Device::cpu();
     let plan = compile(&cpu, &graph, &[]);
     let states = store(&cpu);
-    plan.run(&Feed::new().store(&states).step(3, seed))
-        .expect("a run");
-    plan.run(&Feed::new().store(&states).step(7, (5 << 32) + 6))
-        .expect("a run");
-    assert_eq!(
-        states.read_blocking("history").expect("a state").ints(),
-        want
-    );
+    plan.run(&Feed::new().store(&states).step(3, seed)).expect("a run");
+    plan.run(&Feed::new().store(&states).step(7, (5 << 32) + 6)).expect("a run");
+    assert_eq!(states.read_blocking("history").expect("a state").ints(), want);
     let Some(device) = common::gpu() else { return };
     let (queue_device, queue) = device.as_gpu().expect("a GPU").wgpu();
     let mut encoder = queue_device.create_command_encoder(&Default::default());
@@ -606,16 +553,8 @@ fn a_plan_is_encoded_twice_into_one_encoder() {
     assert!(matches!(refused, Err(wgrad::Error::Argument { .. })));
     let plan = compile(device, &graph, &[]);
     let states = store(device);
-    plan.encode(&Feed::new().store(&states).step(3, seed), &mut encoder)
-        .expect("the first encoding");
-    plan.encode(
-        &Feed::new().store(&states).step(7, (5 << 32) + 6),
-        &mut encoder,
-    )
-    .expect("the second encoding");
+    plan.encode(&Feed::new().store(&states).step(3, seed), &mut encoder).expect("the first encoding");
+    plan.encode(&Feed::new().store(&states).step(7, (5 << 32) + 6), &mut encoder).expect("the second encoding");
     queue.submit([encoder.finish()]);
-    assert_eq!(
-        states.read_blocking("history").expect("a state").ints(),
-        want
-    );
+    assert_eq!(states.read_blocking("history").expect("a state").ints(), want);
 }

@@ -28,10 +28,7 @@ struct Bound {
 /// States, a gate and integers: what samples do not reach.
 fn state_program() -> Program {
     let graph = Graph::new();
-    let (a, b) = (
-        graph.state("a", TensorType::f32([7, 3])),
-        graph.state("b", TensorType::u32([5])),
-    );
+    let (a, b) = (graph.state("a", TensorType::f32([7, 3])), graph.state("b", TensorType::u32([5])));
     graph.assign(a, a.exp());
     graph.assign(b, b + 1u32);
     graph.gate(a.sum_all().is_finite());
@@ -43,13 +40,8 @@ fn shaders() -> Vec<Shader> {
     let mut programs = vec![state_program()];
     for sample in samples::all() {
         for fuse in [true, false] {
-            let options = Options {
-                fuse,
-                ..Options::default()
-            };
-            programs.push(
-                check::program(&sample, options).unwrap_or_else(|e| panic!("{}: {e}", sample.name)),
-            );
+            let options = Options { fuse, ..Options::default() };
+            programs.push(check::program(&sample, options).unwrap_or_else(|e| panic!("{}: {e}", sample.name)));
         }
     }
     let mut seen = BTreeSet::new();
@@ -61,12 +53,7 @@ fn shaders() -> Vec<Shader> {
             for d in check::dispatches(program, &capabilities).expect("portable limits suffice") {
                 used.insert(d.source.name().to_owned());
                 let shader = shader(&d);
-                let Shader {
-                    text,
-                    constants,
-                    bound,
-                    ..
-                } = &shader;
+                let Shader { text, constants, bound, .. } = &shader;
                 if seen.insert(format!("{constants:?}{bound:?}{text}")) {
                     all.push(shader);
                 }
@@ -82,11 +69,7 @@ fn shaders() -> Vec<Shader> {
             bound: None,
         });
     }
-    let known: BTreeSet<&str> = KERNELS
-        .iter()
-        .map(|k| k.name)
-        .chain(["elementwise"])
-        .collect();
+    let known: BTreeSet<&str> = KERNELS.iter().map(|k| k.name).chain(["elementwise"]).collect();
     for name in &used {
         assert!(known.contains(name.as_str()), "{name} is not in KERNELS");
     }
@@ -110,21 +93,12 @@ fn shader(d: &Dispatch) -> Shader {
 fn examine(shader: &Shader) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(&shader.text)
         .map_err(|e| e.emit_to_string_with_path(&shader.text, &shader.name))?;
-    let mut validator = naga::valid::Validator::new(
-        naga::valid::ValidationFlags::all(),
-        naga::valid::Capabilities::empty(),
-    );
-    let info = validator
-        .validate(&module)
-        .map_err(|e| e.emit_to_string(&shader.text))?;
+    let mut validator =
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&shader.text))?;
     let constants = shader.constants.iter().map(|(n, v)| ((*n).to_owned(), *v));
-    let (module, info) = naga::back::pipeline_constants::process_overrides(
-        &module,
-        &info,
-        None,
-        &constants.collect(),
-    )
-    .map_err(|e| format!("constants {:?}: {e}", shader.constants))?;
+    let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, None, &constants.collect())
+        .map_err(|e| format!("constants {:?}: {e}", shader.constants))?;
     geometry(&module)?;
     bindings(&module, shader.bound.as_ref())?;
     translate(&module, &info)
@@ -161,10 +135,7 @@ fn bindings(module: &naga::Module, bound: Option<&Bound>) -> Result<(), String> 
         let Some(at) = &v.binding else { continue };
         let name = v.name.clone().unwrap_or_default();
         if at.group != 0 || declared.insert(at.binding, (name, v)).is_some() {
-            return Err(format!(
-                "group {} binding {} is not its own",
-                at.group, at.binding
-            ));
+            return Err(format!("group {} binding {} is not its own", at.group, at.binding));
         }
     }
     let storage = |v: &naga::GlobalVariable| matches!(v.space, naga::AddressSpace::Storage { .. });
@@ -191,10 +162,7 @@ fn bindings(module: &naga::Module, bound: Option<&Bound>) -> Result<(), String> 
             naga::AddressSpace::Storage { access } => {
                 let writes = access.contains(naga::StorageAccess::STORE);
                 if writes != (bound.access[i] == Access::Write) {
-                    return Err(format!(
-                        "{name}: declared {access:?}, bound {:?}",
-                        bound.access[i]
-                    ));
+                    return Err(format!("{name}: declared {access:?}, bound {:?}", bound.access[i]));
                 }
             }
             naga::AddressSpace::Uniform => {
@@ -212,14 +180,9 @@ fn bindings(module: &naga::Module, bound: Option<&Bound>) -> Result<(), String> 
 
 fn translate(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Result<(), String> {
     use naga::back::{hlsl, msl, spv};
-    spv::write_vec(module, info, &spv::Options::default(), None)
-        .map_err(|e| format!("SPIR-V: {e}"))?;
-    let options = msl::Options {
-        lang_version: (2, 0),
-        ..Default::default()
-    };
-    msl::write_string(module, info, &options, &msl::PipelineOptions::default())
-        .map_err(|e| format!("MSL: {e}"))?;
+    spv::write_vec(module, info, &spv::Options::default(), None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = msl::Options { lang_version: (2, 0), ..Default::default() };
+    msl::write_string(module, info, &options, &msl::PipelineOptions::default()).map_err(|e| format!("MSL: {e}"))?;
     let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
     hlsl::Writer::new(&mut String::new(), &options, &pipeline)
         .write(module, info, None)
@@ -230,17 +193,8 @@ fn translate(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Result<()
 #[test]
 fn every_shader_is_sound() {
     let all = shaders();
-    let failures: Vec<String> = all
-        .iter()
-        .filter_map(|s| {
-            Some(format!(
-                "{} {:?}: {}",
-                s.name,
-                s.constants,
-                examine(s).err()?
-            ))
-        })
-        .collect();
+    let failures: Vec<String> =
+        all.iter().filter_map(|s| Some(format!("{} {:?}: {}", s.name, s.constants, examine(s).err()?))).collect();
     println!("{} pipelines", all.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -267,16 +221,8 @@ fn defects_are_seen() {
         shader(text, vec![Read, Write, Read], vec![32]),
         shader(text, vec![Read, Write], vec![32, 16]),
         shader(&text.replace("(64)", "(512)"), vec![Read, Write], vec![32]),
-        shader(
-            &text.replace("binding(2)", "binding(3)"),
-            vec![Read, Write],
-            vec![32],
-        ),
-        shader(
-            &text.replace("main()", "start()"),
-            vec![Read, Write],
-            vec![32],
-        ),
+        shader(&text.replace("binding(2)", "binding(3)"), vec![Read, Write], vec![32]),
+        shader(&text.replace("main()", "start()"), vec![Read, Write], vec![32]),
     ];
     for shader in bad {
         assert!(examine(&shader).is_err(), "{}", shader.text);
@@ -301,10 +247,7 @@ fn dump() {
         let line = serde_json::json!({ "name": shader.name, "file": file, "constants": constants });
         manifest.insert(format!("{line}\n"));
     }
-    std::fs::write(
-        format!("{dir}/manifest.json"),
-        manifest.into_iter().collect::<String>(),
-    )
-    .expect("the manifest is written");
+    std::fs::write(format!("{dir}/manifest.json"), manifest.into_iter().collect::<String>())
+        .expect("the manifest is written");
     println!("{} shaders in {dir}", files.len());
 }

@@ -38,14 +38,8 @@ pub struct Counters {
 impl Counters {
     /// Buffers, bytes of them, bind groups, pipelines and submits made so far; none of them falls again.
     pub fn snapshot(&self) -> [u64; 5] {
-        [
-            &self.buffers,
-            &self.bytes,
-            &self.bind_groups,
-            &self.pipelines,
-            &self.submits,
-        ]
-        .map(|c| c.load(Ordering::Relaxed))
+        [&self.buffers, &self.bytes, &self.bind_groups, &self.pipelines, &self.submits]
+            .map(|c| c.load(Ordering::Relaxed))
     }
 }
 
@@ -63,9 +57,7 @@ pub struct Gpu {
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -83,20 +75,11 @@ impl Gpu {
         let instance = wgpu::Instance::new(desc);
         let adapter = pick(&instance, &options).await?;
         let info = adapter.get_info();
-        let limits = if options.portable_limits {
-            wgpu::Limits::default()
-        } else {
-            adapter.limits()
-        };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("wgrad"),
-            required_limits: limits.clone(),
-            ..Default::default()
-        };
+        let limits = if options.portable_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("wgrad"), required_limits: limits.clone(), ..Default::default() };
         let made = adapter.request_device(&descriptor).await;
-        let (device, queue) = made.map_err(|e| Error::Device {
-            message: e.to_string(),
-        })?;
+        let (device, queue) = made.map_err(|e| Error::Device { message: e.to_string() })?;
         #[cfg(target_arch = "wasm32")]
         let info = browser::named(info, &device, &options)?;
         let failure = Arc::new(Mutex::new(None));
@@ -116,13 +99,7 @@ impl Gpu {
 
     pub(crate) fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         let (info, limits) = (device.adapter_info(), device.limits());
-        Self::new(
-            device,
-            queue,
-            Some(info),
-            limits,
-            Arc::new(Mutex::new(None)),
-        )
+        Self::new(device, queue, Some(info), limits, Arc::new(Mutex::new(None)))
     }
 
     fn new(
@@ -133,16 +110,7 @@ impl Gpu {
         failure: Arc<Mutex<Option<Error>>>,
     ) -> Gpu {
         let caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
-        Gpu {
-            device,
-            queue,
-            info,
-            limits,
-            caps,
-            caches: Mutex::default(),
-            failure,
-            counters: Counters::default(),
-        }
+        Gpu { device, queue, info, limits, caps, caches: Mutex::default(), failure, counters: Counters::default() }
     }
 
     /// What kernels are chosen by.
@@ -190,9 +158,7 @@ impl Gpu {
         match (polled, &*failure) {
             (Ok(Ok(_)), _) => Ok(()),
             (_, Some(lost @ Error::DeviceLost { .. })) => Err(lost.clone()),
-            (Ok(Err(e)), _) => Err(Error::Device {
-                message: e.to_string(),
-            }),
+            (Ok(Err(e)), _) => Err(Error::Device { message: e.to_string() }),
             (Err(_), _) => {
                 let reason = "the driver failed while it was waited for".to_owned();
                 Err(failure.insert(Error::DeviceLost { reason }).clone())
@@ -209,20 +175,12 @@ impl Gpu {
             limit: "maxBufferSize".into(),
             needed: bytes,
             available: self.limits.max_buffer_size,
-            hint: format!(
-                "{label} is one buffer of this size; use a smaller batch or shards (peak {peak} bytes)"
-            ),
+            hint: format!("{label} is one buffer of this size; use a smaller batch or shards (peak {peak} bytes)"),
         })
     }
 
     /// A storage buffer, zeroed. `peak` is what the whole plan needs, for the error message.
-    pub(crate) fn buffer(
-        &self,
-        label: &str,
-        bytes: u64,
-        usage: wgpu::BufferUsages,
-        peak: u64,
-    ) -> Result<wgpu::Buffer> {
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, peak: u64) -> Result<wgpu::Buffer> {
         let bytes = bytes.max(4).next_multiple_of(4);
         self.fits(label, bytes, peak)?;
         self.counters.buffers.fetch_add(1, Ordering::Relaxed);
@@ -251,10 +209,7 @@ impl Gpu {
         }
         if full.await.is_some() {
             self.check()?;
-            return Err(Error::OutOfMemory {
-                requested: peak,
-                peak,
-            });
+            return Err(Error::OutOfMemory { requested: peak, peak });
         }
         Ok(result)
     }
@@ -276,20 +231,13 @@ impl Gpu {
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
-    info.device_type == wgpu::DeviceType::Cpu
-        || name.contains("swiftshader")
-        || name.contains("llvmpipe")
+    info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
 }
 
 fn translate(error: wgpu::Error) -> Error {
     match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
-            requested: 0,
-            peak: 0,
-        },
-        other => Error::Device {
-            message: other.to_string(),
-        },
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { requested: 0, peak: 0 },
+        other => Error::Device { message: other.to_string() },
     }
 }
 
@@ -313,9 +261,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
         (wgpu::DeviceType::Other, _) => 3,
         (wgpu::DeviceType::Cpu, _) => 4,
     };
-    let best = (0..all.len())
-        .filter(|i| wanted(*i, &all[*i].get_info()))
-        .min_by_key(|i| rank(&all[*i].get_info()));
+    let best = (0..all.len()).filter(|i| wanted(*i, &all[*i].get_info())).min_by_key(|i| rank(&all[*i].get_info()));
     match best {
         Some(i) => Ok(all.swap_remove(i)),
         None => {
@@ -324,11 +270,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
                 None if options.software => "any adapter".into(),
                 None => "a hardware adapter".into(),
             };
-            Err(Error::NoAdapter {
-                request,
-                found,
-                hint: HINT.into(),
-            })
+            Err(Error::NoAdapter { request, found, hint: HINT.into() })
         }
     }
 }

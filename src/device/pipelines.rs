@@ -55,10 +55,7 @@ impl Gpu {
         for (key, kernel, error) in pending {
             if let Some(error) = error.await {
                 lock(&self.caches).pipelines.remove(&key);
-                failed.get_or_insert(Error::ShaderCompile {
-                    kernel: kernel.to_owned(),
-                    log: error.to_string(),
-                });
+                failed.get_or_insert(Error::ShaderCompile { kernel: kernel.to_owned(), log: error.to_string() });
             }
         }
         self.check()?;
@@ -82,32 +79,26 @@ impl Gpu {
     fn make_pipeline(&self, dispatch: &Dispatch, key: PipelineKey) -> wgpu::ComputePipeline {
         let name = Some(dispatch.source.name());
         let layout = self.layout(dispatch);
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: name,
-                source: wgpu::ShaderSource::Wgsl(key.text.as_ref().into()),
-            });
-        let layout = self
-            .device
-            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: name,
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-        let pipeline = self
-            .device
-            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: name,
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &dispatch.constants,
-                    ..Default::default()
-                },
-                cache: None,
-            });
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: name,
+            source: wgpu::ShaderSource::Wgsl(key.text.as_ref().into()),
+        });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: name,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: name,
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &dispatch.constants,
+                ..Default::default()
+            },
+            cache: None,
+        });
         self.counters.pipelines.fetch_add(1, Ordering::Relaxed);
         lock(&self.caches).pipelines.insert(key, pipeline.clone());
         pipeline
@@ -122,39 +113,20 @@ impl Caches {
         let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty,
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
             count: None,
         };
         let (storage, uniform, globals) = &key;
-        let storage = storage.iter().map(|a| wgpu::BufferBindingType::Storage {
-            read_only: *a == Access::Read,
-        });
-        let uniforms = [*uniform, *globals]
-            .into_iter()
-            .filter(|u| *u)
-            .map(|_| wgpu::BufferBindingType::Uniform);
-        let entries: Vec<_> = storage
-            .chain(uniforms)
-            .enumerate()
-            .map(|(i, ty)| entry(i as u32, ty))
-            .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: None,
-            entries: &entries,
-        });
+        let storage = storage.iter().map(|a| wgpu::BufferBindingType::Storage { read_only: *a == Access::Read });
+        let uniforms = [*uniform, *globals].into_iter().filter(|u| *u).map(|_| wgpu::BufferBindingType::Uniform);
+        let entries: Vec<_> = storage.chain(uniforms).enumerate().map(|(i, ty)| entry(i as u32, ty)).collect();
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
         self.layouts.insert(key, layout.clone());
         layout
     }
 }
 
 fn layout_key(dispatch: &Dispatch) -> LayoutKey {
-    (
-        dispatch.bindings.iter().map(|b| b.access).collect(),
-        dispatch.uniform.is_some(),
-        dispatch.globals,
-    )
+    (dispatch.bindings.iter().map(|b| b.access).collect(), dispatch.uniform.is_some(), dispatch.globals)
 }

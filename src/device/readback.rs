@@ -12,13 +12,7 @@ pub(crate) struct Readback {
 
 impl Readback {
     /// Copies bytes `offset..offset + bytes` of `source` to the host.
-    pub async fn read(
-        &self,
-        gpu: &Gpu,
-        source: &wgpu::Buffer,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<Vec<u8>> {
+    pub async fn read(&self, gpu: &Gpu, source: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         gpu.check()?;
         if bytes == 0 {
             return Ok(Vec::new());
@@ -26,9 +20,7 @@ impl Readback {
         let staging = self.take(gpu, bytes)?;
         let (send, receive) = futures_channel::oneshot::channel();
         gpu.guarded_now(bytes, || {
-            let mut encoder = gpu
-                .device
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
             gpu.queue.submit([encoder.finish()]);
             staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
@@ -45,18 +37,14 @@ impl Readback {
             Ok(Ok(())) => {}
             _ => {
                 gpu.check()?;
-                return Err(Error::Device {
-                    message: "reading a buffer back failed; the device may be lost".into(),
-                });
+                return Err(Error::Device { message: "reading a buffer back failed; the device may be lost".into() });
             }
         }
         let data = match staging.get_mapped_range(0..bytes) {
             Ok(view) => view.to_vec(),
             Err(e) => {
                 gpu.check()?;
-                return Err(Error::Device {
-                    message: e.to_string(),
-                });
+                return Err(Error::Device { message: e.to_string() });
             }
         };
         staging.unmap();
@@ -67,9 +55,7 @@ impl Readback {
 
     fn take(&self, gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer> {
         let mut free = lock(&self.free);
-        let fitting = (0..free.len())
-            .filter(|i| free[*i].size() >= bytes)
-            .min_by_key(|i| free[*i].size());
+        let fitting = (0..free.len()).filter(|i| free[*i].size() >= bytes).min_by_key(|i| free[*i].size());
         if let Some(i) = fitting {
             return Ok(free.swap_remove(i));
         }

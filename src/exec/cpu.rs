@@ -20,11 +20,7 @@ impl Executed for f32 {
         op.cpu_f32(call);
     }
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<f32>>> {
-        if let Memory::F32(m) = memory {
-            Some(lock(m))
-        } else {
-            None
-        }
+        if let Memory::F32(m) = memory { Some(lock(m)) } else { None }
     }
 }
 
@@ -33,11 +29,7 @@ impl Executed for f64 {
         op.cpu_f64(call);
     }
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<f64>>> {
-        if let Memory::F64(m) = memory {
-            Some(lock(m))
-        } else {
-            None
-        }
+        if let Memory::F64(m) = memory { Some(lock(m)) } else { None }
     }
 }
 
@@ -54,10 +46,7 @@ fn zeros<E: Clone>(n: usize, zero: E) -> Result<Vec<E>> {
     let mut v = Vec::new();
     if v.try_reserve_exact(n).is_err() {
         let requested = (n as u64).saturating_mul(size_of::<E>() as u64);
-        return Err(Error::OutOfMemory {
-            requested,
-            peak: requested,
-        });
+        return Err(Error::OutOfMemory { requested, peak: requested });
     }
     v.resize(n, zero);
     Ok(v)
@@ -80,10 +69,7 @@ impl<'a, T: Executed> Loan<'a, T> {
             return Ok(());
         }
         let Some(mut guard) = T::state(state) else {
-            return Err(Error::argument(
-                "run",
-                "a state lives on another device than the plan",
-            ));
+            return Err(Error::argument("run", "a state lives on another device than the plan"));
         };
         self.cells[cell] = Cell::Float(std::mem::take(&mut guard));
         self.floats.push((cell, guard));
@@ -115,15 +101,8 @@ struct Outputs<'a, T> {
 
 impl<'a, T> Outputs<'a, T> {
     fn take(cells: &'a mut [Cell<T>], places: Vec<usize>) -> Self {
-        let taken = places
-            .iter()
-            .map(|p| std::mem::take(&mut cells[*p]))
-            .collect();
-        Outputs {
-            cells,
-            places,
-            taken,
-        }
+        let taken = places.iter().map(|p| std::mem::take(&mut cells[*p])).collect();
+        Outputs { cells, places, taken }
     }
 }
 
@@ -180,12 +159,7 @@ impl<T: Executed> CpuPlan<T> {
             Cell::Taken => 0,
         };
         let bytes = cells.iter().map(size).sum();
-        Ok(CpuPlan {
-            program,
-            place,
-            cells: Mutex::new(cells),
-            bytes,
-        })
+        Ok(CpuPlan { program, place, cells: Mutex::new(cells), bytes })
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
@@ -201,20 +175,12 @@ impl<T: Executed> CpuPlan<T> {
         }
         // One order for all plans, so that two of them cannot wait for each other.
         states.sort_by_key(|(_, state)| state.id);
-        let mut loan = Loan {
-            cells: lock(&self.cells),
-            floats: Vec::new(),
-            ints: Vec::new(),
-        };
+        let mut loan = Loan { cells: lock(&self.cells), floats: Vec::new(), ints: Vec::new() };
         for (b, fed) in inputs {
             match (&mut loan.cells[self.place[b]], fed) {
-                (Cell::Float(v), Fed::Double(d)) => {
-                    v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d))
-                }
+                (Cell::Float(v), Fed::Double(d)) => v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d)),
                 (Cell::Float(v), Fed::Tensor(t)) => {
-                    v.iter_mut()
-                        .zip(t.floats())
-                        .for_each(|(v, d)| *v = T::of(f64::from(*d)));
+                    v.iter_mut().zip(t.floats()).for_each(|(v, d)| *v = T::of(f64::from(*d)));
                 }
                 (Cell::Int(v), Fed::Tensor(t)) => v.copy_from_slice(t.ints()),
                 _ => {}
@@ -264,12 +230,7 @@ impl<T: Executed> CpuPlan<T> {
                 },
             })
             .collect();
-        let mut call = CpuCall {
-            inputs,
-            outputs,
-            step: feed.step,
-            seed: feed.seed,
-        };
+        let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed };
         T::call(step.op.as_ref(), &mut call);
     }
 

@@ -78,11 +78,7 @@ impl<'a> Feed<'a> {
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
             let message = format!("not given; the plan needs {ty}; add it with Feed::input");
-            return Err(Error::Name {
-                kind: "input",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {
             Fed::Tensor(t) => t.ty() == *ty,
@@ -93,14 +89,8 @@ impl<'a> Feed<'a> {
                 Fed::Tensor(t) => t.ty().to_string(),
                 Fed::Double(v) => format!("{} doubles", v.len()),
             };
-            let message = format!(
-                "expected {ty}, got {got}; give the type the graph declares or build another plan"
-            );
-            return Err(Error::Name {
-                kind: "input",
-                name: name.to_owned(),
-                message,
-            });
+            let message = format!("expected {ty}, got {got}; give the type the graph declares or build another plan");
+            return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         }
         Ok(*fed)
     }
@@ -111,22 +101,11 @@ impl<'a> Feed<'a> {
                 "in none of the {} stores given; the plan needs {ty}; add it with Store::set and the store with Feed::store",
                 self.stores.len()
             );
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
         if state.ty != *ty {
-            let message = format!(
-                "expected {ty}, the store has {}; set a tensor of the plan's type",
-                state.ty
-            );
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            let message = format!("expected {ty}, the store has {}; set a tensor of the plan's type", state.ty);
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         }
         Ok(state)
     }
@@ -134,14 +113,8 @@ impl<'a> Feed<'a> {
 
 /// Names for a message.
 fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    let names: Vec<String> = (names.into_iter())
-        .map(|n| format!("\"{}\"", n.as_ref()))
-        .collect();
-    if names.is_empty() {
-        "none".into()
-    } else {
-        names.join(", ")
-    }
+    let names: Vec<String> = (names.into_iter()).map(|n| format!("\"{}\"", n.as_ref())).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 /// A compiled program on one device. Made once, run many times; after the first run with given stores nothing is
@@ -165,34 +138,19 @@ impl Device {
     }
 
     /// [`compile`](Self::compile) with options.
-    pub async fn compile_with(
-        &self,
-        graph: &Graph,
-        outputs: &[(&str, Var<'_>)],
-        options: Options,
-    ) -> Result<Plan> {
+    pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
         let program = Arc::new(Program::build(graph, outputs, options)?);
         self.prepare(program).await
     }
 
     pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
         let executor = match self {
-            Device::Gpu(gpu) => {
-                Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?))
-            }
-            Device::Cpu(crate::device::Precision::F32) => {
-                Executor::Cpu32(cpu::CpuPlan::new(program.clone())?)
-            }
-            Device::Cpu(crate::device::Precision::F64) => {
-                Executor::Cpu64(cpu::CpuPlan::new(program.clone())?)
-            }
+            Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
+            Device::Cpu(crate::device::Precision::F32) => Executor::Cpu32(cpu::CpuPlan::new(program.clone())?),
+            Device::Cpu(crate::device::Precision::F64) => Executor::Cpu64(cpu::CpuPlan::new(program.clone())?),
         };
         let device = self.clone();
-        Ok(Plan {
-            device,
-            program,
-            executor,
-        })
+        Ok(Plan { device, program, executor })
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
@@ -257,11 +215,7 @@ impl Plan {
         let Some((_, operand)) = self.program.outputs.iter().find(|(n, _)| n == name) else {
             let known = self.program.outputs.iter().map(|(n, _)| n);
             let message = format!("the plan has no such output; it has {}", listed(known));
-            return Err(Error::Name {
-                kind: "output",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "output", name: name.to_owned(), message });
         };
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
@@ -279,10 +233,9 @@ impl Plan {
     /// Reads a float output in double precision; on other executors than the oracle it is converted.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
-        if let (Executor::Cpu64(p), Some((_, o))) = (
-            &self.executor,
-            self.program.outputs.iter().find(|(n, _)| n == name),
-        ) {
+        if let (Executor::Cpu64(p), Some((_, o))) =
+            (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
+        {
             return p.read_raw(o);
         }
         let tensor = self.read_blocking(name)?;

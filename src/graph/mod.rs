@@ -126,24 +126,13 @@ impl Graph {
         if let Some(value) = known {
             let var = Var::new(self, value);
             if var.ty() != ty {
-                let message = format!(
-                    "already declared as {}, now as {ty}; use one type",
-                    var.ty()
-                );
+                let message = format!("already declared as {}, now as {ty}; use one type", var.ty());
                 let kind = if state { "state" } else { "input" };
-                self.fail(Error::Name {
-                    kind,
-                    name: name.to_string(),
-                    message,
-                });
+                self.fail(Error::Name { kind, name: name.to_string(), message });
             }
             return var;
         }
-        let kind = if state {
-            Kind::State(name.clone())
-        } else {
-            Kind::Input(name.clone())
-        };
+        let kind = if state { Kind::State(name.clone()) } else { Kind::Input(name.clone()) };
         let value = self.leaf(kind, ty);
         self.borrow_mut().names.insert((state, name), value);
         Var::new(self, value)
@@ -165,17 +154,8 @@ impl Graph {
             self.fail(error);
         }
         let mut g = self.borrow_mut();
-        g.nodes.push(Node {
-            kind,
-            inputs: vec![],
-            types: vec![ty],
-            segment: None,
-            copy: 0,
-        });
-        Value {
-            node: NodeId(g.nodes.len() as u32 - 1),
-            output: 0,
-        }
+        g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0 });
+        Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }
     }
 
     /// A float tensor filled with one value.
@@ -196,12 +176,7 @@ impl Graph {
         self.apply_at(Arc::new(op), inputs, Where::caller())
     }
 
-    pub(crate) fn apply_at<'g>(
-        &'g self,
-        op: Arc<dyn Op>,
-        inputs: &[Var<'g>],
-        location: Where,
-    ) -> Vec<Var<'g>> {
+    pub(crate) fn apply_at<'g>(&'g self, op: Arc<dyn Op>, inputs: &[Var<'g>], location: Where) -> Vec<Var<'g>> {
         let outputs = op.outputs();
         if self.borrow().error.is_some() {
             return self.inert(outputs);
@@ -221,17 +196,9 @@ impl Graph {
                 let (segment, copy) = (g.segment, g.copy);
                 let inputs = inputs.iter().map(|v| v.value).collect();
                 let n = out.len() as u32;
-                g.nodes.push(Node {
-                    kind: Kind::Op(op),
-                    inputs,
-                    types: out,
-                    segment,
-                    copy,
-                });
+                g.nodes.push(Node { kind: Kind::Op(op), inputs, types: out, segment, copy });
                 let node = NodeId(g.nodes.len() as u32 - 1);
-                (0..n)
-                    .map(|output| Var::new(self, Value { node, output }))
-                    .collect()
+                (0..n).map(|output| Var::new(self, Value { node, output })).collect()
             }
             Err(refusal) => {
                 let shapes = types.into_iter().map(|t| t.shape).collect();
@@ -260,10 +227,7 @@ impl Graph {
 
     /// Variables that stand in after an error, so that building goes on to its end.
     fn inert(&self, n: usize) -> Vec<Var<'_>> {
-        let value = self.leaf(
-            Kind::Constant(Arc::new(Tensor::scalar(0.0))),
-            TensorType::f32([]),
-        );
+        let value = self.leaf(Kind::Constant(Arc::new(Tensor::scalar(0.0))), TensorType::f32([]));
         vec![Var::new(self, value); n]
     }
 
@@ -279,31 +243,19 @@ impl Graph {
         if self.borrow().error.is_some() || !self.owns("assign", &[state, value], location) {
             return;
         }
-        let is_state = matches!(
-            self.borrow().nodes[state.value.node.0 as usize].kind,
-            Kind::State(_)
-        );
+        let is_state = matches!(self.borrow().nodes[state.value.node.0 as usize].kind, Kind::State(_));
         let known = self.borrow().assigns.iter().any(|(s, _)| *s == state.value);
         let message = if !is_state {
             "the target is no state; make it with Graph::state".to_owned()
         } else if state.ty() != value.ty() {
-            format!(
-                "the state is {}, the value {}; they must be equal",
-                state.ty(),
-                value.ty()
-            )
+            format!("the state is {}, the value {}; they must be equal", state.ty(), value.ty())
         } else if known {
             "this state is assigned twice in one graph; assign once".to_owned()
         } else {
             self.borrow_mut().assigns.push((state.value, value.value));
             return;
         };
-        self.fail(Error::Shape {
-            op: "assign".into(),
-            message,
-            shapes: vec![state.shape(), value.shape()],
-            location,
-        });
+        self.fail(Error::Shape { op: "assign".into(), message, shapes: vec![state.shape(), value.shape()], location });
     }
 
     /// Lets every [`assign`](Self::assign) happen only if `ok` (u32 scalar) is not 0 at the end of the run, so that a
@@ -322,12 +274,7 @@ impl Graph {
             self.borrow_mut().gate = Some(ok.value);
             return;
         };
-        self.fail(Error::Shape {
-            op: "gate".into(),
-            message,
-            shapes: vec![ok.shape()],
-            location,
-        });
+        self.fail(Error::Shape { op: "gate".into(), message, shapes: vec![ok.shape()], location });
     }
 
     /// Runs `f` as a segment whose values are recomputed in the backward pass instead of kept: less memory, more work.
@@ -372,18 +319,9 @@ impl Drop for InSegment<'_> {
 impl std::fmt::Display for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, node) in self.borrow().nodes.iter().enumerate() {
-            let types = node
-                .types
-                .iter()
-                .map(|t| t.to_string())
-                .collect::<Vec<_>>()
-                .join(", ");
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|v| format!("%{}.{}", v.node.0, v.output))
-                .collect::<Vec<_>>()
-                .join(" ");
+            let types = node.types.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
+            let inputs =
+                node.inputs.iter().map(|v| format!("%{}.{}", v.node.0, v.output)).collect::<Vec<_>>().join(" ");
             match &node.kind {
                 Kind::Input(name) => writeln!(f, "%{i} = input {name}: {types}")?,
                 Kind::State(name) => writeln!(f, "%{i} = state {name}: {types}")?,

@@ -31,8 +31,7 @@ pub(super) fn build(
         return Err(Error::Name {
             kind: "output",
             name: (*name).to_owned(),
-            message: "the variable belongs to another graph; compile the graph it was built in"
-                .into(),
+            message: "the variable belongs to another graph; compile the graph it was built in".into(),
         });
     }
     let mut names: Vec<&str> = outputs.iter().map(|(n, _)| *n).collect();
@@ -46,12 +45,7 @@ pub(super) fn build(
     }
     let inner = graph.borrow();
     let mut roots: Vec<Value> = outputs.iter().map(|(_, v)| v.value).collect();
-    roots.extend(
-        inner
-            .assigns
-            .iter()
-            .flat_map(|(state, value)| [*state, *value]),
-    );
+    roots.extend(inner.assigns.iter().flat_map(|(state, value)| [*state, *value]));
     roots.extend(inner.gate);
     let simple = simplify(&inner.nodes, &roots, merge_copies);
     let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
@@ -64,36 +58,21 @@ pub(super) fn build(
         peak_without_recomputation: None,
         options,
     };
-    let mut b = Builder {
-        program,
-        operands: FxHashMap::default(),
-        dense: Vec::new(),
-    };
+    let mut b = Builder { program, operands: FxHashMap::default(), dense: Vec::new() };
     b.nodes(&simple, &groups);
     if let Some(gate) = inner.gate {
         // Assignments must not change the gate while they read it.
         let gate = b.operand(simple.value(gate));
-        b.program.gate = Some(if b.is_state(&gate) {
-            b.copy(&gate)
-        } else {
-            b.made_dense(gate)
-        });
+        b.program.gate = Some(if b.is_state(&gate) { b.copy(&gate) } else { b.made_dense(gate) });
     }
     for (name, var) in outputs {
         let operand = b.operand(simple.value(var.value));
         // An output shows the value that the run saw, also if the state changes at its end.
-        let operand = if b.is_state(&operand) {
-            b.copy(&operand)
-        } else {
-            b.made_dense(operand)
-        };
+        let operand = if b.is_state(&operand) { b.copy(&operand) } else { b.made_dense(operand) };
         b.program.outputs.push((name.to_string(), operand));
     }
-    let assigns: Vec<(Value, Value)> = inner
-        .assigns
-        .iter()
-        .map(|(s, v)| (simple.value(*s), simple.value(*v)))
-        .collect();
+    let assigns: Vec<(Value, Value)> =
+        inner.assigns.iter().map(|(s, v)| (simple.value(*s), simple.value(*v))).collect();
     b.assigns(&assigns);
     b.sweep();
     Ok(b.program)
@@ -102,10 +81,7 @@ pub(super) fn build(
 impl Builder {
     fn nodes(&mut self, simple: &Simplified, groups: &Groups) {
         for (i, node) in simple.nodes.iter().enumerate() {
-            let value = Value {
-                node: crate::graph::NodeId(i as u32),
-                output: 0,
-            };
+            let value = Value { node: crate::graph::NodeId(i as u32), output: 0 };
             let origin = match &node.kind {
                 Kind::Input(name) => Origin::Input(name.clone()),
                 Kind::State(name) => Origin::State(name.clone()),
@@ -119,9 +95,7 @@ impl Builder {
                         continue;
                     }
                     match groups.program(&simple.nodes, i) {
-                        Some((fused, inputs)) => {
-                            self.step(Arc::new(fused), &inputs, value, &node.types)
-                        }
+                        Some((fused, inputs)) => self.step(Arc::new(fused), &inputs, value, &node.types),
                         None => self.step(op.clone(), &node.inputs, value, &node.types),
                     }
                     continue;
@@ -133,16 +107,9 @@ impl Builder {
     }
 
     fn buffer(&mut self, origin: Origin, ty: &TensorType) -> Operand {
-        self.program.buffers.push(BufferInfo {
-            origin,
-            ty: ty.clone(),
-        });
+        self.program.buffers.push(BufferInfo { origin, ty: ty.clone() });
         let buffer = self.program.buffers.len() - 1;
-        Operand {
-            buffer,
-            ty: ty.clone(),
-            layout: Layout::contiguous(&ty.shape),
-        }
+        Operand { buffer, ty: ty.clone(), layout: Layout::contiguous(&ty.shape) }
     }
 
     fn operand(&self, value: Value) -> Operand {
@@ -152,21 +119,11 @@ impl Builder {
     fn view(&mut self, op: &SharedOp, value: Value, input: Value, ty: &TensorType) {
         let source = self.operand(input);
         let operand = match op.view(&source.ty, &source.layout) {
-            Some(layout) => Operand {
-                buffer: source.buffer,
-                ty: ty.clone(),
-                layout,
-            },
+            Some(layout) => Operand { buffer: source.buffer, ty: ty.clone(), layout },
             None => {
                 let dense = self.made_dense(source);
-                let layout = op
-                    .view(&dense.ty, &dense.layout)
-                    .unwrap_or_else(|| Layout::contiguous(&ty.shape));
-                Operand {
-                    buffer: dense.buffer,
-                    ty: ty.clone(),
-                    layout,
-                }
+                let layout = op.view(&dense.ty, &dense.layout).unwrap_or_else(|| Layout::contiguous(&ty.shape));
+                Operand { buffer: dense.buffer, ty: ty.clone(), layout }
             }
         };
         self.operands.insert(value, operand);
@@ -188,11 +145,7 @@ impl Builder {
     fn copy(&mut self, operand: &Operand) -> Operand {
         let copy = self.buffer(Origin::Computed, &operand.ty);
         let op = Arc::new(View::Reshape(operand.ty.shape.clone()));
-        self.program.steps.push(Step {
-            op,
-            inputs: vec![operand.clone()],
-            outputs: vec![copy.clone()],
-        });
+        self.program.steps.push(Step { op, inputs: vec![operand.clone()], outputs: vec![copy.clone()] });
         copy
     }
 
@@ -203,56 +156,30 @@ impl Builder {
                 *operand = self.made_dense(operand.clone());
             }
         }
-        let outputs: Vec<Operand> = types
-            .iter()
-            .map(|t| self.buffer(Origin::Computed, t))
-            .collect();
+        let outputs: Vec<Operand> = types.iter().map(|t| self.buffer(Origin::Computed, t)).collect();
         for (i, o) in op.in_place() {
             // Start from a copy; it disappears below if the old value is not needed any more.
             let copy = Arc::new(View::Reshape(operands[*i].ty.shape.clone()));
-            let step = Step {
-                op: copy,
-                inputs: vec![operands[*i].clone()],
-                outputs: vec![outputs[*o].clone()],
-            };
+            let step = Step { op: copy, inputs: vec![operands[*i].clone()], outputs: vec![outputs[*o].clone()] };
             self.program.steps.push(step);
         }
         for (o, operand) in outputs.iter().enumerate() {
-            self.operands.insert(
-                Value {
-                    output: o as u32,
-                    ..value
-                },
-                operand.clone(),
-            );
+            self.operands.insert(Value { output: o as u32, ..value }, operand.clone());
         }
-        self.program.steps.push(Step {
-            op,
-            inputs: operands,
-            outputs,
-        });
+        self.program.steps.push(Step { op, inputs: operands, outputs });
     }
 
     fn is_state(&self, operand: &Operand) -> bool {
-        matches!(
-            self.program.buffers[operand.buffer].origin,
-            Origin::State(_)
-        )
+        matches!(self.program.buffers[operand.buffer].origin, Origin::State(_))
     }
 
     fn assigns(&mut self, assigns: &[(Value, Value)]) {
-        let mut pairs: Vec<(Operand, Operand)> = assigns
-            .iter()
-            .map(|(s, v)| (self.operand(*s), self.operand(*v)))
-            .collect();
+        let mut pairs: Vec<(Operand, Operand)> =
+            assigns.iter().map(|(s, v)| (self.operand(*s), self.operand(*v))).collect();
         pairs.retain(|(state, value)| state != value);
         // Values that are views of a state would see other assigns: copy them first.
         for (_, value) in &mut pairs {
-            *value = if self.is_state(value) {
-                self.copy(value)
-            } else {
-                self.made_dense(value.clone())
-            };
+            *value = if self.is_state(value) { self.copy(value) } else { self.made_dense(value.clone()) };
         }
         for i in 0..pairs.len() {
             let (state, value) = pairs[i].clone();
@@ -271,14 +198,8 @@ impl Builder {
         for (state, value) in pairs.into_iter().filter(|(state, value)| state != value) {
             let mut inputs = vec![state.clone(), value];
             inputs.extend(self.program.gate.clone());
-            let op = Arc::new(Assign {
-                gated: inputs.len() == 3,
-            });
-            self.program.steps.push(Step {
-                op,
-                inputs,
-                outputs: vec![state],
-            });
+            let op = Arc::new(Assign { gated: inputs.len() == 3 });
+            self.program.steps.push(Step { op, inputs, outputs: vec![state] });
         }
     }
 
@@ -300,12 +221,12 @@ impl Builder {
             return false;
         };
         let step = &steps[at];
-        let in_place = step.op.in_place().iter().any(|(i, o)| {
-            step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer
-        });
-        let read_later = steps[at..]
+        let in_place = step
+            .op
+            .in_place()
             .iter()
-            .any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
+            .any(|(i, o)| step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer);
+        let read_later = steps[at..].iter().any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
         if read_later || (self.program.gate.is_some() && !in_place) {
             return false;
         }

@@ -43,10 +43,7 @@ impl Op for AddInPlace {
                 if (id.x < arrayLength(&out)) { out[id.x] += delta[id.x]; }
             }";
         let n = cx.outputs[0].numel();
-        cx.generated("add in place", text)
-            .input(1)
-            .output(0)
-            .workgroups(n.div_ceil(64))
+        cx.generated("add in place", text).input(1).output(0).workgroups(n.div_ceil(64))
     }
 }
 
