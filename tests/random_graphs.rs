@@ -49,12 +49,7 @@ impl<'g> Case<'g> {
             1 => Some(g.indices.slice(0, 3, 1).reshape([]).rem(2)),
             _ => None,
         };
-        let mut case = Case {
-            grown: g,
-            outputs,
-            updates: Vec::new(),
-            gate,
-        };
+        let mut case = Case { grown: g, outputs, updates: Vec::new(), gate };
         case.single(&gradients);
         case.pair();
         case
@@ -64,9 +59,7 @@ impl<'g> Case<'g> {
         match self.grown.below(5) {
             // The new value, or the old one, is an output too.
             0 => self.outputs.push((format!("new{state}"), value)),
-            1 => self
-                .outputs
-                .push((format!("old{state}"), self.grown.states[state])),
+            1 => self.outputs.push((format!("old{state}"), self.grown.states[state])),
             _ => {}
         }
         self.updates.push((state, value));
@@ -76,13 +69,7 @@ impl<'g> Case<'g> {
     fn single(&mut self, gradients: &[Option<Var<'g>>]) {
         for i in 0..self.grown.states.len() - 2 {
             let state = self.grown.states[i];
-            let same: Vec<Var<'g>> = self
-                .grown
-                .pool
-                .iter()
-                .copied()
-                .filter(|v| v.shape() == state.shape())
-                .collect();
+            let same: Vec<Var<'g>> = self.grown.pool.iter().copied().filter(|v| v.shape() == state.shape()).collect();
             let any = same[self.grown.below(same.len())];
             match (self.grown.below(5), gradients[i]) {
                 (0, _) => {}
@@ -174,22 +161,10 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 const ALL: [Options; 4] = [
-    Options {
-        fuse: false,
-        reuse: false,
-    },
-    Options {
-        fuse: false,
-        reuse: true,
-    },
-    Options {
-        fuse: true,
-        reuse: false,
-    },
-    Options {
-        fuse: true,
-        reuse: true,
-    },
+    Options { fuse: false, reuse: false },
+    Options { fuse: false, reuse: true },
+    Options { fuse: true, reuse: false },
+    Options { fuse: true, reuse: true },
 ];
 
 fn run(seed: u64, device: &Device, options: Options, by_hand: bool) -> Result<Results, String> {
@@ -209,10 +184,7 @@ fn compare(
     for ((name, a), (_, b)) in got.iter().zip(want) {
         let d = difference(a, b);
         if d > tolerance {
-            return Err(format!(
-                "graph {seed}, {options:?}, {device}: {name} {} differs by {d:.1e}",
-                a.ty()
-            ));
+            return Err(format!("graph {seed}, {options:?}, {device}: {name} {} differs by {d:.1e}", a.ty()));
         }
     }
     Ok(got)
@@ -226,9 +198,7 @@ fn device(seed: u64, device: &Device, want: &Results, tolerance: f64) -> Result<
         let fresh = device.is_gpu() && options == ALL[2];
         if let Some(base) = base.as_ref().filter(|_| !fresh) {
             if let Some(((n, _), _)) = got.iter().zip(base).find(|(a, b)| a != b) {
-                return Err(format!(
-                    "graph {seed}, {options:?}, {device}: {n} differs in bits"
-                ));
+                return Err(format!("graph {seed}, {options:?}, {device}: {n} differs in bits"));
             }
         } else {
             base = Some(got);
@@ -251,10 +221,5 @@ fn check(seed: u64) -> Result<(), String> {
 #[test]
 fn random_graphs_agree() {
     let failures: Vec<String> = seeds().filter_map(|seed| check(seed).err()).collect();
-    assert!(
-        failures.is_empty(),
-        "{} failures\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
 }

@@ -1,9 +1,9 @@
 //! A WebGPU adapter and device, its limits, pipelines and errors.
 
-use crate::error::{Error, Result};
-use crate::kernels::{Access, Capabilities, Dispatch};
 #[cfg(target_arch = "wasm32")]
 use super::browser::{self, pick};
+use crate::error::{Error, Result};
+use crate::kernels::{Access, Capabilities, Dispatch};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,14 +36,8 @@ pub struct Counters {
 impl Counters {
     /// Buffers, bytes of them, bind groups, pipelines and submits so far. Bytes are those of live buffers.
     pub fn snapshot(&self) -> [u64; 5] {
-        [
-            &self.buffers,
-            &self.bytes,
-            &self.bind_groups,
-            &self.pipelines,
-            &self.submits,
-        ]
-        .map(|c| c.load(Ordering::Relaxed))
+        [&self.buffers, &self.bytes, &self.bind_groups, &self.pipelines, &self.submits]
+            .map(|c| c.load(Ordering::Relaxed))
     }
 }
 
@@ -78,9 +72,7 @@ pub struct Gpu {
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -98,20 +90,11 @@ impl Gpu {
         let instance = wgpu::Instance::new(desc);
         let adapter = pick(&instance, &options).await?;
         let info = adapter.get_info();
-        let limits = if options.portable_limits {
-            wgpu::Limits::default()
-        } else {
-            adapter.limits()
-        };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("wgrad"),
-            required_limits: limits.clone(),
-            ..Default::default()
-        };
+        let limits = if options.portable_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("wgrad"), required_limits: limits.clone(), ..Default::default() };
         let made = adapter.request_device(&descriptor).await;
-        let (device, queue) = made.map_err(|e| Error::Device {
-            message: e.to_string(),
-        })?;
+        let (device, queue) = made.map_err(|e| Error::Device { message: e.to_string() })?;
         #[cfg(target_arch = "wasm32")]
         let info = browser::named(info, &device, &options)?;
         let failure = Arc::new(Mutex::new(None));
@@ -129,13 +112,7 @@ impl Gpu {
 
     pub(crate) fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         let (info, limits) = (device.adapter_info(), device.limits());
-        Self::new(
-            device,
-            queue,
-            Some(info),
-            limits,
-            Arc::new(Mutex::new(None)),
-        )
+        Self::new(device, queue, Some(info), limits, Arc::new(Mutex::new(None)))
     }
 
     fn new(
@@ -146,16 +123,7 @@ impl Gpu {
         failure: Arc<Mutex<Option<Error>>>,
     ) -> Gpu {
         let caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
-        Gpu {
-            device,
-            queue,
-            info,
-            limits,
-            caps,
-            caches: Mutex::default(),
-            failure,
-            counters: Counters::default(),
-        }
+        Gpu { device, queue, info, limits, caps, caches: Mutex::default(), failure, counters: Counters::default() }
     }
 
     /// What kernels are chosen by.
@@ -192,22 +160,14 @@ impl Gpu {
     }
 
     /// A storage buffer, zeroed. `peak` is what the whole plan needs, for the error message.
-    pub(crate) fn buffer(
-        &self,
-        label: &str,
-        bytes: u64,
-        usage: wgpu::BufferUsages,
-        peak: u64,
-    ) -> Result<wgpu::Buffer> {
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, peak: u64) -> Result<wgpu::Buffer> {
         let bytes = bytes.max(4).next_multiple_of(4);
         if bytes > self.limits.max_buffer_size {
             return Err(Error::Limit {
                 limit: "maxBufferSize".into(),
                 needed: bytes,
                 available: self.limits.max_buffer_size,
-                hint: format!(
-                    "{label} is one buffer of this size; use a smaller batch or shards (peak {peak} bytes)"
-                ),
+                hint: format!("{label} is one buffer of this size; use a smaller batch or shards (peak {peak} bytes)"),
             });
         }
         self.counters.buffers.fetch_add(1, Ordering::Relaxed);
@@ -234,10 +194,7 @@ impl Gpu {
         }
         if full.await.is_some() {
             self.check()?;
-            return Err(Error::OutOfMemory {
-                requested: peak,
-                peak,
-            });
+            return Err(Error::OutOfMemory { requested: peak, peak });
         }
         result
     }
@@ -250,48 +207,34 @@ impl Gpu {
     /// Pipeline of a dispatch, from the cache or new.
     pub(crate) fn pipeline(&self, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
         let text: Arc<str> = dispatch.source.text()?.into();
-        let constants = dispatch
-            .constants
-            .iter()
-            .map(|(n, v)| (*n, v.to_bits()))
-            .collect();
-        let key = PipelineKey {
-            text: text.clone(),
-            constants,
-            layout: layout_key(dispatch),
-        };
+        let constants = dispatch.constants.iter().map(|(n, v)| (*n, v.to_bits())).collect();
+        let key = PipelineKey { text: text.clone(), constants, layout: layout_key(dispatch) };
         let mut caches = lock(&self.caches);
         if let Some(pipeline) = caches.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
         let name = dispatch.source.name();
         let layout = caches.layout(&self.device, key.layout.clone());
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(name),
-                source: wgpu::ShaderSource::Wgsl(text.as_ref().into()),
-            });
-        let layout = self
-            .device
-            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(name),
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-        let pipeline = self
-            .device
-            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(name),
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &dispatch.constants,
-                    ..Default::default()
-                },
-                cache: None,
-            });
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(name),
+            source: wgpu::ShaderSource::Wgsl(text.as_ref().into()),
+        });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &dispatch.constants,
+                ..Default::default()
+            },
+            cache: None,
+        });
         self.counters.pipelines.fetch_add(1, Ordering::Relaxed);
         caches.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
@@ -306,60 +249,34 @@ impl Caches {
         let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty,
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
             count: None,
         };
         let (storage, uniform, globals) = &key;
-        let storage = storage.iter().map(|a| wgpu::BufferBindingType::Storage {
-            read_only: *a == Access::Read,
-        });
-        let uniforms = [*uniform, *globals]
-            .into_iter()
-            .filter(|u| *u)
-            .map(|_| wgpu::BufferBindingType::Uniform);
-        let entries: Vec<_> = storage
-            .chain(uniforms)
-            .enumerate()
-            .map(|(i, ty)| entry(i as u32, ty))
-            .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: None,
-            entries: &entries,
-        });
+        let storage = storage.iter().map(|a| wgpu::BufferBindingType::Storage { read_only: *a == Access::Read });
+        let uniforms = [*uniform, *globals].into_iter().filter(|u| *u).map(|_| wgpu::BufferBindingType::Uniform);
+        let entries: Vec<_> = storage.chain(uniforms).enumerate().map(|(i, ty)| entry(i as u32, ty)).collect();
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
         self.layouts.insert(key, layout.clone());
         layout
     }
 }
 
 fn layout_key(dispatch: &Dispatch) -> LayoutKey {
-    (
-        dispatch.bindings.iter().map(|b| b.access).collect(),
-        dispatch.uniform.is_some(),
-        dispatch.globals,
-    )
+    (dispatch.bindings.iter().map(|b| b.access).collect(), dispatch.uniform.is_some(), dispatch.globals)
 }
 
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
-    info.device_type == wgpu::DeviceType::Cpu
-        || name.contains("swiftshader")
-        || name.contains("llvmpipe")
+    info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
 }
 
 fn translate(error: wgpu::Error) -> Error {
     match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
-            requested: 0,
-            peak: 0,
-        },
-        other => Error::Device {
-            message: other.to_string(),
-        },
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { requested: 0, peak: 0 },
+        other => Error::Device { message: other.to_string() },
     }
 }
 
@@ -383,9 +300,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
         (wgpu::DeviceType::Other, _) => 3,
         (wgpu::DeviceType::Cpu, _) => 4,
     };
-    let best = (0..all.len())
-        .filter(|i| wanted(*i, &all[*i].get_info()))
-        .min_by_key(|i| rank(&all[*i].get_info()));
+    let best = (0..all.len()).filter(|i| wanted(*i, &all[*i].get_info())).min_by_key(|i| rank(&all[*i].get_info()));
     match best {
         Some(i) => Ok(all.swap_remove(i)),
         None => {
@@ -394,20 +309,13 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
                 None if options.software => "any adapter".into(),
                 None => "a hardware adapter".into(),
             };
-            Err(Error::NoAdapter {
-                request,
-                found,
-                hint: HINT.into(),
-            })
+            Err(Error::NoAdapter { request, found, hint: HINT.into() })
         }
     }
 }
 
 pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
-    format!(
-        "{} ({:?}, {:?}, {} {})",
-        info.name, info.backend, info.device_type, info.driver, info.driver_info
-    )
+    format!("{} ({:?}, {:?}, {} {})", info.name, info.backend, info.device_type, info.driver, info.driver_info)
 }
 
 impl std::fmt::Display for Gpu {

@@ -91,20 +91,12 @@ impl std::fmt::Display for Device {
         match self {
             Device::Gpu(gpu) => gpu.fmt(f),
             Device::Cpu(precision) => {
-                let bits = if *precision == Precision::F32 {
-                    "f32"
-                } else {
-                    "f64"
-                };
+                let bits = if *precision == Precision::F32 { "f32" } else { "f64" };
                 #[cfg(not(target_arch = "wasm32"))]
                 let threads = rayon::current_num_threads();
                 #[cfg(target_arch = "wasm32")]
                 let threads = 1;
-                write!(
-                    f,
-                    "CPU executor ({bits}, {threads} threads, {})",
-                    std::env::consts::ARCH
-                )
+                write!(f, "CPU executor ({bits}, {threads} threads, {})", std::env::consts::ARCH)
             }
         }
     }

@@ -12,21 +12,13 @@ pub(crate) struct Readback {
 
 impl Readback {
     /// Copies bytes `offset..offset + bytes` of `source` to the host.
-    pub async fn read(
-        &self,
-        gpu: &Gpu,
-        source: &wgpu::Buffer,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<Vec<u8>> {
+    pub async fn read(&self, gpu: &Gpu, source: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         gpu.check()?;
         if bytes == 0 {
             return Ok(Vec::new());
         }
         let staging = self.take(gpu, bytes)?;
-        let mut encoder = gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
         gpu.queue.submit([encoder.finish()]);
         let (send, receive) = futures_channel::oneshot::channel();
@@ -36,9 +28,7 @@ impl Readback {
         #[cfg(not(target_arch = "wasm32"))]
         if let Err(e) = gpu.device.poll(wgpu::PollType::wait_indefinitely()) {
             gpu.check()?;
-            return Err(Error::Device {
-                message: e.to_string(),
-            });
+            return Err(Error::Device { message: e.to_string() });
         }
         // Firefox finishes a mapping on a slow timer unless more work arrives.
         #[cfg(target_arch = "wasm32")]
@@ -47,17 +37,13 @@ impl Readback {
             Ok(Ok(())) => {}
             _ => {
                 gpu.check()?;
-                return Err(Error::Device {
-                    message: "reading a buffer back failed".into(),
-                });
+                return Err(Error::Device { message: "reading a buffer back failed".into() });
             }
         }
         let data = match staging.get_mapped_range(0..bytes) {
             Ok(view) => view.to_vec(),
             Err(e) => {
-                return Err(Error::Device {
-                    message: e.to_string(),
-                });
+                return Err(Error::Device { message: e.to_string() });
             }
         };
         staging.unmap();
@@ -68,9 +54,7 @@ impl Readback {
 
     fn take(&self, gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer> {
         let mut free = lock(&self.free);
-        let fitting = (0..free.len())
-            .filter(|i| free[*i].size() >= bytes)
-            .min_by_key(|i| free[*i].size());
+        let fitting = (0..free.len()).filter(|i| free[*i].size() >= bytes).min_by_key(|i| free[*i].size());
         if let Some(i) = fitting {
             return Ok(free.swap_remove(i));
         }

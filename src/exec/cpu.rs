@@ -20,11 +20,7 @@ impl Executed for f32 {
         op.cpu_f32(call);
     }
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<f32>>> {
-        if let Memory::F32(m) = memory {
-            Some(lock(m))
-        } else {
-            None
-        }
+        if let Memory::F32(m) = memory { Some(lock(m)) } else { None }
     }
 }
 
@@ -33,11 +29,7 @@ impl Executed for f64 {
         op.cpu_f64(call);
     }
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<f64>>> {
-        if let Memory::F64(m) = memory {
-            Some(lock(m))
-        } else {
-            None
-        }
+        if let Memory::F64(m) = memory { Some(lock(m)) } else { None }
     }
 }
 
@@ -62,24 +54,11 @@ impl<T: Executed> CpuPlan<T> {
         let floats = program.slots(Some(DType::F32));
         let ints = program.slots(Some(DType::U32));
         let mut cells: Vec<Cell<T>> = Vec::new();
-        cells.extend(
-            floats
-                .bytes
-                .iter()
-                .map(|b| Cell::Float(vec![T::ZERO; *b as usize / 4])),
-        );
-        cells.extend(
-            ints.bytes
-                .iter()
-                .map(|b| Cell::Int(vec![0; *b as usize / 4])),
-        );
+        cells.extend(floats.bytes.iter().map(|b| Cell::Float(vec![T::ZERO; *b as usize / 4])));
+        cells.extend(ints.bytes.iter().map(|b| Cell::Int(vec![0; *b as usize / 4])));
         let mut place = Vec::with_capacity(program.buffers.len());
         for (b, info) in program.buffers.iter().enumerate() {
-            let shared = floats
-                .of
-                .get(&b)
-                .copied()
-                .or(ints.of.get(&b).map(|s| floats.bytes.len() + s));
+            let shared = floats.of.get(&b).copied().or(ints.of.get(&b).map(|s| floats.bytes.len() + s));
             place.push(shared.unwrap_or(cells.len()));
             if shared.is_some() {
                 continue;
@@ -102,12 +81,7 @@ impl<T: Executed> CpuPlan<T> {
             Cell::Taken => 0,
         };
         let bytes = cells.iter().map(size).sum();
-        CpuPlan {
-            program,
-            place,
-            cells: Mutex::new(cells),
-            bytes,
-        }
+        CpuPlan { program, place, cells: Mutex::new(cells), bytes }
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
@@ -126,13 +100,9 @@ impl<T: Executed> CpuPlan<T> {
         let mut cells = lock(&self.cells);
         for (b, fed) in inputs {
             match (&mut cells[self.place[b]], fed) {
-                (Cell::Float(v), Fed::Double(d)) => {
-                    v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d))
-                }
+                (Cell::Float(v), Fed::Double(d)) => v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d)),
                 (Cell::Float(v), Fed::Tensor(t)) => {
-                    v.iter_mut()
-                        .zip(t.floats())
-                        .for_each(|(v, d)| *v = T::of(f64::from(*d)));
+                    v.iter_mut().zip(t.floats()).for_each(|(v, d)| *v = T::of(f64::from(*d)));
                 }
                 (Cell::Int(v), Fed::Tensor(t)) => v.copy_from_slice(t.ints()),
                 _ => {}
@@ -151,10 +121,7 @@ impl<T: Executed> CpuPlan<T> {
                 }
                 memory => {
                     let Some(mut guard) = T::state(memory) else {
-                        return Err(Error::argument(
-                            "run",
-                            "a state lives on another device than the plan",
-                        ));
+                        return Err(Error::argument("run", "a state lives on another device than the plan"));
                     };
                     *cell = Cell::Float(std::mem::take(&mut guard));
                     floats.push((*b, guard));
@@ -179,11 +146,8 @@ impl<T: Executed> CpuPlan<T> {
 
     fn step(&self, step: &crate::plan::Step, cells: &mut [Cell<T>], feed: &Feed<'_>) {
         // Output cells are taken out, so that inputs can be borrowed beside them.
-        let mut taken: Vec<Cell<T>> = step
-            .outputs
-            .iter()
-            .map(|o| std::mem::take(&mut cells[self.place[o.buffer]]))
-            .collect();
+        let mut taken: Vec<Cell<T>> =
+            step.outputs.iter().map(|o| std::mem::take(&mut cells[self.place[o.buffer]])).collect();
         {
             let inputs = step
                 .inputs
@@ -212,12 +176,7 @@ impl<T: Executed> CpuPlan<T> {
                     },
                 })
                 .collect();
-            let mut call = CpuCall {
-                inputs,
-                outputs,
-                step: feed.step,
-                seed: feed.seed,
-            };
+            let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed };
             if step.outputs.iter().any(|o| o.ty.numel() > 0) {
                 T::call(step.op.as_ref(), &mut call);
             }

@@ -63,11 +63,7 @@ impl<'a> Feed<'a> {
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().find(|(n, _)| *n == name) else {
             let message = format!("not given; the plan needs {ty}");
-            return Err(Error::Name {
-                kind: "input",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {
             Fed::Tensor(t) => t.ty() == *ty,
@@ -79,34 +75,19 @@ impl<'a> Feed<'a> {
                 Fed::Double(v) => format!("{} doubles", v.len()),
             };
             let message = format!("expected {ty}, got {got}");
-            return Err(Error::Name {
-                kind: "input",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         }
         Ok(*fed)
     }
 
     pub(crate) fn state(&self, name: &str, ty: &TensorType) -> Result<Arc<State>> {
         let Some(state) = self.stores.iter().find_map(|s| s.get(name)) else {
-            let message = format!(
-                "in none of the {} stores given; the plan needs {ty}",
-                self.stores.len()
-            );
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            let message = format!("in none of the {} stores given; the plan needs {ty}", self.stores.len());
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
         if state.ty != *ty {
             let message = format!("the plan needs {ty}, the store has {}", state.ty);
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         }
         Ok(state)
     }
@@ -132,27 +113,16 @@ impl Device {
     }
 
     /// [`compile`](Self::compile) with options.
-    pub async fn compile_with(
-        &self,
-        graph: &Graph,
-        outputs: &[(&str, Var<'_>)],
-        options: Options,
-    ) -> Result<Plan> {
+    pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
         let program = Arc::new(Program::build(graph, outputs, options)?);
         self.prepare(program).await
     }
 
     async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
         let executor = match self {
-            Device::Gpu(gpu) => {
-                Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?))
-            }
-            Device::Cpu(crate::device::Precision::F32) => {
-                Executor::Cpu32(cpu::CpuPlan::new(program.clone()))
-            }
-            Device::Cpu(crate::device::Precision::F64) => {
-                Executor::Cpu64(cpu::CpuPlan::new(program.clone()))
-            }
+            Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
+            Device::Cpu(crate::device::Precision::F32) => Executor::Cpu32(cpu::CpuPlan::new(program.clone())),
+            Device::Cpu(crate::device::Precision::F64) => Executor::Cpu64(cpu::CpuPlan::new(program.clone())),
         };
         Ok(Plan { program, executor })
     }
@@ -198,18 +168,9 @@ impl Plan {
     /// Reads a named output of the last run.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         let Some((_, operand)) = self.program.outputs.iter().find(|(n, _)| n == name) else {
-            let known: Vec<&str> = self
-                .program
-                .outputs
-                .iter()
-                .map(|(n, _)| n.as_str())
-                .collect();
+            let known: Vec<&str> = self.program.outputs.iter().map(|(n, _)| n.as_str()).collect();
             let message = format!("the plan has {}", known.join(", "));
-            return Err(Error::Name {
-                kind: "output",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "output", name: name.to_owned(), message });
         };
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
@@ -227,10 +188,9 @@ impl Plan {
     /// Reads a float output in double precision; on other executors than the oracle it is converted.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
-        if let (Executor::Cpu64(p), Some((_, o))) = (
-            &self.executor,
-            self.program.outputs.iter().find(|(n, _)| n == name),
-        ) {
+        if let (Executor::Cpu64(p), Some((_, o))) =
+            (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
+        {
             return p.read_raw(o);
         }
         let tensor = self.read_blocking(name)?;

@@ -43,11 +43,7 @@ pub struct Store {
 impl Store {
     /// An empty store.
     pub fn new(device: &Device) -> Self {
-        Store {
-            device: device.clone(),
-            states: RwLock::default(),
-            readback: Readback::default(),
-        }
+        Store { device: device.clone(), states: RwLock::default(), readback: Readback::default() }
     }
 
     /// The device.
@@ -79,38 +75,23 @@ impl Store {
     }
 
     fn insert(&self, name: &str, state: State) {
-        let mut states = self
-            .states
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut states = self.states.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         states.insert(name.to_owned(), Arc::new(state));
     }
 
     /// A state by name.
     pub fn get(&self, name: &str) -> Option<Arc<State>> {
-        self.states
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(name)
-            .cloned()
+        self.states.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(name).cloned()
     }
 
     /// All names in order.
     pub fn names(&self) -> Vec<String> {
-        self.states
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .keys()
-            .cloned()
-            .collect()
+        self.states.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// Bytes of all states.
     pub fn bytes(&self) -> u64 {
-        let states = self
-            .states
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let states = self.states.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         states.values().map(|s| s.ty.numel() as u64 * 4).sum()
     }
 
@@ -120,26 +101,13 @@ impl Store {
             (Device::Gpu(gpu), _) => {
                 use wgpu::BufferUsages as U;
                 let bytes = n as u64 * 4;
-                Memory::Gpu(gpu.buffer(
-                    name,
-                    bytes,
-                    U::STORAGE | U::COPY_DST | U::COPY_SRC,
-                    bytes,
-                )?)
+                Memory::Gpu(gpu.buffer(name, bytes, U::STORAGE | U::COPY_DST | U::COPY_SRC, bytes)?)
             }
             (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(vec![0; n]))),
-            (Device::Cpu(Precision::F32), DType::F32) => {
-                Memory::F32(Arc::new(Mutex::new(vec![0.0; n])))
-            }
-            (Device::Cpu(Precision::F64), DType::F32) => {
-                Memory::F64(Arc::new(Mutex::new(vec![0.0; n])))
-            }
+            (Device::Cpu(Precision::F32), DType::F32) => Memory::F32(Arc::new(Mutex::new(vec![0.0; n]))),
+            (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(vec![0.0; n]))),
         };
-        Ok(State {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            ty: ty.clone(),
-            memory,
-        })
+        Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory })
     }
 
     fn write(&self, state: &State, tensor: &Tensor) -> Result<()> {
@@ -156,10 +124,7 @@ impl Store {
             }
             (Memory::F32(m), Data::F32(d)) => lock(m).copy_from_slice(d),
             (Memory::F64(m), Data::F32(d)) => {
-                lock(m)
-                    .iter_mut()
-                    .zip(d)
-                    .for_each(|(m, d)| *m = f64::from(*d));
+                lock(m).iter_mut().zip(d).for_each(|(m, d)| *m = f64::from(*d));
             }
             (Memory::U32(m), Data::U32(d)) => lock(m).copy_from_slice(d),
             _ => return Err(Error::argument("state", "element types differ")),
@@ -172,21 +137,14 @@ impl Store {
         use crate::device::lock;
         let Some(state) = self.get(name) else {
             let message = format!("the store has {}", self.names().join(", "));
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
         let data = match &state.memory {
             Memory::Gpu(buffer) => {
                 let Device::Gpu(gpu) = &self.device else {
                     return Err(Error::argument("state", "lives on another device"));
                 };
-                let bytes = self
-                    .readback
-                    .read(gpu, buffer, 0, state.ty.numel() as u64 * 4)
-                    .await?;
+                let bytes = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4).await?;
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),

@@ -80,19 +80,13 @@ impl<'g> Vjp<'g> {
     }
 
     /// Wraps one dense cotangent per input.
-    pub fn dense(
-        &self,
-        vars: impl IntoIterator<Item = Option<Var<'g>>>,
-    ) -> Vec<Option<Cotangent<'g>>> {
+    pub fn dense(&self, vars: impl IntoIterator<Item = Option<Var<'g>>>) -> Vec<Option<Cotangent<'g>>> {
         vars.into_iter().map(|v| v.map(Cotangent::Dense)).collect()
     }
 
     /// Gradient of an operation with one output through its composition from simple ones: `f` gets one variable per
     /// input and returns the output. This gives fused operations the derivatives that their kernels lack.
-    pub fn composed(
-        &self,
-        f: impl FnOnce(&[Var<'g>]) -> Option<Var<'g>>,
-    ) -> Vec<Option<Cotangent<'g>>> {
+    pub fn composed(&self, f: impl FnOnce(&[Var<'g>]) -> Option<Var<'g>>) -> Vec<Option<Cotangent<'g>>> {
         // Fresh variables: an input that depends on another must not pass its gradient on here.
         let fresh: Vec<Var<'g>> = self.inputs.iter().map(|v| v.renamed()).collect();
         let (Some(g), Some(y)) = (self.cotangent(), f(&fresh)) else {
@@ -124,10 +118,7 @@ impl<'g> Recompute<'g> {
         };
         let Kind::Op(_) = node.kind else { return value };
         if let Some(&copy) = self.copies.get(&value.node) {
-            return Value {
-                node: copy,
-                output: value.output,
-            };
+            return Value { node: copy, output: value.output };
         }
         let inputs = node.inputs.iter().map(|v| self.value(*v)).collect();
         let mut g = self.graph.borrow_mut();
@@ -135,17 +126,10 @@ impl<'g> Recompute<'g> {
             g.copies += 1;
             g.copies
         });
-        g.nodes.push(super::Node {
-            inputs,
-            copy: number,
-            ..node
-        });
+        g.nodes.push(super::Node { inputs, copy: number, ..node });
         let copy = NodeId(g.nodes.len() as u32 - 1);
         self.copies.insert(value.node, copy);
-        Value {
-            node: copy,
-            output: value.output,
-        }
+        Value { node: copy, output: value.output }
     }
 }
 
@@ -161,14 +145,8 @@ impl Graph {
     pub fn grad<'g>(&'g self, loss: Var<'g>, wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
         let location = Where::caller();
         if self.borrow().error.is_none() && loss.shape().numel() != 1 {
-            let message =
-                "the loss must have one element; reduce it with sum or mean, or use vjp".to_owned();
-            self.fail(Error::Shape {
-                op: "grad".into(),
-                message,
-                shapes: vec![loss.shape()],
-                location,
-            });
+            let message = "the loss must have one element; reduce it with sum or mean, or use vjp".to_owned();
+            self.fail(Error::Shape { op: "grad".into(), message, shapes: vec![loss.shape()], location });
         }
         let seed = self.full(loss.shape(), 1.0);
         self.vjp(&[(loss, seed)], wrt)
@@ -188,42 +166,23 @@ impl Graph {
             add(&mut sums, var.value, Cotangent::Dense(*cotangent));
             last = last.max(var.value.node.0);
         }
-        let mut recompute = Recompute {
-            graph: self,
-            copies: FxHashMap::default(),
-            numbers: FxHashMap::default(),
-        };
+        let mut recompute = Recompute { graph: self, copies: FxHashMap::default(), numbers: FxHashMap::default() };
         for id in (0..=last).rev() {
             if !needed[id as usize] {
                 continue;
             }
             let node = self.borrow().nodes[id as usize].clone();
             let Kind::Op(op) = node.kind else { continue };
-            let value = |output| Value {
-                node: NodeId(id),
-                output,
-            };
-            let cotangents: Vec<Option<Var<'g>>> = (0..node.types.len() as u32)
-                .map(|o| sums.get(&value(o)).and_then(|s| collapse(s)))
-                .collect();
+            let value = |output| Value { node: NodeId(id), output };
+            let cotangents: Vec<Option<Var<'g>>> =
+                (0..node.types.len() as u32).map(|o| sums.get(&value(o)).and_then(|s| collapse(s))).collect();
             if cotangents.iter().all(Option::is_none) {
                 continue;
             }
             let var = |v| Var::new(self, v);
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|v| var(recompute.value(*v)))
-                .collect();
-            let outputs = (0..node.types.len() as u32)
-                .map(|o| var(recompute.value(value(o))))
-                .collect();
-            let cx = Vjp {
-                graph: self,
-                inputs,
-                outputs,
-                cotangents,
-            };
+            let inputs = node.inputs.iter().map(|v| var(recompute.value(*v))).collect();
+            let outputs = (0..node.types.len() as u32).map(|o| var(recompute.value(value(o)))).collect();
+            let cx = Vjp { graph: self, inputs, outputs, cotangents };
             let segment = self.borrow_mut().segment.take();
             let grads = op.vjp(&cx);
             self.borrow_mut().segment = segment;
@@ -238,9 +197,7 @@ impl Graph {
         wrt.iter()
             .map(|v| match sums.get(&v.value) {
                 None => Gradient::None,
-                Some(s) if s.dense.is_none() && !s.rows.is_empty() => {
-                    Gradient::Rows(s.rows.clone())
-                }
+                Some(s) if s.dense.is_none() && !s.rows.is_empty() => Gradient::Rows(s.rows.clone()),
                 Some(s) => collapse(s).map_or(Gradient::None, Gradient::Dense),
             })
             .collect()
@@ -269,12 +226,7 @@ impl Graph {
         if self.borrow().error.is_none() && grad.shape() != want {
             let op = format!("gradient of {op}");
             let message = format!("expected {want}");
-            self.fail(Error::Shape {
-                op,
-                message,
-                shapes: vec![grad.shape()],
-                location,
-            });
+            self.fail(Error::Shape { op, message, shapes: vec![grad.shape()], location });
         }
     }
 }
@@ -288,11 +240,7 @@ fn add<'g>(sums: &mut FxHashMap<Value, Sum<'g>>, value: Value, grad: Cotangent<'
 }
 
 fn collapse<'g>(sum: &Sum<'g>) -> Option<Var<'g>> {
-    sum.rows
-        .iter()
-        .map(Rows::dense)
-        .chain(sum.dense)
-        .reduce(|a, b| a + b)
+    sum.rows.iter().map(Rows::dense).chain(sum.dense).reduce(|a, b| a + b)
 }
 
 /// Shared handle of an operation.

@@ -126,24 +126,13 @@ impl Graph {
         if let Some(value) = known {
             let var = Var::new(self, value);
             if var.ty() != ty {
-                let message = format!(
-                    "already declared as {}, now as {ty}; use one type",
-                    var.ty()
-                );
+                let message = format!("already declared as {}, now as {ty}; use one type", var.ty());
                 let kind = if state { "state" } else { "input" };
-                self.fail(Error::Name {
-                    kind,
-                    name: name.to_string(),
-                    message,
-                });
+                self.fail(Error::Name { kind, name: name.to_string(), message });
             }
             return var;
         }
-        let kind = if state {
-            Kind::State(name.clone())
-        } else {
-            Kind::Input(name.clone())
-        };
+        let kind = if state { Kind::State(name.clone()) } else { Kind::Input(name.clone()) };
         let value = self.leaf(kind, ty);
         self.borrow_mut().names.insert((state, name), value);
         Var::new(self, value)
@@ -157,17 +146,8 @@ impl Graph {
 
     fn leaf(&self, kind: Kind, ty: TensorType) -> Value {
         let mut g = self.borrow_mut();
-        g.nodes.push(Node {
-            kind,
-            inputs: vec![],
-            types: vec![ty],
-            segment: None,
-            copy: 0,
-        });
-        Value {
-            node: NodeId(g.nodes.len() as u32 - 1),
-            output: 0,
-        }
+        g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0 });
+        Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }
     }
 
     /// A float tensor filled with one value.
@@ -188,25 +168,14 @@ impl Graph {
         self.apply_at(Arc::new(op), inputs, Where::caller())
     }
 
-    pub(crate) fn apply_at<'g>(
-        &'g self,
-        op: Arc<dyn Op>,
-        inputs: &[Var<'g>],
-        location: Where,
-    ) -> Vec<Var<'g>> {
+    pub(crate) fn apply_at<'g>(&'g self, op: Arc<dyn Op>, inputs: &[Var<'g>], location: Where) -> Vec<Var<'g>> {
         let outputs = op.outputs();
         if self.borrow().error.is_some() {
             return self.inert(outputs);
         }
-        if inputs
-            .iter()
-            .any(|v| !Rc::ptr_eq(&v.graph.inner, &self.inner))
-        {
+        if inputs.iter().any(|v| !Rc::ptr_eq(&v.graph.inner, &self.inner)) {
             let message = "an input belongs to another graph; build each computation in one graph";
-            self.fail(Error::argument(
-                format!("{} at {location}", op.name()),
-                message,
-            ));
+            self.fail(Error::argument(format!("{} at {location}", op.name()), message));
             return self.inert(outputs);
         }
         let types: Vec<TensorType> = inputs.iter().map(|v| v.ty()).collect();
@@ -216,17 +185,9 @@ impl Graph {
                 let (segment, copy) = (g.segment, g.copy);
                 let inputs = inputs.iter().map(|v| v.value).collect();
                 let n = out.len() as u32;
-                g.nodes.push(Node {
-                    kind: Kind::Op(op),
-                    inputs,
-                    types: out,
-                    segment,
-                    copy,
-                });
+                g.nodes.push(Node { kind: Kind::Op(op), inputs, types: out, segment, copy });
                 let node = NodeId(g.nodes.len() as u32 - 1);
-                (0..n)
-                    .map(|output| Var::new(self, Value { node, output }))
-                    .collect()
+                (0..n).map(|output| Var::new(self, Value { node, output })).collect()
             }
             Err(refusal) => {
                 let shapes = types.into_iter().map(|t| t.shape).collect();
@@ -238,10 +199,7 @@ impl Graph {
 
     /// Variables that stand in after an error, so that building goes on to its end.
     fn inert(&self, n: usize) -> Vec<Var<'_>> {
-        let value = self.leaf(
-            Kind::Constant(Arc::new(Tensor::scalar(0.0))),
-            TensorType::f32([]),
-        );
+        let value = self.leaf(Kind::Constant(Arc::new(Tensor::scalar(0.0))), TensorType::f32([]));
         vec![Var::new(self, value); n]
     }
 
@@ -257,29 +215,16 @@ impl Graph {
         if self.borrow().error.is_some() {
             return;
         }
-        let is_state = matches!(
-            self.borrow().nodes[state.value.node.0 as usize].kind,
-            Kind::State(_)
-        );
+        let is_state = matches!(self.borrow().nodes[state.value.node.0 as usize].kind, Kind::State(_));
         let shapes = vec![state.shape(), value.shape()];
         if !is_state || state.ty() != value.ty() {
             let message = "needs a state and a value of its type".to_owned();
-            self.fail(Error::Shape {
-                op: "assign".into(),
-                message,
-                shapes,
-                location,
-            });
+            self.fail(Error::Shape { op: "assign".into(), message, shapes, location });
             return;
         }
         if self.borrow().assigns.iter().any(|(s, _)| *s == state.value) {
             let message = "this state is assigned twice in one graph; assign once".to_owned();
-            self.fail(Error::Shape {
-                op: "assign".into(),
-                message,
-                shapes,
-                location,
-            });
+            self.fail(Error::Shape { op: "assign".into(), message, shapes, location });
             return;
         }
         self.borrow_mut().assigns.push((state.value, value.value));
@@ -292,12 +237,7 @@ impl Graph {
         if ok.ty() != TensorType::u32([]) {
             let message = "the gate is one u32".to_owned();
             let shapes = vec![ok.shape()];
-            self.fail(Error::Shape {
-                op: "gate".into(),
-                message,
-                shapes,
-                location: Where::caller(),
-            });
+            self.fail(Error::Shape { op: "gate".into(), message, shapes, location: Where::caller() });
             return;
         }
         self.borrow_mut().gate = Some(ok.value);
@@ -329,18 +269,9 @@ impl Graph {
 impl std::fmt::Display for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, node) in self.borrow().nodes.iter().enumerate() {
-            let types = node
-                .types
-                .iter()
-                .map(|t| t.to_string())
-                .collect::<Vec<_>>()
-                .join(", ");
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|v| format!("%{}.{}", v.node.0, v.output))
-                .collect::<Vec<_>>()
-                .join(" ");
+            let types = node.types.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
+            let inputs =
+                node.inputs.iter().map(|v| format!("%{}.{}", v.node.0, v.output)).collect::<Vec<_>>().join(" ");
             match &node.kind {
                 Kind::Input(name) => writeln!(f, "%{i} = input {name}: {types}")?,
                 Kind::State(name) => writeln!(f, "%{i} = state {name}: {types}")?,

@@ -57,18 +57,9 @@ impl Op for LogSumExp {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
-        let meta = RowMeta {
-            rows: rows as u32,
-            n: n as u32,
-            offset: cx.lead(&cx.inputs[0]) as u32,
-        };
+        let meta = RowMeta { rows: rows as u32, n: n as u32, offset: cx.lead(&cx.inputs[0]) as u32 };
         let (lanes, groups) = row_grid(cx, rows, n);
-        cx.dispatch(&LOGSUMEXP)
-            .constant("LANES", lanes as f64)
-            .input(0)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(groups)
+        cx.dispatch(&LOGSUMEXP).constant("LANES", lanes as f64).input(0).output(0).uniform(&meta).workgroups(groups)
     }
 }
 
@@ -101,11 +92,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     ];
     let mut all: Vec<Sample> = shapes
         .into_iter()
-        .map(|(s, axis)| {
-            Sample::new(format!("logsumexp {s:?} {axis}"), [s], move |_, x| {
-                vec![x[0].logsumexp(axis)]
-            })
-        })
+        .map(|(s, axis)| Sample::new(format!("logsumexp {s:?} {axis}"), [s], move |_, x| vec![x[0].logsumexp(axis)]))
         .collect();
     all.push(
         Sample::new("logsumexp of masked entries", [&[4, 6]], |_, x| {

@@ -28,21 +28,10 @@ pub(super) fn build(
 ) -> Result<Program> {
     let inner = graph.borrow();
     let mut roots: Vec<Value> = outputs.iter().map(|(_, v)| v.value).collect();
-    roots.extend(
-        inner
-            .assigns
-            .iter()
-            .flat_map(|(state, value)| [*state, *value]),
-    );
+    roots.extend(inner.assigns.iter().flat_map(|(state, value)| [*state, *value]));
     roots.extend(inner.gate);
-    if let Some(bad) = roots
-        .iter()
-        .find(|v| v.node.0 as usize >= inner.nodes.len())
-    {
-        return Err(Error::argument(
-            "compile",
-            format!("variable %{} belongs to another graph", bad.node.0),
-        ));
+    if let Some(bad) = roots.iter().find(|v| v.node.0 as usize >= inner.nodes.len()) {
+        return Err(Error::argument("compile", format!("variable %{} belongs to another graph", bad.node.0)));
     }
     let simple = simplify(&inner.nodes, &roots, merge_copies);
     let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
@@ -55,16 +44,9 @@ pub(super) fn build(
         peak_without_recomputation: None,
         options,
     };
-    let mut b = Builder {
-        program,
-        operands: FxHashMap::default(),
-        dense: Vec::new(),
-    };
+    let mut b = Builder { program, operands: FxHashMap::default(), dense: Vec::new() };
     b.nodes(&simple, &groups);
-    b.program.gate = inner
-        .gate
-        .map(|v| b.operand(simple.value(v)))
-        .map(|o| b.made_dense(o));
+    b.program.gate = inner.gate.map(|v| b.operand(simple.value(v))).map(|o| b.made_dense(o));
     for (name, var) in outputs {
         let operand = b.operand(simple.value(var.value));
         // An output shows the value that the run saw, also if the state changes at its end.
@@ -74,11 +56,8 @@ pub(super) fn build(
         };
         b.program.outputs.push((name.to_string(), operand));
     }
-    let assigns: Vec<(Value, Value)> = inner
-        .assigns
-        .iter()
-        .map(|(s, v)| (simple.value(*s), simple.value(*v)))
-        .collect();
+    let assigns: Vec<(Value, Value)> =
+        inner.assigns.iter().map(|(s, v)| (simple.value(*s), simple.value(*v))).collect();
     b.assigns(&assigns);
     Ok(b.program)
 }
@@ -86,10 +65,7 @@ pub(super) fn build(
 impl Builder {
     fn nodes(&mut self, simple: &Simplified, groups: &Groups) {
         for (i, node) in simple.nodes.iter().enumerate() {
-            let value = Value {
-                node: crate::graph::NodeId(i as u32),
-                output: 0,
-            };
+            let value = Value { node: crate::graph::NodeId(i as u32), output: 0 };
             let origin = match &node.kind {
                 Kind::Input(name) => Origin::Input(name.clone()),
                 Kind::State(name) => Origin::State(name.clone()),
@@ -103,9 +79,7 @@ impl Builder {
                         continue;
                     }
                     match groups.program(&simple.nodes, i) {
-                        Some((fused, inputs)) => {
-                            self.step(Arc::new(fused), &inputs, value, &node.types)
-                        }
+                        Some((fused, inputs)) => self.step(Arc::new(fused), &inputs, value, &node.types),
                         None => self.step(op.clone(), &node.inputs, value, &node.types),
                     }
                     continue;
@@ -117,16 +91,9 @@ impl Builder {
     }
 
     fn buffer(&mut self, origin: Origin, ty: &TensorType) -> Operand {
-        self.program.buffers.push(BufferInfo {
-            origin,
-            ty: ty.clone(),
-        });
+        self.program.buffers.push(BufferInfo { origin, ty: ty.clone() });
         let buffer = self.program.buffers.len() - 1;
-        Operand {
-            buffer,
-            ty: ty.clone(),
-            layout: Layout::contiguous(&ty.shape),
-        }
+        Operand { buffer, ty: ty.clone(), layout: Layout::contiguous(&ty.shape) }
     }
 
     fn operand(&self, value: Value) -> Operand {
@@ -136,21 +103,11 @@ impl Builder {
     fn view(&mut self, op: &SharedOp, value: Value, input: Value, ty: &TensorType) {
         let source = self.operand(input);
         let operand = match op.view(&source.ty, &source.layout) {
-            Some(layout) => Operand {
-                buffer: source.buffer,
-                ty: ty.clone(),
-                layout,
-            },
+            Some(layout) => Operand { buffer: source.buffer, ty: ty.clone(), layout },
             None => {
                 let dense = self.made_dense(source);
-                let layout = op
-                    .view(&dense.ty, &dense.layout)
-                    .unwrap_or_else(|| Layout::contiguous(&ty.shape));
-                Operand {
-                    buffer: dense.buffer,
-                    ty: ty.clone(),
-                    layout,
-                }
+                let layout = op.view(&dense.ty, &dense.layout).unwrap_or_else(|| Layout::contiguous(&ty.shape));
+                Operand { buffer: dense.buffer, ty: ty.clone(), layout }
             }
         };
         self.operands.insert(value, operand);
@@ -172,11 +129,7 @@ impl Builder {
     fn copy(&mut self, operand: &Operand) -> Operand {
         let copy = self.buffer(Origin::Computed, &operand.ty);
         let op = Arc::new(View::Reshape(operand.ty.shape.clone()));
-        self.program.steps.push(Step {
-            op,
-            inputs: vec![operand.clone()],
-            outputs: vec![copy.clone()],
-        });
+        self.program.steps.push(Step { op, inputs: vec![operand.clone()], outputs: vec![copy.clone()] });
         copy
     }
 
@@ -187,41 +140,22 @@ impl Builder {
                 *operand = self.made_dense(operand.clone());
             }
         }
-        let outputs: Vec<Operand> = types
-            .iter()
-            .map(|t| self.buffer(Origin::Computed, t))
-            .collect();
+        let outputs: Vec<Operand> = types.iter().map(|t| self.buffer(Origin::Computed, t)).collect();
         for (i, o) in op.in_place() {
             // Start from a copy; it disappears below if the old value is not needed any more.
             let copy = Arc::new(View::Reshape(operands[*i].ty.shape.clone()));
-            let step = Step {
-                op: copy,
-                inputs: vec![operands[*i].clone()],
-                outputs: vec![outputs[*o].clone()],
-            };
+            let step = Step { op: copy, inputs: vec![operands[*i].clone()], outputs: vec![outputs[*o].clone()] };
             self.program.steps.push(step);
         }
         for (o, operand) in outputs.iter().enumerate() {
-            self.operands.insert(
-                Value {
-                    output: o as u32,
-                    ..value
-                },
-                operand.clone(),
-            );
+            self.operands.insert(Value { output: o as u32, ..value }, operand.clone());
         }
-        self.program.steps.push(Step {
-            op,
-            inputs: operands,
-            outputs,
-        });
+        self.program.steps.push(Step { op, inputs: operands, outputs });
     }
 
     fn assigns(&mut self, assigns: &[(Value, Value)]) {
-        let mut pairs: Vec<(Operand, Operand)> = assigns
-            .iter()
-            .map(|(s, v)| (self.operand(*s), self.operand(*v)))
-            .collect();
+        let mut pairs: Vec<(Operand, Operand)> =
+            assigns.iter().map(|(s, v)| (self.operand(*s), self.operand(*v))).collect();
         // Values that are views of a state would see other assigns: copy them first.
         for (state, value) in &mut pairs {
             let from_state = matches!(self.program.buffers[value.buffer].origin, Origin::State(_));
@@ -242,14 +176,8 @@ impl Builder {
         for (state, value) in remaining {
             let mut inputs = vec![state.clone(), value];
             inputs.extend(self.program.gate.clone());
-            let op = Arc::new(Assign {
-                gated: inputs.len() == 3,
-            });
-            self.program.steps.push(Step {
-                op,
-                inputs,
-                outputs: vec![state],
-            });
+            let op = Arc::new(Assign { gated: inputs.len() == 3 });
+            self.program.steps.push(Step { op, inputs, outputs: vec![state] });
         }
     }
 
@@ -263,21 +191,19 @@ impl Builder {
             && value.ty.numel() == info.ty.numel()
             && state.ty.numel() > 0;
         let kept = self.program.outputs.iter().map(|(_, o)| o);
-        let seen = kept
-            .chain(&self.program.gate)
-            .any(|o| o.buffer == value.buffer || o.buffer == state.buffer);
+        let seen = kept.chain(&self.program.gate).any(|o| o.buffer == value.buffer || o.buffer == state.buffer);
         let steps = &self.program.steps;
         let writes = |s: &Step| s.outputs.iter().any(|o| o.buffer == value.buffer);
         let Some(at) = steps.iter().rposition(writes).filter(|_| whole && !seen) else {
             return false;
         };
         let step = &steps[at];
-        let in_place = step.op.in_place().iter().any(|(i, o)| {
-            step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer
-        });
-        let read_later = steps[at..]
+        let in_place = step
+            .op
+            .in_place()
             .iter()
-            .any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
+            .any(|(i, o)| step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer);
+        let read_later = steps[at..].iter().any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
         if read_later || (self.program.gate.is_some() && !in_place) {
             return false;
         }
@@ -296,10 +222,7 @@ impl Builder {
             }
         };
         for step in &mut self.program.steps {
-            step.inputs
-                .iter_mut()
-                .chain(&mut step.outputs)
-                .for_each(rename);
+            step.inputs.iter_mut().chain(&mut step.outputs).for_each(rename);
         }
         true
     }

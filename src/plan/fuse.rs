@@ -31,47 +31,33 @@ impl Groups {
     pub fn find(nodes: &[Node], external: &[Value], fuse: bool) -> Groups {
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
         for (i, node) in nodes.iter().enumerate() {
-            node.inputs
-                .iter()
-                .for_each(|v| users[v.node.0 as usize].push(i));
+            node.inputs.iter().for_each(|v| users[v.node.0 as usize].push(i));
         }
-        let mut g = Groups {
-            root: vec![None; nodes.len()],
-            inputs: vec![vec![]; nodes.len()],
-            size: vec![0; nodes.len()],
-        };
+        let mut g =
+            Groups { root: vec![None; nodes.len()], inputs: vec![vec![]; nodes.len()], size: vec![0; nodes.len()] };
         for i in (0..nodes.len()).rev() {
             if scalar(&nodes[i]).is_none() {
                 continue;
             }
-            let own: Vec<Value> = nodes[i]
-                .inputs
-                .iter()
-                .copied()
-                .filter(|v| !is_const(&nodes[v.node.0 as usize]))
-                .collect();
+            let own: Vec<Value> =
+                nodes[i].inputs.iter().copied().filter(|v| !is_const(&nodes[v.node.0 as usize])).collect();
             let outside = external.iter().any(|v| v.node.0 as usize == i);
             let target = users[i].first().and_then(|u| g.root[*u]);
-            let joined = target
-                .filter(|_| fuse && !outside && !is_const(&nodes[i]))
-                .and_then(|root| {
-                    let together = users[i].iter().all(|u| g.root[*u] == Some(root));
-                    let same_shape = nodes[i].types[0].shape == nodes[root].types[0].shape;
-                    if !together || !same_shape || g.size[root] >= NODES {
-                        return None;
+            let joined = target.filter(|_| fuse && !outside && !is_const(&nodes[i])).and_then(|root| {
+                let together = users[i].iter().all(|u| g.root[*u] == Some(root));
+                let same_shape = nodes[i].types[0].shape == nodes[root].types[0].shape;
+                if !together || !same_shape || g.size[root] >= NODES {
+                    return None;
+                }
+                let mut merged: Vec<Value> =
+                    g.inputs[root].iter().copied().filter(|v| v.node.0 as usize != i).collect();
+                for v in &own {
+                    if !merged.contains(v) {
+                        merged.push(*v);
                     }
-                    let mut merged: Vec<Value> = g.inputs[root]
-                        .iter()
-                        .copied()
-                        .filter(|v| v.node.0 as usize != i)
-                        .collect();
-                    for v in &own {
-                        if !merged.contains(v) {
-                            merged.push(*v);
-                        }
-                    }
-                    (merged.len() <= INPUTS).then_some((root, merged))
-                });
+                }
+                (merged.len() <= INPUTS).then_some((root, merged))
+            });
             match joined {
                 Some((root, merged)) => {
                     g.root[i] = Some(root);
@@ -105,10 +91,7 @@ impl Groups {
             return None;
         }
         let inputs = self.inputs[root].clone();
-        let mut fused = Fused {
-            nodes: Vec::new(),
-            results: Vec::new(),
-        };
+        let mut fused = Fused { nodes: Vec::new(), results: Vec::new() };
         let mut placed: Vec<(NodeId, usize)> = Vec::new();
         for i in 0..=root {
             if self.root[i] != Some(root) {
@@ -119,10 +102,7 @@ impl Groups {
             };
             let mut args = Vec::new();
             for v in &nodes[i].inputs {
-                let known = placed
-                    .iter()
-                    .find(|(n, _)| *n == v.node)
-                    .map(|(_, k)| Argument::Node(*k));
+                let known = placed.iter().find(|(n, _)| *n == v.node).map(|(_, k)| Argument::Node(*k));
                 let input = inputs.iter().position(|x| x == v).map(Argument::Input);
                 let arg = known.or(input).or_else(|| {
                     let constant = scalar(&nodes[v.node.0 as usize])?;

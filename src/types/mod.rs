@@ -61,11 +61,7 @@ impl Shape {
 
     /// `(outer, extent, inner)` of an axis: the tensor seen as three dimensions.
     pub fn split(&self, axis: usize) -> (usize, usize, usize) {
-        (
-            self[..axis].iter().product(),
-            self[axis],
-            self[axis + 1..].iter().product(),
-        )
+        (self[..axis].iter().product(), self[axis], self[axis + 1..].iter().product())
     }
 
     /// Last extent and the number of rows before it (a scalar is one row of one).
@@ -132,18 +128,12 @@ pub struct TensorType {
 impl TensorType {
     /// A float tensor.
     pub fn f32(shape: impl Into<Shape>) -> Self {
-        TensorType {
-            dtype: DType::F32,
-            shape: shape.into(),
-        }
+        TensorType { dtype: DType::F32, shape: shape.into() }
     }
 
     /// An unsigned integer tensor.
     pub fn u32(shape: impl Into<Shape>) -> Self {
-        TensorType {
-            dtype: DType::U32,
-            shape: shape.into(),
-        }
+        TensorType { dtype: DType::U32, shape: shape.into() }
     }
 
     /// Number of elements.
@@ -153,11 +143,7 @@ impl TensorType {
 
     /// Refuses any other element type.
     pub fn expect(&self, dtype: DType, advice: &str) -> Result<(), Refusal> {
-        if self.dtype == dtype {
-            Ok(())
-        } else {
-            Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned()))
-        }
+        if self.dtype == dtype { Ok(()) } else { Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned())) }
     }
 }
 

@@ -36,9 +36,7 @@ impl<'g> Grower<'g> {
         }
         let exact = pool.clone();
         let mut states = Vec::new();
-        let mut names: Vec<String> = (0..rng.random_range(1..4))
-            .map(|i| format!("s{i}"))
-            .collect();
+        let mut names: Vec<String> = (0..rng.random_range(1..4)).map(|i| format!("s{i}")).collect();
         for name in &names {
             states.push(graph.state(name, TensorType::f32(shape(&mut rng))));
         }
@@ -48,16 +46,7 @@ impl<'g> Grower<'g> {
         states.push(graph.state("p1", pair));
         names.extend(["p0".to_owned(), "p1".to_owned()]);
         pool.extend(&states);
-        Grower {
-            graph,
-            rng,
-            pool,
-            exact,
-            indices,
-            inputs,
-            states,
-            names,
-        }
+        Grower { graph, rng, pool, exact, indices, inputs, states, names }
     }
 
     pub fn below(&mut self, n: usize) -> usize {
@@ -67,11 +56,7 @@ impl<'g> Grower<'g> {
     pub fn pick(&mut self) -> Var<'g> {
         // Often a late one, so that chains grow; often an early one, so that values fan out.
         let n = self.pool.len();
-        let from = if self.below(2) == 0 {
-            n.saturating_sub(4)
-        } else {
-            0
-        };
+        let from = if self.below(2) == 0 { n.saturating_sub(4) } else { 0 };
         let at = self.rng.random_range(from..n);
         self.pool[at]
     }
@@ -106,11 +91,7 @@ impl<'g> Grower<'g> {
             }
             17 => {
                 let y = self.unary(x);
-                if self.below(2) == 0 {
-                    y * x.stop_gradient()
-                } else {
-                    x.straight_through(y)
-                }
+                if self.below(2) == 0 { y * x.stop_gradient() } else { x.straight_through(y) }
             }
             _ => self.jump(x),
         };
@@ -133,11 +114,7 @@ impl<'g> Grower<'g> {
     }
 
     fn binary(&mut self, x: Var<'g>) -> Var<'g> {
-        let fits = |y: &Var<'g>| {
-            x.shape()
-                .broadcast(&y.shape())
-                .is_ok_and(|s| s.numel() <= LARGEST)
-        };
+        let fits = |y: &Var<'g>| x.shape().broadcast(&y.shape()).is_ok_and(|s| s.numel() <= LARGEST);
         let partners: Vec<Var<'g>> = self.pool.iter().copied().filter(fits).collect();
         let y = partners[self.below(partners.len())];
         match self.below(5) {
@@ -165,11 +142,7 @@ impl<'g> Grower<'g> {
             3 => {
                 let step = 1 + self.below(3);
                 let start = self.below(extent);
-                let most = if extent == 0 {
-                    0
-                } else {
-                    (extent - start).div_ceil(step)
-                };
+                let most = if extent == 0 { 0 } else { (extent - start).div_ceil(step) };
                 let len = self.below(most + 1).max(most.min(1));
                 x.slice_step(axis, start, len, step)
             }
@@ -258,11 +231,7 @@ impl<'g> Grower<'g> {
         }
         let axis = self.axis(x);
         let odd = self.graph.iota(x.shape(), axis).rem(2);
-        if self.below(2) == 0 {
-            odd.select(x, no)
-        } else {
-            x.masked_fill(odd, -0.5) + odd.to_f32()
-        }
+        if self.below(2) == 0 { odd.select(x, no) } else { x.masked_fill(odd, -0.5) + odd.to_f32() }
     }
 
     fn random(&mut self, x: Var<'g>) -> Var<'g> {
@@ -291,8 +260,5 @@ impl<'g> Grower<'g> {
 fn shape(rng: &mut ChaCha8Rng) -> Shape {
     let rank = rng.random_range(0..4);
     let dims = [1, 2, 3, 4, 5, 7, 8];
-    (0..rank)
-        .map(|_| dims[rng.random_range(0..dims.len())])
-        .collect::<Vec<_>>()
-        .into()
+    (0..rank).map(|_| dims[rng.random_range(0..dims.len())]).collect::<Vec<_>>().into()
 }
