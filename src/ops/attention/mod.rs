@@ -174,6 +174,7 @@ struct Meta {
     window: u32,
     masked: u32,
     counts: u32,
+    lanes: u32,
     blind: u32,
     scale: f32,
     offsets: UVec4,
@@ -181,6 +182,16 @@ struct Meta {
     k: UVec4,
     v: UVec4,
     g: UVec4,
+}
+
+/// Invocations that share a query: where there are few queries, several split its keys.
+fn lanes(queries: usize) -> usize {
+    match queries {
+        0..=2 => 32,
+        3..=8 => 8,
+        9..=16 => 4,
+        _ => 1,
+    }
 }
 
 fn strides(operand: &Operand) -> UVec4 {
@@ -211,6 +222,7 @@ impl Kind {
             window: self.window as u32,
             masked: u32::from(self.masked),
             counts: n as u32,
+            lanes: lanes(e.queries) as u32,
             blind: u32::from(self.blind(&e)),
             scale: self.scale as f32,
             offsets: UVec4::new(lead(q), lead(k), lead(v), lead(g)),
@@ -268,17 +280,9 @@ impl Op for Forward {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let [mask, counts] = self.kind.optional(3);
         let (e, meta) = self.kind.meta(cx, None, counts);
-        // Few queries: several invocations share one and split its keys.
-        let lanes = match e.queries {
-            0..=2 => 32,
-            3..=8 => 8,
-            9..=16 => 4,
-            _ => 1,
-        };
-        let blocks = e.queries.div_ceil(WIDTH / lanes);
+        let blocks = e.queries.div_ceil(WIDTH / lanes(e.queries));
         let pieces = e.value_width.div_ceil(FEATURES).max(1);
         cx.dispatch(&FORWARD)
-            .constant("LANES", lanes as f64)
             .input(0)
             .input(1)
             .input(2)
