@@ -96,7 +96,7 @@ impl<'g> Case<'g> {
         let (a, b) = (self.grown.states[i], self.grown.states[j]);
         let shape = a.shape();
         let blend = (a + b * 0.5).tanh();
-        let noise = self.grown.graph.normal(shape.clone(), 77);
+        let noise = self.grown.graph.gumbel(shape.clone(), 77);
         let reversed: Vec<usize> = (0..shape.len()).rev().collect();
         let (x, y) = match self.grown.below(7) {
             0 => (b, a),
