@@ -156,18 +156,12 @@ impl Error {
 
     /// An argument out of range.
     pub fn argument(what: impl Into<String>, message: impl Into<String>) -> Self {
-        Error::Argument {
-            what: what.into(),
-            message: message.into(),
-        }
+        Error::Argument { what: what.into(), message: message.into() }
     }
 
     /// A checkpoint that does not fit.
     pub fn checkpoint(tensor: Option<&str>, message: impl Into<String>) -> Self {
-        Error::Checkpoint {
-            tensor: tensor.map(str::to_owned),
-            message: message.into(),
-        }
+        Error::Checkpoint { tensor: tensor.map(str::to_owned), message: message.into() }
     }
 }
 
@@ -207,27 +201,12 @@ impl Refusal {
     pub(crate) fn at(self, op: &str, shapes: Vec<Shape>, location: Where) -> Error {
         let op = op.to_owned();
         match self {
-            Refusal::Shape(message) => Error::Shape {
-                op,
-                message,
-                shapes,
-                location,
-            },
-            Refusal::Dtype(expected, got, message) => Error::Dtype {
-                op,
-                expected,
-                got,
-                message,
-                location,
-            },
+            Refusal::Shape(message) => Error::Shape { op, message, shapes, location },
+            Refusal::Dtype(expected, got, message) => Error::Dtype { op, expected, got, message, location },
         }
     }
 }
 
 fn list(shapes: &[Shape]) -> String {
-    shapes
-        .iter()
-        .map(|s| s.to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    shapes.iter().map(|s| s.to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -3,11 +3,12 @@
 mod common;
 
 use std::sync::Arc;
+use wgrad::graph::Mode;
 use wgrad::models::infini::{
-    EnhancedRecurrence, Filter, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss, StreamPlans,
+    EnhancedRecurrence, Filter, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss,
+    StreamPlans,
 };
 use wgrad::nn::Params;
-use wgrad::graph::Mode;
 use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
 
 const VOCABULARY: usize = 23;
@@ -28,7 +29,9 @@ fn model(config: InfiniConfig) -> (InfiniTransformer, Params) {
 }
 
 fn ids(batch: usize, n: usize, seed: u32) -> Vec<u32> {
-    (0..(batch * n) as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % VOCABULARY as u32).collect()
+    (0..(batch * n) as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % VOCABULARY as u32)
+        .collect()
 }
 
 /// Loss and gradients of all trainable parameters.
@@ -60,10 +63,16 @@ fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
 #[test]
 fn prefix_sum_equals_one_segment_after_the_other() {
     for device in [Device::cpu_f64()].into_iter().chain(common::gpu().cloned()) {
-        for (n, learned, path) in [(20, false, MemoryPath::Plain), (23, true, MemoryPath::Plain), (11, false, MemoryPath::Rotated), (4, true, MemoryPath::Plain)] {
+        for (n, learned, path) in [
+            (20, false, MemoryPath::Plain),
+            (23, true, MemoryPath::Plain),
+            (11, false, MemoryPath::Rotated),
+            (4, true, MemoryPath::Plain),
+        ] {
             for every in [1, 2, 3, 100] {
                 let config = InfiniConfig { learned_delta_update: learned, memory_path: path, ..tiny() };
-                let options = SegmentLoss { segment_length: 5, detach_mems_every_num_segments: every, ..Default::default() };
+                let options =
+                    SegmentLoss { segment_length: 5, detach_mems_every_num_segments: every, ..Default::default() };
                 let side = loss_and_gradients(&device, config.clone(), options, n);
                 let one = loss_and_gradients(&device, config, SegmentLoss { sequential: true, ..options }, n);
                 for (name, a) in &side {

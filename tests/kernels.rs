@@ -8,10 +8,7 @@ use wgrad::{Device, Options};
 fn compare(device: &Device) {
     let mut failures = Vec::new();
     let filter = std::env::var("WGRAD_SAMPLE").unwrap_or_default();
-    for sample in samples::all()
-        .into_iter()
-        .filter(|s| s.name.contains(&filter))
-    {
+    for sample in samples::all().into_iter().filter(|s| s.name.contains(&filter)) {
         match pollster::block_on(check::against_oracle(&sample, device, Options::default())) {
             Ok(worst) => println!("{:<40} {worst:.1e}", sample.name),
             Err(e) => failures.push(e.to_string()),

@@ -27,8 +27,7 @@ pub static MODULES: &[&[(&str, &str, Module)]] = &[parity::primitives::MODULES, 
 
 fn module(case: &Case) -> Option<Module> {
     let mut all = MODULES.iter().flat_map(|table| table.iter());
-    all.find(|(system, module, _)| *system == case.system && *module == case.module)
-        .map(|(_, _, f)| *f)
+    all.find(|(system, module, _)| *system == case.system && *module == case.module).map(|(_, _, f)| *f)
 }
 
 /// Runs all cases; twice the CPU's tolerance is allowed on a GPU.
@@ -41,9 +40,7 @@ fn check(device: &Device, looseness: f64) {
         count += 1;
         let verdict = match module(case) {
             None => Err(format!("unknown module {} of {}", case.module, case.system)),
-            Some(f) => f(case, device)
-                .map_err(|e| e.to_string())
-                .and_then(|outcome| judge(case, &outcome, looseness)),
+            Some(f) => f(case, device).map_err(|e| e.to_string()).and_then(|outcome| judge(case, &outcome, looseness)),
         };
         match verdict {
             Ok(line) => println!("ok   {:<36} {line}", case.name),
@@ -54,12 +51,7 @@ fn check(device: &Device, looseness: f64) {
         }
     }
     println!("{count} cases on {device}");
-    assert!(
-        failures.is_empty(),
-        "{} of {count} cases fail on {device}:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {count} cases fail on {device}:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]

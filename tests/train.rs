@@ -2,17 +2,15 @@
 
 mod common;
 
-use wgrad::nn::{Init, Linear, Params};
+use wgrad::nn::{Embedding, Init, Linear, Params};
 use wgrad::train::{Adam, AdamW, Group, Optimizer, Schedule, Sgd, Trainer, TrainerBuilder};
-use wgrad::{Device, Error, Result, Tensor, TensorType};
+use wgrad::{Device, Error, Result, Store, Tensor, TensorType};
 
 const N: usize = 7;
 
 /// Values that look random and are the same everywhere.
 fn wave(n: usize, phase: f64) -> Vec<f32> {
-    (0..n)
-        .map(|i| (((i as f64 + 1.0) * (1.7 + phase)).sin() * 1.3) as f32)
-        .collect()
+    (0..n).map(|i| (((i as f64 + 1.0) * (1.7 + phase)).sin() * 1.3) as f32).collect()
 }
 
 /// Two parameters whose gradients are the inputs `ga` and `gb`.
@@ -23,32 +21,21 @@ fn linear_loss(
 ) -> Result<Trainer> {
     let mut params = Params::new(1);
     params.add("a", [N], Init::Values(wave(N, 0.1)));
-    params
-        .add("b", [2, 3], Init::Values(wave(6, 0.2)))
-        .group("slow");
+    params.add("b", [2, 3], Init::Values(wave(6, 0.2))).group("slow");
     set(Trainer::builder(device, params, optimizer)).compile_blocking(|g, p| {
-        let (ga, gb) = (
-            g.input("ga", TensorType::f32([N])),
-            g.input("gb", TensorType::f32([2, 3])),
-        );
+        let (ga, gb) = (g.input("ga", TensorType::f32([N])), g.input("gb", TensorType::f32([2, 3])));
         (p.get("a") * ga).sum_all() + (p.get("b") * gb).sum_all()
     })
 }
 
 fn gradients(step: usize) -> Result<[Tensor; 2]> {
     let phase = step as f64 * 0.37;
-    Ok([
-        Tensor::f32([N], wave(N, phase))?,
-        Tensor::f32([2, 3], wave(6, phase + 0.05))?,
-    ])
+    Ok([Tensor::f32([N], wave(N, phase))?, Tensor::f32([2, 3], wave(6, phase + 0.05))?])
 }
 
 fn values(trainer: &Trainer) -> Result<Vec<f32>> {
     let params = pollster::block_on(trainer.read_params())?;
-    Ok(params
-        .values()
-        .flat_map(|(_, t)| t.floats().to_vec())
-        .collect())
+    Ok(params.values().flat_map(|(_, t)| t.floats().to_vec()).collect())
 }
 
 /// One step of an optimizer in double precision: parameter, kept values, gradient, number of the step from 1, lr, weight decay.
@@ -88,33 +75,17 @@ fn adamw(p: &mut f64, kept: &mut [f64; 2], g: f64, t: i32, lr: f64, decay: f64) 
 /// Parameters after 12 steps by a formula, with clipping at norm 1.5, a group at 0.25 of the learning rate without weight
 /// decay, and warmup.
 fn reference(formula: Formula) -> Result<Vec<f64>> {
-    let mut p: Vec<f64> = wave(N, 0.1)
-        .into_iter()
-        .chain(wave(6, 0.2))
-        .map(f64::from)
-        .collect();
+    let mut p: Vec<f64> = wave(N, 0.1).into_iter().chain(wave(6, 0.2)).map(f64::from).collect();
     let mut kept = vec![[0.0; 2]; p.len()];
     for step in 0..12 {
         let [ga, gb] = gradients(step)?;
-        let g: Vec<f64> = ga
-            .floats()
-            .iter()
-            .chain(gb.floats())
-            .map(|x| f64::from(*x))
-            .collect();
+        let g: Vec<f64> = ga.floats().iter().chain(gb.floats()).map(|x| f64::from(*x)).collect();
         let norm = g.iter().map(|x| x * x).sum::<f64>().sqrt();
         let clip = (1.5 / (norm + 1e-6)).min(1.0);
         let lr = 0.05 * ((step + 1) as f64 / 5.0).min(1.0);
         for i in 0..p.len() {
             let (lr, decay) = if i < N { (lr, 0.3) } else { (lr * 0.25, 0.0) };
-            formula(
-                &mut p[i],
-                &mut kept[i],
-                g[i] * clip,
-                step as i32 + 1,
-                lr,
-                decay,
-            );
+            formula(&mut p[i], &mut kept[i], g[i] * clip, step as i32 + 1, lr, decay);
         }
     }
     Ok(p)
@@ -148,11 +119,7 @@ fn optimizers_follow_their_formulas() -> Result<()> {
             }
             for (i, (got, want)) in values(&trainer)?.iter().zip(&want).enumerate() {
                 let error = (f64::from(*got) - want).abs();
-                assert!(
-                    error < 5e-6,
-                    "{} on {device}: {i} is {got}, {want} expected",
-                    optimizer.name()
-                );
+                assert!(error < 5e-6, "{} on {device}: {i} is {got}, {want} expected", optimizer.name());
             }
         }
     }
@@ -162,11 +129,8 @@ fn optimizers_follow_their_formulas() -> Result<()> {
 #[test]
 fn a_bad_step_changes_nothing() -> Result<()> {
     for device in common::devices() {
-        for optimizer in [
-            Optimizer::from(AdamW::default()),
-            Sgd::default().into(),
-            Sgd::default().momentum(0.9).into(),
-        ] {
+        for optimizer in [Optimizer::from(AdamW::default()), Sgd::default().into(), Sgd::default().momentum(0.9).into()]
+        {
             let mut trainer = linear_loss(&device, optimizer.clone(), |b| b.clip(1.0))?;
             let mut twin = linear_loss(&device, optimizer, |b| b.clip(1.0))?;
             let [ga, gb] = gradients(0)?;
@@ -178,10 +142,7 @@ fn a_bad_step_changes_nothing() -> Result<()> {
                 data[3] = bad;
                 let bad = Tensor::f32([N], data)?;
                 trainer.step(&[("ga", &bad), ("gb", &gb)])?;
-                assert!(matches!(
-                    trainer.loss_blocking(),
-                    Err(Error::NotFinite { .. })
-                ));
+                assert!(matches!(trainer.loss_blocking(), Err(Error::NotFinite { .. })));
                 assert_eq!(values(&trainer)?, before);
             }
             let report = trainer.report_blocking()?;
@@ -205,11 +166,7 @@ fn toy(rows: std::ops::Range<usize>) -> Result<[Tensor; 2]> {
     Ok([Tensor::f32([n, 2], x)?, Tensor::f32([n, 1], y)?])
 }
 
-fn mlp(
-    device: &Device,
-    rows: usize,
-    set: impl FnOnce(TrainerBuilder) -> TrainerBuilder,
-) -> Result<Trainer> {
+fn mlp(device: &Device, rows: usize, set: impl FnOnce(TrainerBuilder) -> TrainerBuilder) -> Result<Trainer> {
     let mut params = Params::new(5);
     let layers = [(2, 16), (16, 16), (16, 1)]
         .iter()
@@ -280,10 +237,7 @@ fn micro_batches_are_one_batch() -> Result<()> {
         for turn in 0..4 {
             parts.step(&[("x", if turn == 1 { &bad } else { &x }), ("y", &y)])?;
         }
-        assert!(matches!(
-            parts.loss_blocking(),
-            Err(Error::NotFinite { .. })
-        ));
+        assert!(matches!(parts.loss_blocking(), Err(Error::NotFinite { .. })));
         assert_eq!(values(&parts)?, before);
         for _ in 0..4 {
             parts.step(&[("x", &x), ("y", &y)])?;
@@ -302,10 +256,7 @@ fn one_dispatch_a_shard_updates_in_place() -> Result<()> {
     let names: Vec<&str> = program.steps.iter().map(|s| s.op.name()).collect();
     assert_eq!(names.iter().filter(|n| **n == "adamw").count(), 2);
     // Nothing is copied: neither before the updates nor into the states after them.
-    assert!(
-        !names.contains(&"assign") && !names.contains(&"reshape"),
-        "{names:?}"
-    );
+    assert!(!names.contains(&"assign") && !names.contains(&"reshape"), "{names:?}");
     Ok(())
 }
 
@@ -313,10 +264,7 @@ fn one_dispatch_a_shard_updates_in_place() -> Result<()> {
 fn settings_are_checked() -> Result<()> {
     let device = Device::cpu();
     let refused = |o: Optimizer, f: fn(TrainerBuilder) -> TrainerBuilder| {
-        linear_loss(&device, o, f)
-            .map(|_| ())
-            .unwrap_err()
-            .to_string()
+        linear_loss(&device, o, f).map(|_| ()).unwrap_err().to_string()
     };
     let adam = || Optimizer::from(Adam::default());
     assert!(refused(Adam::default().betas(1.0, 0.9).into(), |b| b).contains("beta1"));
@@ -328,10 +276,46 @@ fn settings_are_checked() -> Result<()> {
     let mut trainer = linear_loss(&device, adam(), |b| b)?;
     assert!(trainer.loss_blocking().is_err());
     let [ga, _] = gradients(0)?;
-    assert!(matches!(
-        trainer.step(&[("ga", &ga)]),
-        Err(Error::Name { .. })
-    ));
+    assert!(matches!(trainer.step(&[("ga", &ga)]), Err(Error::Name { .. })));
     assert_eq!(trainer.steps(), 0);
+    Ok(())
+}
+
+/// Tables get gradients of rows; a memory is carried from step to step, in a store of its own for each stream.
+#[test]
+fn tables_and_memories() -> Result<()> {
+    let mut curves = Vec::new();
+    for device in common::devices() {
+        let mut params = Params::new(3);
+        let table = Embedding::new(&mut params, "tokens", 50, 4);
+        let builder = Trainer::builder(&device, params, Sgd::default().lr(0.1));
+        let mut trainer = builder.compile_blocking(|g, p| {
+            let ids = g.input("ids", TensorType::u32([6]));
+            let memory = g.state("memory", TensorType::f32([4]));
+            let mean = table.forward(p, ids).mean(0).reshape([4]);
+            g.assign(memory, memory * 0.5 + mean.stop_gradient());
+            (mean - memory - 1.0).square().sum_all()
+        })?;
+        let streams = [Store::new(&device), Store::new(&device)];
+        for s in &streams {
+            s.set_zeros("memory", &TensorType::f32([4]))?;
+        }
+        let before = trainer.params().value("tokens.weight")?;
+        let ids = Tensor::u32([6], vec![3, 7, 3, 49, 0, 3])?;
+        let mut curve = Vec::new();
+        for step in 0..6 {
+            trainer.step_with(&[("ids", &ids)], &[&streams[step % 2]])?;
+            curve.push(trainer.loss_blocking()?);
+        }
+        let after = pollster::block_on(trainer.read_params())?.value("tokens.weight")?;
+        for (row, (a, b)) in before.floats().chunks(4).zip(after.floats().chunks(4)).enumerate() {
+            assert_eq!(a == b, ![0, 3, 7, 49].contains(&row), "row {row}");
+        }
+        assert_ne!(streams[0].read_blocking("memory")?, streams[1].read_blocking("memory")?);
+        curves.push(curve);
+    }
+    for other in &curves[1..] {
+        assert!(curves[0].iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-4), "{curves:?}");
+    }
     Ok(())
 }

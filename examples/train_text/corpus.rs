@@ -44,7 +44,11 @@ impl Corpus {
     /// where the first one stopped.
     pub fn batch(&self, batch: usize, length: usize, seed: u64, step: u64) -> Result<Tensor> {
         let Some(last) = self.bytes.len().checked_sub(length) else {
-            let message = format!("{} has {} bytes, a training piece needs {length}; give a longer text", self.origin, self.len());
+            let message = format!(
+                "{} has {} bytes, a training piece needs {length}; give a longer text",
+                self.origin,
+                self.len()
+            );
             return Err(Error::argument("text", message));
         };
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -66,7 +70,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for path in entries.flatten().map(|e| e.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !name.starts_with('.') && !["target", "node_modules", "dist", "pkg", "fixtures"].contains(&name.as_str()) {
+            if !name.starts_with('.') && !["target", "node_modules", "dist", "pkg", "fixtures"].contains(&name.as_str())
+            {
                 collect(&path, files);
             }
         } else if path.extension().is_some_and(|e| ENDINGS.iter().any(|k| e == *k)) {

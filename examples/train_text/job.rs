@@ -69,11 +69,8 @@ fn device(args: &Args) -> Result<Device> {
 fn model(args: &Args) -> Result<InfiniTransformer> {
     let Memory::Infini = args.memory;
     let heads = args.heads.max(1);
-    let config = InfiniConfig {
-        heads,
-        dim_head: (args.dim / heads).max(2),
-        ..InfiniConfig::new(256, args.dim, args.depth)
-    };
+    let config =
+        InfiniConfig { heads, dim_head: (args.dim / heads).max(2), ..InfiniConfig::new(256, args.dim, args.depth) };
     InfiniTransformer::new(config)
 }
 

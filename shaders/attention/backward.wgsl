@@ -20,12 +20,9 @@ var<workgroup> ct: array<vec4<f32>, 512>;
 var<workgroup> st: array<vec2<f32>, TILE>;
 
 fn g4(at: u32, feature: u32) -> vec4<f32> {
-    var r = vec4<f32>();
-    let n = min(m.value_width - min(feature, m.value_width), 4u);
-    for (var c = 0u; c < n; c++) {
-        r[c] = g[at + (feature + c) * m.g.w];
-    }
-    return r;
+    let i = feature + vec4<u32>(0u, 1u, 2u, 3u);
+    let p = at + min(i, vec4<u32>(m.value_width - 1u)) * m.g.w;
+    return select(vec4<f32>(), vec4<f32>(g[p.x], g[p.y], g[p.z], g[p.w]), i < vec4<u32>(m.value_width));
 }
 
 // Four features of a query or of a key, for the scores.
@@ -44,9 +41,10 @@ fn value_vector(of_query: bool, batch: u32, heads: vec2<u32>, row: u32, feature:
     return v4(m.offsets.z + batch * m.v.x + heads.y * m.v.y + row * m.v.z, feature);
 }
 
-// Adds the products of an invocation's 64 features with those of the tile's rows.
-fn add_products(x: ptr<function, array<vec4<f32>, CHUNK>>, sums: ptr<function, array<f32, TILE>>) {
-    for (var n = 0u; n < TILE; n++) {
+// Adds the products of an invocation's 64 features with those of the tile's rows. Loops over rows have a bound from run
+// time: some drivers would unroll them all.
+fn add_products(x: ptr<function, array<vec4<f32>, CHUNK>>, sums: ptr<function, array<f32, TILE>>, rows: u32) {
+    for (var n = 0u; n < rows; n++) {
         var dots = vec4<f32>();
         for (var e = 0u; e < CHUNK; e++) {
             dots += (*x)[e] * ct[e * TILE + n];
@@ -122,7 +120,8 @@ fn main(
         let stat_row = (batch * m.heads + pair.x) * m.queries;
         let own = stats[stat_row + min(row, max(m.queries, 1u) - 1u)];
         for (var tile = range.x - range.x % TILE; tile < range.y; tile += TILE) {
-            for (var n = 0u; n < TILE; n++) {
+            let span = min(TILE, range.y - tile);
+            for (var n = 0u; n < span; n++) {
                 scores[n] = 0.0;
                 slopes[n] = 0.0;
             }
@@ -139,7 +138,7 @@ fn main(
                     x[e] = score_vector(BY_QUERY, batch, pair, row, f + e * 4u);
                 }
                 workgroupBarrier();
-                add_products(&x, &scores);
+                add_products(&x, &scores, span);
                 workgroupBarrier();
             }
             if (KIND != DV) {
@@ -153,7 +152,7 @@ fn main(
                         x[e] = value_vector(BY_QUERY, batch, pair, row, f + e * 4u);
                     }
                     workgroupBarrier();
-                    add_products(&x, &slopes);
+                    add_products(&x, &slopes, span);
                     workgroupBarrier();
                 }
             }
@@ -168,7 +167,7 @@ fn main(
                 }
             }
             workgroupBarrier();
-            for (var n = 0u; n < TILE && tile + n < cols; n++) {
+            for (var n = 0u; n < span; n++) {
                 let col = tile + n;
                 var stat = own;
                 if (!BY_QUERY) {
@@ -199,9 +198,18 @@ fn main(
     let at = ((batch * heads + own_head) * rows + row) * width;
     for (var e = 0u; e < CHUNK; e++) {
         let f = piece + e * 4u;
-        let n = min(width - min(f, width), 4u);
-        for (var c = 0u; c < n; c++) {
-            grad[at + f + c] = total[e][c];
+        let n = width - min(f, width);
+        if (n > 0u) {
+            grad[at + f] = total[e].x;
+        }
+        if (n > 1u) {
+            grad[at + f + 1u] = total[e].y;
+        }
+        if (n > 2u) {
+            grad[at + f + 2u] = total[e].z;
+        }
+        if (n > 3u) {
+            grad[at + f + 3u] = total[e].w;
         }
     }
 }

@@ -1,11 +1,10 @@
 // out = softmax(scale q k^T) v by online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) over tiles of keys in
 // workgroup memory, as in FlashAttention (Dao et al. 2022, arXiv 2205.14135): no matrix of scores is stored.
 //
-// A query is one invocation, or LANES of them that share its keys where there are few queries.
+// A query is one invocation, or several that share its keys where there are few queries.
 // #include "shared/grid.wgsl"
 // #include "shared/numerics.wgsl"
 // #include "shared/attention.wgsl"
-override LANES: u32 = 1u;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> logsumexp: array<f32>;
 @group(0) @binding(7) var<uniform> m: Meta;
@@ -15,10 +14,28 @@ var<workgroup> kt: array<vec4<f32>, 512>;
 var<workgroup> vt: array<vec4<f32>, 512>;
 
 fn put(at: u32, first: u32, value: vec4<f32>) {
-    let n = min(m.value_width - min(first, m.value_width), 4u);
-    for (var c = 0u; c < n; c++) {
-        out[at + first + c] = value[c];
+    let n = m.value_width - min(first, m.value_width);
+    if (n > 0u) {
+        out[at + first] = value.x;
     }
+    if (n > 1u) {
+        out[at + first + 1u] = value.y;
+    }
+    if (n > 2u) {
+        out[at + first + 2u] = value.z;
+    }
+    if (n > 3u) {
+        out[at + first + 3u] = value.w;
+    }
+}
+
+// Sum over the lanes of a query.
+fn joined(first: u32) -> vec4<f32> {
+    var total = vec4<f32>();
+    for (var n = first; n < first + m.lanes; n++) {
+        total += vt[n];
+    }
+    return total;
 }
 
 @compute @workgroup_size(64)
@@ -27,7 +44,7 @@ fn main(
     @builtin(num_workgroups) wn: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let per_group = 64u / LANES;
+    let per_group = 64u / m.lanes;
     let blocks = (m.queries + per_group - 1u) / per_group;
     let pieces = max((m.value_width + FEATURES - 1u) / FEATURES, 1u);
     var group = workgroup_index(wid, wn);
@@ -39,8 +56,8 @@ fn main(
     let live = group / m.heads < m.batches;
     let batch = min(group / m.heads, m.batches - 1u);
     let kv_head = head / (m.heads / m.kv_heads);
-    let row = block + lid / LANES;
-    let lane = lid % LANES;
+    let row = block + lid / m.lanes;
+    let lane = lid % m.lanes;
     let query = min(row, m.queries - 1u);
     let count = key_count(batch);
     var seen = interval(query, count);
@@ -61,7 +78,10 @@ fn main(
     var top = LOWEST;
     var sum = 0.0;
     for (var tile = first - first % TILE; tile < last; tile += TILE) {
-        for (var n = 0u; n < TILE / LANES; n++) {
+        // Keys of this invocation. The bound comes from run time: some drivers would unroll all loops over keys.
+        let span = min(TILE, last - tile);
+        let own = (span + m.lanes - 1u - lane) / m.lanes;
+        for (var n = 0u; n < own; n++) {
             scores[n] = 0.0;
         }
         for (var chunk = 0u; chunk < chunks; chunk++) {
@@ -80,10 +100,10 @@ fn main(
                 }
             }
             workgroupBarrier();
-            for (var n = 0u; n < TILE / LANES; n++) {
+            for (var n = 0u; n < own; n++) {
                 var dots = vec4<f32>();
                 for (var e = 0u; e < CHUNK; e++) {
-                    dots += x[e] * kt[e * TILE + n * LANES + lane];
+                    dots += x[e] * kt[e * TILE + n * m.lanes + lane];
                 }
                 scores[n] += sum4(dots);
             }
@@ -92,8 +112,8 @@ fn main(
             }
         }
         var highest = top;
-        for (var n = 0u; n < TILE / LANES; n++) {
-            let key = tile + n * LANES + lane;
+        for (var n = 0u; n < own; n++) {
+            let key = tile + n * m.lanes + lane;
             if (key >= seen.x && key < seen.y && unmasked(batch, key)) {
                 scores[n] *= m.scale;
                 highest = max(highest, scores[n]);
@@ -107,46 +127,47 @@ fn main(
         for (var e = 0u; e < CHUNK; e++) {
             total[e] *= shrink;
         }
-        for (var n = 0u; n < TILE / LANES; n++) {
+        for (var n = 0u; n < own; n++) {
             if (scores[n] != LOWEST) {
                 let p = exp(scores[n] - top);
                 sum += p;
                 for (var e = 0u; e < CHUNK; e++) {
-                    total[e] += p * vt[e * TILE + n * LANES + lane];
+                    total[e] += p * vt[e * TILE + n * m.lanes + lane];
                 }
             }
         }
         workgroupBarrier();
     }
 
-    if (LANES > 1u) {
+    if (m.lanes > 1u) {
         // Lanes of a query bring their sums to one maximum.
         kt[lid] = vec4<f32>(top, sum, 0.0, 0.0);
         workgroupBarrier();
         let base = lid - lane;
         var highest = LOWEST;
-        for (var n = 0u; n < LANES; n++) {
-            highest = max(highest, kt[base + n].x);
+        for (var n = base; n < base + m.lanes; n++) {
+            highest = max(highest, kt[n].x);
         }
         sum = 0.0;
-        for (var n = 0u; n < LANES; n++) {
-            sum += kt[base + n].y * exp(max(kt[base + n].x - highest, -100.0));
+        for (var n = base; n < base + m.lanes; n++) {
+            sum += kt[n].y * exp(max(kt[n].x - highest, -100.0));
         }
         let shrink = exp(max(top - highest, -100.0));
         top = highest;
-        for (var half = 0u; half < 2u; half++) {
-            for (var e = 0u; e < 8u; e++) {
-                vt[e * 64u + lid] = shrink * total[half * 8u + e];
-            }
-            workgroupBarrier();
-            for (var e = 0u; e < 8u; e++) {
-                var joined = vec4<f32>();
-                for (var n = 0u; n < LANES; n++) {
-                    joined += vt[e * 64u + base + n];
-                }
-                total[half * 8u + e] = joined;
-            }
-            workgroupBarrier();
+        for (var e = 0u; e < 8u; e++) {
+            vt[e * 64u + lid] = shrink * total[e];
+        }
+        workgroupBarrier();
+        for (var e = 0u; e < 8u; e++) {
+            total[e] = joined(e * 64u + base);
+        }
+        workgroupBarrier();
+        for (var e = 0u; e < 8u; e++) {
+            vt[e * 64u + lid] = shrink * total[e + 8u];
+        }
+        workgroupBarrier();
+        for (var e = 0u; e < 8u; e++) {
+            total[e + 8u] = joined(e * 64u + base);
         }
     }
 
@@ -156,14 +177,12 @@ fn main(
     let at = (batch * m.heads + head) * m.queries + row;
     if (sum == 0.0) {
         // No key is visible: all scores are equally low, and the softmax is uniform.
-        for (var e = 0u; e < CHUNK; e++) {
-            var mean = vec4<f32>();
-            if (piece + e * 4u < m.value_width) {
-                for (var key = 0u; key < m.keys; key++) {
-                    mean += v4(v_head + key * m.v.z, piece + e * 4u);
-                }
-                put(at * m.value_width, piece + e * 4u, mean / f32(max(m.keys, 1u)));
+        for (var f = piece; f < min(piece + FEATURES, m.value_width); f++) {
+            var mean = 0.0;
+            for (var key = 0u; key < m.keys; key++) {
+                mean += v[v_head + key * m.v.z + f * m.v.w];
             }
+            out[at * m.value_width + f] = mean / f32(max(m.keys, 1u));
         }
         top = LOWEST;
         sum = 1.0;

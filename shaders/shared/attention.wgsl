@@ -18,6 +18,8 @@ struct Meta {
     masked: u32,
     // How many runtime key counts there are: 0, 1 or one per batch entry.
     counts: u32,
+    // Invocations that share a query in the forward kernel.
+    lanes: u32,
     // Whether a query may see no key at all, and so all of them alike.
     blind: u32,
     scale: f32,
@@ -64,30 +66,21 @@ fn unmasked(batch: u32, key: u32) -> bool {
 
 // Four features from `feature` on of a row that starts at `at`; zeros beyond the width.
 fn q4(at: u32, feature: u32) -> vec4<f32> {
-    var r = vec4<f32>();
-    let n = min(m.width - min(feature, m.width), 4u);
-    for (var c = 0u; c < n; c++) {
-        r[c] = q[at + (feature + c) * m.q.w];
-    }
-    return r;
+    let i = feature + vec4<u32>(0u, 1u, 2u, 3u);
+    let p = at + min(i, vec4<u32>(m.width - 1u)) * m.q.w;
+    return select(vec4<f32>(), vec4<f32>(q[p.x], q[p.y], q[p.z], q[p.w]), i < vec4<u32>(m.width));
 }
 
 fn k4(at: u32, feature: u32) -> vec4<f32> {
-    var r = vec4<f32>();
-    let n = min(m.width - min(feature, m.width), 4u);
-    for (var c = 0u; c < n; c++) {
-        r[c] = k[at + (feature + c) * m.k.w];
-    }
-    return r;
+    let i = feature + vec4<u32>(0u, 1u, 2u, 3u);
+    let p = at + min(i, vec4<u32>(m.width - 1u)) * m.k.w;
+    return select(vec4<f32>(), vec4<f32>(k[p.x], k[p.y], k[p.z], k[p.w]), i < vec4<u32>(m.width));
 }
 
 fn v4(at: u32, feature: u32) -> vec4<f32> {
-    var r = vec4<f32>();
-    let n = min(m.value_width - min(feature, m.value_width), 4u);
-    for (var c = 0u; c < n; c++) {
-        r[c] = v[at + (feature + c) * m.v.w];
-    }
-    return r;
+    let i = feature + vec4<u32>(0u, 1u, 2u, 3u);
+    let p = at + min(i, vec4<u32>(m.value_width - 1u)) * m.v.w;
+    return select(vec4<f32>(), vec4<f32>(v[p.x], v[p.y], v[p.z], v[p.w]), i < vec4<u32>(m.value_width));
 }
 
 fn sum4(x: vec4<f32>) -> f32 {

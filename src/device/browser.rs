@@ -33,7 +33,8 @@ pub(super) fn named(
     if let Some(raw) = device.as_webgpu() {
         let get = |object: &JsValue, key: &str| Reflect::get(object, &key.into()).unwrap_or_default();
         let shown = get(raw.as_ref(), "adapterInfo");
-        let words = ["vendor", "architecture", "description"].map(|key| get(&shown, key).as_string().unwrap_or_default());
+        let words =
+            ["vendor", "architecture", "description"].map(|key| get(&shown, key).as_string().unwrap_or_default());
         info.name = words.iter().filter(|w| !w.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ");
         if info.name.is_empty() {
             info.name = "unnamed adapter".into();

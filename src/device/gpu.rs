@@ -1,10 +1,10 @@
 //! A WebGPU adapter and device, its limits, pipelines and errors.
 
-use crate::error::{Error, Result};
-use crate::kernels::{Access, Capabilities, Dispatch};
 #[cfg(target_arch = "wasm32")]
 use super::browser::{self, pick};
-use rustc_hash::FxHashMap;
+use super::pipelines::Caches;
+use crate::error::{Error, Result};
+use crate::kernels::Capabilities;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -21,6 +21,8 @@ pub struct GpuOptions {
     pub software: bool,
     /// Ask only for the limits and features every WebGPU device has.
     pub portable_limits: bool,
+    /// Choose kernels as for hardware also on a software driver, so that tests reach them.
+    pub hardware_kernels: bool,
 }
 
 /// Counts of what was made on a device; flat after the first step of a plan.
@@ -34,34 +36,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Buffers, bytes of them, bind groups, pipelines and submits so far. Bytes are those of live buffers.
+    /// Buffers, bytes of them, bind groups, pipelines and submits made so far; none of them falls again.
     pub fn snapshot(&self) -> [u64; 5] {
-        [
-            &self.buffers,
-            &self.bytes,
-            &self.bind_groups,
-            &self.pipelines,
-            &self.submits,
-        ]
-        .map(|c| c.load(Ordering::Relaxed))
+        [&self.buffers, &self.bytes, &self.bind_groups, &self.pipelines, &self.submits]
+            .map(|c| c.load(Ordering::Relaxed))
     }
-}
-
-/// Key of a pipeline: text, constants, and the bindings.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct PipelineKey {
-    text: Arc<str>,
-    constants: Vec<(&'static str, u64)>,
-    layout: LayoutKey,
-}
-
-/// Accesses of the storage bindings, then whether a static uniform and the globals follow.
-type LayoutKey = (Vec<Access>, bool, bool);
-
-#[derive(Default)]
-struct Caches {
-    layouts: FxHashMap<LayoutKey, wgpu::BindGroupLayout>,
-    pipelines: FxHashMap<PipelineKey, wgpu::ComputePipeline>,
 }
 
 /// A GPU device.
@@ -71,16 +50,14 @@ pub struct Gpu {
     info: Option<wgpu::AdapterInfo>,
     limits: wgpu::Limits,
     caps: Capabilities,
-    caches: Mutex<Caches>,
+    pub(super) caches: Mutex<Caches>,
     failure: Arc<Mutex<Option<Error>>>,
     /// What was made so far.
     pub counters: Counters,
 }
 
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -98,20 +75,11 @@ impl Gpu {
         let instance = wgpu::Instance::new(desc);
         let adapter = pick(&instance, &options).await?;
         let info = adapter.get_info();
-        let limits = if options.portable_limits {
-            wgpu::Limits::default()
-        } else {
-            adapter.limits()
-        };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("wgrad"),
-            required_limits: limits.clone(),
-            ..Default::default()
-        };
+        let limits = if options.portable_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let descriptor =
+            wgpu::DeviceDescriptor { label: Some("wgrad"), required_limits: limits.clone(), ..Default::default() };
         let made = adapter.request_device(&descriptor).await;
-        let (device, queue) = made.map_err(|e| Error::Device {
-            message: e.to_string(),
-        })?;
+        let (device, queue) = made.map_err(|e| Error::Device { message: e.to_string() })?;
         #[cfg(target_arch = "wasm32")]
         let info = browser::named(info, &device, &options)?;
         let failure = Arc::new(Mutex::new(None));
@@ -124,18 +92,14 @@ impl Gpu {
             let reason = format!("{reason:?}: {message}");
             *lock(&slot) = Some(Error::DeviceLost { reason });
         });
-        Ok(Self::new(device, queue, Some(info), limits, failure))
+        let mut gpu = Self::new(device, queue, Some(info), limits, failure);
+        gpu.caps.software &= !options.hardware_kernels;
+        Ok(gpu)
     }
 
     pub(crate) fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         let (info, limits) = (device.adapter_info(), device.limits());
-        Self::new(
-            device,
-            queue,
-            Some(info),
-            limits,
-            Arc::new(Mutex::new(None)),
-        )
+        Self::new(device, queue, Some(info), limits, Arc::new(Mutex::new(None)))
     }
 
     fn new(
@@ -146,16 +110,7 @@ impl Gpu {
         failure: Arc<Mutex<Option<Error>>>,
     ) -> Gpu {
         let caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
-        Gpu {
-            device,
-            queue,
-            info,
-            limits,
-            caps,
-            caches: Mutex::default(),
-            failure,
-            counters: Counters::default(),
-        }
+        Gpu { device, queue, info, limits, caps, caches: Mutex::default(), failure, counters: Counters::default() }
     }
 
     /// What kernels are chosen by.
@@ -180,6 +135,8 @@ impl Gpu {
 
     /// The error that made the device unusable or that nobody has seen yet. A lost device stays lost.
     pub(crate) fn check(&self) -> Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        self.poll(wgpu::PollType::Poll)?;
         let mut slot = lock(&self.failure);
         match slot.take() {
             None => Ok(()),
@@ -191,25 +148,41 @@ impl Gpu {
         }
     }
 
-    /// A storage buffer, zeroed. `peak` is what the whole plan needs, for the error message.
-    pub(crate) fn buffer(
-        &self,
-        label: &str,
-        bytes: u64,
-        usage: wgpu::BufferUsages,
-        peak: u64,
-    ) -> Result<wgpu::Buffer> {
-        let bytes = bytes.max(4).next_multiple_of(4);
-        if bytes > self.limits.max_buffer_size {
-            return Err(Error::Limit {
-                limit: "maxBufferSize".into(),
-                needed: bytes,
-                available: self.limits.max_buffer_size,
-                hint: format!(
-                    "{label} is one buffer of this size; use a smaller batch or shards (peak {peak} bytes)"
-                ),
-            });
+    /// Lets the driver report finished work, failed work and a lost device; waits as long as `until` says.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn poll(&self, until: wgpu::PollType) -> Result<()> {
+        // wgpu panics when the driver loses the device while it is waited for.
+        let poll = std::panic::AssertUnwindSafe(|| self.device.poll(until));
+        let polled = std::panic::catch_unwind(poll);
+        let mut failure = lock(&self.failure);
+        match (polled, &*failure) {
+            (Ok(Ok(_)), _) => Ok(()),
+            (_, Some(lost @ Error::DeviceLost { .. })) => Err(lost.clone()),
+            (Ok(Err(e)), _) => Err(Error::Device { message: e.to_string() }),
+            (Err(_), _) => {
+                let reason = "the driver failed while it was waited for".to_owned();
+                Err(failure.insert(Error::DeviceLost { reason }).clone())
+            }
         }
+    }
+
+    /// Refuses a buffer that the device cannot have. `peak` is what the whole plan needs, for the message.
+    pub(crate) fn fits(&self, label: &str, bytes: u64, peak: u64) -> Result<()> {
+        if bytes <= self.limits.max_buffer_size {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            limit: "maxBufferSize".into(),
+            needed: bytes,
+            available: self.limits.max_buffer_size,
+            hint: format!("{label} is one buffer of this size; use a smaller batch or shards (peak {peak} bytes)"),
+        })
+    }
+
+    /// A storage buffer, zeroed. `peak` is what the whole plan needs, for the error message.
+    pub(crate) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages, peak: u64) -> Result<wgpu::Buffer> {
+        let bytes = bytes.max(4).next_multiple_of(4);
+        self.fits(label, bytes, peak)?;
         self.counters.buffers.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -226,140 +199,45 @@ impl Gpu {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let result = f();
+        // Scopes belong to this thread: both end before anything is awaited.
         let invalid = validation.pop();
         let full = memory.pop();
+        let result = result?;
         if let Some(error) = invalid.await {
             self.check()?;
             return Err(translate(error));
         }
         if full.await.is_some() {
             self.check()?;
-            return Err(Error::OutOfMemory {
-                requested: peak,
-                peak,
-            });
+            return Err(Error::OutOfMemory { requested: peak, peak });
         }
-        result
+        Ok(result)
     }
 
-    /// Layout of the bindings of a dispatch.
-    pub(crate) fn layout(&self, dispatch: &Dispatch) -> wgpu::BindGroupLayout {
-        lock(&self.caches).layout(&self.device, layout_key(dispatch))
-    }
-
-    /// Pipeline of a dispatch, from the cache or new.
-    pub(crate) fn pipeline(&self, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
-        let text: Arc<str> = dispatch.source.text()?.into();
-        let constants = dispatch
-            .constants
-            .iter()
-            .map(|(n, v)| (*n, v.to_bits()))
-            .collect();
-        let key = PipelineKey {
-            text: text.clone(),
-            constants,
-            layout: layout_key(dispatch),
-        };
-        let mut caches = lock(&self.caches);
-        if let Some(pipeline) = caches.pipelines.get(&key) {
-            return Ok(pipeline.clone());
+    /// [`guarded`](Self::guarded), waiting on this thread; in the browser errors are reported later, by
+    /// [`check`](Self::check).
+    pub(crate) fn guarded_now<T>(&self, peak: u64, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return pollster::block_on(self.guarded(peak, f));
+        #[cfg(target_arch = "wasm32")]
+        {
+            let _ = peak;
+            self.check()?;
+            f()
         }
-        let name = dispatch.source.name();
-        let layout = caches.layout(&self.device, key.layout.clone());
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(name),
-                source: wgpu::ShaderSource::Wgsl(text.as_ref().into()),
-            });
-        let layout = self
-            .device
-            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: Some(name),
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
-        let pipeline = self
-            .device
-            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(name),
-                layout: Some(&layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &dispatch.constants,
-                    ..Default::default()
-                },
-                cache: None,
-            });
-        self.counters.pipelines.fetch_add(1, Ordering::Relaxed);
-        caches.pipelines.insert(key, pipeline.clone());
-        Ok(pipeline)
     }
-}
-
-impl Caches {
-    fn layout(&mut self, device: &wgpu::Device, key: LayoutKey) -> wgpu::BindGroupLayout {
-        if let Some(layout) = self.layouts.get(&key) {
-            return layout.clone();
-        }
-        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-            binding,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty,
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        };
-        let (storage, uniform, globals) = &key;
-        let storage = storage.iter().map(|a| wgpu::BufferBindingType::Storage {
-            read_only: *a == Access::Read,
-        });
-        let uniforms = [*uniform, *globals]
-            .into_iter()
-            .filter(|u| *u)
-            .map(|_| wgpu::BufferBindingType::Uniform);
-        let entries: Vec<_> = storage
-            .chain(uniforms)
-            .enumerate()
-            .map(|(i, ty)| entry(i as u32, ty))
-            .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: None,
-            entries: &entries,
-        });
-        self.layouts.insert(key, layout.clone());
-        layout
-    }
-}
-
-fn layout_key(dispatch: &Dispatch) -> LayoutKey {
-    (
-        dispatch.bindings.iter().map(|b| b.access).collect(),
-        dispatch.uniform.is_some(),
-        dispatch.globals,
-    )
 }
 
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
-    info.device_type == wgpu::DeviceType::Cpu
-        || name.contains("swiftshader")
-        || name.contains("llvmpipe")
+    info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
 }
 
 fn translate(error: wgpu::Error) -> Error {
     match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory {
-            requested: 0,
-            peak: 0,
-        },
-        other => Error::Device {
-            message: other.to_string(),
-        },
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { requested: 0, peak: 0 },
+        other => Error::Device { message: other.to_string() },
     }
 }
 
@@ -383,9 +261,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
         (wgpu::DeviceType::Other, _) => 3,
         (wgpu::DeviceType::Cpu, _) => 4,
     };
-    let best = (0..all.len())
-        .filter(|i| wanted(*i, &all[*i].get_info()))
-        .min_by_key(|i| rank(&all[*i].get_info()));
+    let best = (0..all.len()).filter(|i| wanted(*i, &all[*i].get_info())).min_by_key(|i| rank(&all[*i].get_info()));
     match best {
         Some(i) => Ok(all.swap_remove(i)),
         None => {
@@ -394,11 +270,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
                 None if options.software => "any adapter".into(),
                 None => "a hardware adapter".into(),
             };
-            Err(Error::NoAdapter {
-                request,
-                found,
-                hint: HINT.into(),
-            })
+            Err(Error::NoAdapter { request, found, hint: HINT.into() })
         }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "wasm32")]
 mod browser;
 mod gpu;
+mod pipelines;
 pub(crate) mod readback;
 
 pub(crate) use gpu::lock;
@@ -46,6 +47,8 @@ impl Device {
     }
 
     /// A device that someone else made: buffers and queue are shared with it, its error handlers stay as they are.
+    /// Adopt it once and clone the result; stores and plans of two adoptions do not fit together. Its owner learns of a
+    /// lost device; here it shows as [`Error::Device`] when something is read.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
         Device::Gpu(Arc::new(Gpu::adopt(device, queue)))
     }
@@ -72,6 +75,15 @@ impl Device {
         pollster::block_on(Self::gpu(options))
     }
 
+    /// Whether both are handles of one device. (Those of wgpu do not tell: they compare equal across instances.)
+    pub(crate) fn same(&self, other: &Device) -> bool {
+        match (self, other) {
+            (Device::Gpu(a), Device::Gpu(b)) => Arc::ptr_eq(a, b),
+            (Device::Cpu(a), Device::Cpu(b)) => a == b,
+            _ => false,
+        }
+    }
+
     /// Whether plans run on a GPU adapter.
     pub fn is_gpu(&self) -> bool {
         matches!(self, Device::Gpu(_))
@@ -91,20 +103,12 @@ impl std::fmt::Display for Device {
         match self {
             Device::Gpu(gpu) => gpu.fmt(f),
             Device::Cpu(precision) => {
-                let bits = if *precision == Precision::F32 {
-                    "f32"
-                } else {
-                    "f64"
-                };
+                let bits = if *precision == Precision::F32 { "f32" } else { "f64" };
                 #[cfg(not(target_arch = "wasm32"))]
                 let threads = rayon::current_num_threads();
                 #[cfg(target_arch = "wasm32")]
                 let threads = 1;
-                write!(
-                    f,
-                    "CPU executor ({bits}, {threads} threads, {})",
-                    std::env::consts::ARCH
-                )
+                write!(f, "CPU executor ({bits}, {threads} threads, {})", std::env::consts::ARCH)
             }
         }
     }

@@ -12,34 +12,24 @@ pub(crate) struct Readback {
 
 impl Readback {
     /// Copies bytes `offset..offset + bytes` of `source` to the host.
-    pub async fn read(
-        &self,
-        gpu: &Gpu,
-        source: &wgpu::Buffer,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<Vec<u8>> {
+    pub async fn read(&self, gpu: &Gpu, source: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         gpu.check()?;
         if bytes == 0 {
             return Ok(Vec::new());
         }
         let staging = self.take(gpu, bytes)?;
-        let mut encoder = gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
-        gpu.queue.submit([encoder.finish()]);
         let (send, receive) = futures_channel::oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
-            let _ = send.send(result);
-        });
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Err(e) = gpu.device.poll(wgpu::PollType::wait_indefinitely()) {
-            gpu.check()?;
-            return Err(Error::Device {
-                message: e.to_string(),
+        gpu.guarded_now(bytes, || {
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
+            gpu.queue.submit([encoder.finish()]);
+            staging.map_async(wgpu::MapMode::Read, 0..bytes, move |result| {
+                let _ = send.send(result);
             });
-        }
+            Ok(())
+        })?;
+        #[cfg(not(target_arch = "wasm32"))]
+        gpu.poll(wgpu::PollType::wait_indefinitely())?;
         // Firefox finishes a mapping on a slow timer unless more work arrives.
         #[cfg(target_arch = "wasm32")]
         gpu.queue.submit([]);
@@ -47,17 +37,14 @@ impl Readback {
             Ok(Ok(())) => {}
             _ => {
                 gpu.check()?;
-                return Err(Error::Device {
-                    message: "reading a buffer back failed".into(),
-                });
+                return Err(Error::Device { message: "reading a buffer back failed; the device may be lost".into() });
             }
         }
         let data = match staging.get_mapped_range(0..bytes) {
             Ok(view) => view.to_vec(),
             Err(e) => {
-                return Err(Error::Device {
-                    message: e.to_string(),
-                });
+                gpu.check()?;
+                return Err(Error::Device { message: e.to_string() });
             }
         };
         staging.unmap();
@@ -68,14 +55,15 @@ impl Readback {
 
     fn take(&self, gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer> {
         let mut free = lock(&self.free);
-        let fitting = (0..free.len())
-            .filter(|i| free[*i].size() >= bytes)
-            .min_by_key(|i| free[*i].size());
+        let fitting = (0..free.len()).filter(|i| free[*i].size() >= bytes).min_by_key(|i| free[*i].size());
         if let Some(i) = fitting {
             return Ok(free.swap_remove(i));
         }
         drop(free);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        gpu.buffer("readback", bytes.next_power_of_two(), usage, bytes)
+        // Rounded up, so that a few buffers serve many sizes.
+        let most = gpu.limits().max_buffer_size.max(bytes);
+        let size = bytes.next_power_of_two().min(most);
+        gpu.guarded_now(size, || gpu.buffer("readback", size, usage, size))
     }
 }

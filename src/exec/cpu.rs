@@ -20,11 +20,7 @@ impl Executed for f32 {
         op.cpu_f32(call);
     }
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<f32>>> {
-        if let Memory::F32(m) = memory {
-            Some(lock(m))
-        } else {
-            None
-        }
+        if let Memory::F32(m) = memory { Some(lock(m)) } else { None }
     }
 }
 
@@ -33,11 +29,7 @@ impl Executed for f64 {
         op.cpu_f64(call);
     }
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<f64>>> {
-        if let Memory::F64(m) = memory {
-            Some(lock(m))
-        } else {
-            None
-        }
+        if let Memory::F64(m) = memory { Some(lock(m)) } else { None }
     }
 }
 
@@ -49,6 +41,79 @@ enum Cell<T> {
     Taken,
 }
 
+/// `n` zeros, or [`Error::OutOfMemory`].
+fn zeros<E: Clone>(n: usize, zero: E) -> Result<Vec<E>> {
+    let mut v = Vec::new();
+    if v.try_reserve_exact(n).is_err() {
+        let requested = (n as u64).saturating_mul(size_of::<E>() as u64);
+        return Err(Error::OutOfMemory { requested, peak: requested });
+    }
+    v.resize(n, zero);
+    Ok(v)
+}
+
+/// The cells of a plan with the states of one run moved in; they move back when it is dropped, also when an operation
+/// panics.
+struct Loan<'a, T> {
+    cells: MutexGuard<'a, Vec<Cell<T>>>,
+    floats: Vec<(usize, MutexGuard<'a, Vec<T>>)>,
+    ints: Vec<(usize, MutexGuard<'a, Vec<u32>>)>,
+}
+
+impl<'a, T: Executed> Loan<'a, T> {
+    fn take(&mut self, cell: usize, state: &'a Memory) -> Result<()> {
+        if let Memory::U32(m) = state {
+            let mut guard = lock(m);
+            self.cells[cell] = Cell::Int(std::mem::take(&mut guard));
+            self.ints.push((cell, guard));
+            return Ok(());
+        }
+        let Some(mut guard) = T::state(state) else {
+            return Err(Error::argument("run", "a state lives on another device than the plan"));
+        };
+        self.cells[cell] = Cell::Float(std::mem::take(&mut guard));
+        self.floats.push((cell, guard));
+        Ok(())
+    }
+}
+
+impl<T> Drop for Loan<'_, T> {
+    fn drop(&mut self) {
+        for (cell, state) in &mut self.floats {
+            if let Cell::Float(v) = std::mem::take(&mut self.cells[*cell]) {
+                **state = v;
+            }
+        }
+        for (cell, state) in &mut self.ints {
+            if let Cell::Int(v) = std::mem::take(&mut self.cells[*cell]) {
+                **state = v;
+            }
+        }
+    }
+}
+
+/// The outputs of one step, taken out of their cells so that inputs can be borrowed beside them; put back when dropped.
+struct Outputs<'a, T> {
+    cells: &'a mut [Cell<T>],
+    places: Vec<usize>,
+    taken: Vec<Cell<T>>,
+}
+
+impl<'a, T> Outputs<'a, T> {
+    fn take(cells: &'a mut [Cell<T>], places: Vec<usize>) -> Self {
+        let taken = places.iter().map(|p| std::mem::take(&mut cells[*p])).collect();
+        Outputs { cells, places, taken }
+    }
+}
+
+impl<T> Drop for Outputs<'_, T> {
+    fn drop(&mut self) {
+        for (place, cell) in self.places.iter().zip(self.taken.drain(..)) {
+            self.cells[*place] = cell;
+        }
+    }
+}
+
 pub(crate) struct CpuPlan<T> {
     program: Arc<Program>,
     /// Cell of each buffer.
@@ -58,28 +123,20 @@ pub(crate) struct CpuPlan<T> {
 }
 
 impl<T: Executed> CpuPlan<T> {
-    pub fn new(program: Arc<Program>) -> Self {
+    pub fn new(program: Arc<Program>) -> Result<Self> {
         let floats = program.slots(Some(DType::F32));
         let ints = program.slots(Some(DType::U32));
         let mut cells: Vec<Cell<T>> = Vec::new();
-        cells.extend(
-            floats
-                .bytes
-                .iter()
-                .map(|b| Cell::Float(vec![T::ZERO; *b as usize / 4])),
-        );
-        cells.extend(
-            ints.bytes
-                .iter()
-                .map(|b| Cell::Int(vec![0; *b as usize / 4])),
-        );
+        for bytes in &floats.bytes {
+            cells.push(Cell::Float(zeros(*bytes as usize / 4, T::ZERO)?));
+        }
+        for bytes in &ints.bytes {
+            cells.push(Cell::Int(zeros(*bytes as usize / 4, 0)?));
+        }
         let mut place = Vec::with_capacity(program.buffers.len());
         for (b, info) in program.buffers.iter().enumerate() {
-            let shared = floats
-                .of
-                .get(&b)
-                .copied()
-                .or(ints.of.get(&b).map(|s| floats.bytes.len() + s));
+            let float = floats.of.get(&b).copied();
+            let shared = float.or(ints.of.get(&b).map(|s| floats.bytes.len() + s));
             place.push(shared.unwrap_or(cells.len()));
             if shared.is_some() {
                 continue;
@@ -89,10 +146,10 @@ impl<T: Executed> CpuPlan<T> {
                     Data::F32(v) => Cell::Float(v.iter().map(|x| T::of(f64::from(*x))).collect()),
                     Data::U32(v) => Cell::Int(v.clone()),
                 },
-                Origin::Input(_) | Origin::Computed if info.ty.dtype == DType::F32 => {
-                    Cell::Float(vec![T::ZERO; info.ty.numel()])
-                }
-                Origin::Input(_) | Origin::Computed => Cell::Int(vec![0; info.ty.numel()]),
+                Origin::Input(_) if info.ty.dtype == DType::F32 => Cell::Float(zeros(info.ty.numel(), T::ZERO)?),
+                Origin::Input(_) => Cell::Int(zeros(info.ty.numel(), 0)?),
+                // Nothing uses a computed buffer without a slot.
+                Origin::Computed => Cell::Taken,
                 Origin::State(_) => Cell::Taken,
             });
         }
@@ -102,12 +159,7 @@ impl<T: Executed> CpuPlan<T> {
             Cell::Taken => 0,
         };
         let bytes = cells.iter().map(size).sum();
-        CpuPlan {
-            program,
-            place,
-            cells: Mutex::new(cells),
-            bytes,
-        }
+        Ok(CpuPlan { program, place, cells: Mutex::new(cells), bytes })
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
@@ -123,108 +175,63 @@ impl<T: Executed> CpuPlan<T> {
         }
         // One order for all plans, so that two of them cannot wait for each other.
         states.sort_by_key(|(_, state)| state.id);
-        let mut cells = lock(&self.cells);
+        let mut loan = Loan { cells: lock(&self.cells), floats: Vec::new(), ints: Vec::new() };
         for (b, fed) in inputs {
-            match (&mut cells[self.place[b]], fed) {
-                (Cell::Float(v), Fed::Double(d)) => {
-                    v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d))
-                }
+            match (&mut loan.cells[self.place[b]], fed) {
+                (Cell::Float(v), Fed::Double(d)) => v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d)),
                 (Cell::Float(v), Fed::Tensor(t)) => {
-                    v.iter_mut()
-                        .zip(t.floats())
-                        .for_each(|(v, d)| *v = T::of(f64::from(*d)));
+                    v.iter_mut().zip(t.floats()).for_each(|(v, d)| *v = T::of(f64::from(*d)));
                 }
                 (Cell::Int(v), Fed::Tensor(t)) => v.copy_from_slice(t.ints()),
                 _ => {}
             }
         }
-        // States are moved in for the run and back at its end.
-        let mut floats = Vec::new();
-        let mut ints = Vec::new();
         for (b, state) in &states {
-            let cell = &mut cells[self.place[*b]];
-            match &state.memory {
-                Memory::U32(m) => {
-                    let mut guard = lock(m);
-                    *cell = Cell::Int(std::mem::take(&mut guard));
-                    ints.push((*b, guard));
-                }
-                memory => {
-                    let Some(mut guard) = T::state(memory) else {
-                        return Err(Error::argument(
-                            "run",
-                            "a state lives on another device than the plan",
-                        ));
-                    };
-                    *cell = Cell::Float(std::mem::take(&mut guard));
-                    floats.push((*b, guard));
-                }
-            }
+            loan.take(self.place[*b], &state.memory)?;
         }
         for step in &self.program.steps {
-            self.step(step, &mut cells, feed);
-        }
-        for (b, mut guard) in floats {
-            if let Cell::Float(v) = std::mem::take(&mut cells[self.place[b]]) {
-                *guard = v;
-            }
-        }
-        for (b, mut guard) in ints {
-            if let Cell::Int(v) = std::mem::take(&mut cells[self.place[b]]) {
-                *guard = v;
-            }
+            self.step(step, &mut loan.cells, feed);
         }
         Ok(())
     }
 
     fn step(&self, step: &crate::plan::Step, cells: &mut [Cell<T>], feed: &Feed<'_>) {
-        // Output cells are taken out, so that inputs can be borrowed beside them.
-        let mut taken: Vec<Cell<T>> = step
+        if step.outputs.iter().all(|o| o.numel() == 0) {
+            return;
+        }
+        let places = step.outputs.iter().map(|o| self.place[o.buffer]).collect();
+        let mut held = Outputs::take(cells, places);
+        let cells = &*held.cells;
+        let inputs = step
+            .inputs
+            .iter()
+            .map(|o| CpuInput {
+                shape: &o.ty.shape,
+                layout: &o.layout,
+                data: match &cells[self.place[o.buffer]] {
+                    Cell::Float(v) => Slice::Float(&v[..]),
+                    Cell::Int(v) => Slice::Int(&v[..]),
+                    // An input that the operation updates in place.
+                    Cell::Taken if o.ty.dtype == DType::F32 => Slice::Float(&[]),
+                    Cell::Taken => Slice::Int(&[]),
+                },
+            })
+            .collect();
+        let outputs = step
             .outputs
             .iter()
-            .map(|o| std::mem::take(&mut cells[self.place[o.buffer]]))
+            .zip(&mut held.taken)
+            .map(|(o, cell)| CpuOutput {
+                shape: &o.ty.shape,
+                data: match cell {
+                    Cell::Float(v) => SliceMut::Float(&mut v[..o.numel()]),
+                    Cell::Int(v) => SliceMut::Int(&mut v[..o.numel()]),
+                    Cell::Taken => SliceMut::Int(&mut []),
+                },
+            })
             .collect();
-        {
-            let inputs = step
-                .inputs
-                .iter()
-                .map(|o| CpuInput {
-                    shape: &o.ty.shape,
-                    layout: &o.layout,
-                    data: match &cells[self.place[o.buffer]] {
-                        Cell::Float(v) => Slice::Float(&v[..]),
-                        Cell::Int(v) => Slice::Int(&v[..]),
-                        Cell::Taken if o.ty.dtype == DType::F32 => Slice::Float(&[]),
-                        Cell::Taken => Slice::Int(&[]),
-                    },
-                })
-                .collect();
-            let outputs = step
-                .outputs
-                .iter()
-                .zip(&mut taken)
-                .map(|(o, cell)| CpuOutput {
-                    shape: &o.ty.shape,
-                    data: match cell {
-                        Cell::Float(v) => SliceMut::Float(&mut v[..o.ty.numel()]),
-                        Cell::Int(v) => SliceMut::Int(&mut v[..o.ty.numel()]),
-                        Cell::Taken => SliceMut::Int(&mut []),
-                    },
-                })
-                .collect();
-            let mut call = CpuCall {
-                inputs,
-                outputs,
-                step: feed.step,
-                seed: feed.seed,
-            };
-            if step.outputs.iter().any(|o| o.ty.numel() > 0) {
-                T::call(step.op.as_ref(), &mut call);
-            }
-        }
-        for (o, cell) in step.outputs.iter().zip(taken) {
-            cells[self.place[o.buffer]] = cell;
-        }
+        let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed };
+        T::call(step.op.as_ref(), &mut call);
     }
 
     pub fn read(&self, operand: &Operand) -> Result<Tensor> {

@@ -57,10 +57,7 @@ pub(crate) struct GpuPlan {
 }
 
 /// Dispatches of a whole program and the sizes of their temporaries.
-pub(crate) fn lower(
-    program: &Program,
-    caps: &crate::kernels::Capabilities,
-) -> Result<(Vec<Dispatch>, Vec<usize>)> {
+pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> Result<(Vec<Dispatch>, Vec<usize>)> {
     let mut temps = Vec::new();
     let mut all = Vec::new();
     for step in &program.steps {
@@ -84,22 +81,10 @@ fn plan_slots(program: &Program, dispatches: &[Dispatch], temps: &[usize]) -> Sl
     let mut lives: Vec<Life> = Vec::new();
     for (b, info) in program.buffers.iter().enumerate() {
         let used = matches!(info.origin, Origin::Computed);
-        lives.push(Life {
-            key: b,
-            bytes: info.ty.numel() as u64 * 4,
-            first: usize::MAX,
-            last: 0,
-            used,
-        });
+        lives.push(Life { key: b, bytes: info.ty.numel() as u64 * 4, first: usize::MAX, last: 0, used });
     }
     for (t, len) in temps.iter().enumerate() {
-        lives.push(Life {
-            key: n + t,
-            bytes: *len as u64 * 4,
-            first: usize::MAX,
-            last: 0,
-            used: true,
-        });
+        lives.push(Life { key: n + t, bytes: *len as u64 * 4, first: usize::MAX, last: 0, used: true });
     }
     for (d, dispatch) in dispatches.iter().enumerate() {
         for binding in &dispatch.bindings {
@@ -126,12 +111,18 @@ impl GpuPlan {
         let (dispatches, temps) = lower(program, gpu.capabilities())?;
         let slots = plan_slots(program, &dispatches, &temps);
         let peak = slots.peak;
+        // Everything that the limits refuse is refused before anything is made.
+        for bytes in &slots.bytes {
+            gpu.fits("slot", *bytes, peak)?;
+        }
+        for info in &program.buffers {
+            if let Origin::Input(name) = &info.origin {
+                gpu.fits(name, info.ty.numel() as u64 * 4, peak)?;
+            }
+        }
+        gpu.compile(&dispatches).await?;
         let owner = gpu.clone();
-        owner
-            .guarded(peak, || {
-                Self::make(gpu, program.clone(), dispatches, temps, slots)
-            })
-            .await
+        owner.guarded(peak, || Self::make(gpu, program.clone(), dispatches, temps, slots)).await
     }
 
     fn make(
@@ -144,11 +135,8 @@ impl GpuPlan {
         use wgpu::BufferUsages as U;
         let storage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
         let peak = slots.peak;
-        let made: Vec<wgpu::Buffer> = slots
-            .bytes
-            .iter()
-            .map(|b| gpu.buffer("slot", *b, storage, peak))
-            .collect::<Result<_>>()?;
+        let made: Vec<wgpu::Buffer> =
+            slots.bytes.iter().map(|b| gpu.buffer("slot", *b, storage, peak)).collect::<Result<_>>()?;
         let mut bytes = peak;
         let mut buffers = FxHashMap::default();
         let n = program.buffers.len();
@@ -187,29 +175,14 @@ impl GpuPlan {
                 blob.resize(blob.len().next_multiple_of(ALIGN as usize), 0);
             }
             let (pipeline, layout) = (gpu.pipeline(&dispatch)?, gpu.layout(&dispatch));
-            ready.push(Ready {
-                pipeline,
-                layout,
-                dispatch,
-                uniform,
-            });
+            ready.push(Ready { pipeline, layout, dispatch, uniform });
         }
-        let uniforms = gpu.buffer(
-            "uniforms",
-            blob.len() as u64,
-            U::UNIFORM | U::COPY_DST,
-            peak,
-        )?;
+        let uniforms = gpu.buffer("uniforms", blob.len() as u64, U::UNIFORM | U::COPY_DST, peak)?;
         if !blob.is_empty() {
             gpu.queue.write_buffer(&uniforms, 0, &blob);
         }
         let globals = gpu.buffer("globals", 16, U::UNIFORM | U::COPY_DST, peak)?;
-        let ring = gpu.buffer(
-            "globals ring",
-            16 * u64::from(RING),
-            U::COPY_SRC | U::COPY_DST,
-            peak,
-        )?;
+        let ring = gpu.buffer("globals ring", 16 * u64::from(RING), U::COPY_SRC | U::COPY_DST, peak)?;
         bytes += blob.len() as u64 + 16 * u64::from(RING + 1);
         Ok(GpuPlan {
             gpu,
@@ -239,10 +212,7 @@ impl GpuPlan {
             };
             let state = feed.state(name, &info.ty)?;
             let Memory::Gpu(buffer) = &state.memory else {
-                return Err(Error::argument(
-                    "run",
-                    "a state lives on another device than the plan",
-                ));
+                return Err(Error::argument("run", "a state lives on another device than the plan"));
             };
             states.insert(b, buffer.clone());
             ids.push(state.id);
@@ -251,8 +221,7 @@ impl GpuPlan {
         if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == ids) {
             return Ok(groups.clone());
         }
-        let groups: Result<Vec<wgpu::BindGroup>> =
-            self.ready.iter().map(|r| self.group(r, &states)).collect();
+        let groups: Result<Vec<wgpu::BindGroup>> = self.ready.iter().map(|r| self.group(r, &states)).collect();
         let groups = Arc::new(groups?);
         bound.push_back((ids, groups.clone()));
         if bound.len() > BOUND {
@@ -261,103 +230,73 @@ impl GpuPlan {
         Ok(groups)
     }
 
-    fn group(
-        &self,
-        ready: &Ready,
-        states: &FxHashMap<usize, wgpu::Buffer>,
-    ) -> Result<wgpu::BindGroup> {
+    fn group(&self, ready: &Ready, states: &FxHashMap<usize, wgpu::Buffer>) -> Result<wgpu::BindGroup> {
         let dispatch = &ready.dispatch;
         let mut entries = Vec::new();
         let mut add = |buffer, offset, size| {
             let binding = entries.len() as u32;
-            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer,
-                offset,
-                size,
-            });
+            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size });
             entries.push(wgpu::BindGroupEntry { binding, resource });
         };
         for b in &dispatch.bindings {
-            let state = if let Buffer::Program(p) = b.buffer {
-                states.get(&p)
-            } else {
-                None
-            };
+            let state = if let Buffer::Program(p) = b.buffer { states.get(&p) } else { None };
             let Some(buffer) = state.or(self.buffers.get(&b.buffer)) else {
-                return Err(Error::Device {
-                    message: format!("{} binds a buffer without memory", dispatch.label),
-                });
+                return Err(Error::Device { message: format!("{} binds a buffer without memory", dispatch.label) });
             };
             let start = b.start as u64 * 4;
             let end = (b.end as u64 * 4).min(buffer.size());
-            add(
-                buffer,
-                start,
-                wgpu::BufferSize::new(end.saturating_sub(start)),
-            );
+            add(buffer, start, wgpu::BufferSize::new(end.saturating_sub(start)));
         }
         if let Some(uniform) = &dispatch.uniform {
-            add(
-                &self.uniforms,
-                ready.uniform,
-                wgpu::BufferSize::new(uniform.len() as u64),
-            );
+            add(&self.uniforms, ready.uniform, wgpu::BufferSize::new(uniform.len() as u64));
         }
         if dispatch.globals {
             add(&self.globals, 0, wgpu::BufferSize::new(16));
         }
-        self.gpu
-            .counters
-            .bind_groups
-            .fetch_add(1, Ordering::Relaxed);
-        Ok(self
-            .gpu
-            .device
-            .create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(&dispatch.label),
-                layout: &ready.layout,
-                entries: &entries,
-            }))
+        self.gpu.counters.bind_groups.fetch_add(1, Ordering::Relaxed);
+        Ok(self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.label),
+            layout: &ready.layout,
+            entries: &entries,
+        }))
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
-        let mut encoder = self
-            .gpu
-            .device
-            .create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(feed, &mut encoder)?;
-        let _index = self.gpu.queue.submit([encoder.finish()]);
+        // One run at a time: another thread's inputs must not slip in before the submit.
+        #[cfg(not(target_arch = "wasm32"))]
+        let mut in_flight = lock(&self.in_flight);
+        let _index = self.guarded(|| {
+            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.record(feed, &mut encoder)?;
+            Ok(self.gpu.queue.submit([encoder.finish()]))
+        })?;
         self.gpu.counters.submits.fetch_add(1, Ordering::Relaxed);
         // A browser cannot wait; there the caller does, by reading a result now and then.
         #[cfg(not(target_arch = "wasm32"))]
-        self.throttle(_index)?;
+        {
+            in_flight.push_back(_index);
+            if in_flight.len() > IN_FLIGHT {
+                self.gpu.poll(wgpu::PollType::Wait { submission_index: in_flight.pop_front(), timeout: None })?;
+            }
+        }
         self.gpu.check()
     }
 
-    /// Waits for the oldest submit when too many are in flight.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn throttle(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let mut in_flight = lock(&self.in_flight);
-        in_flight.push_back(index);
-        if in_flight.len() <= IN_FLIGHT {
-            return Ok(());
-        }
-        let wait = wgpu::PollType::Wait {
-            submission_index: in_flight.pop_front(),
-            timeout: None,
-        };
-        if let Err(e) = self.gpu.device.poll(wait) {
-            self.gpu.check()?;
-            return Err(Error::Device {
-                message: e.to_string(),
-            });
-        }
-        Ok(())
+    /// Writes inputs and records the run into a caller's encoder.
+    pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        self.guarded(|| self.record(feed, encoder))
     }
 
-    /// Writes inputs and records the run into `encoder`.
-    fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.gpu.check()?;
+    /// Keeps the plan's errors from the owner of an adopted device, and bind groups that failed from later runs.
+    fn guarded<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = self.gpu.guarded_now(self.slots.peak, f);
+        if matches!(&result, Err(Error::Device { .. } | Error::OutOfMemory { .. })) {
+            lock(&self.bound).clear();
+        }
+        result
+    }
+
+    fn record(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let mut inputs = Vec::new();
         for (b, info) in self.program.buffers.iter().enumerate() {
             if let Origin::Input(name) = &info.origin {
@@ -374,9 +313,7 @@ impl GpuPlan {
             u64::from(*turn) * 16
         };
         let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, 0];
-        self.gpu
-            .queue
-            .write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
+        self.gpu.queue.write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
         encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for (ready, group) in self.ready.iter().zip(groups.iter()) {
@@ -399,9 +336,7 @@ impl GpuPlan {
             Fed::Tensor(t) => self.gpu.queue.write_buffer(buffer, 0, t.data().bytes()),
             Fed::Double(d) => {
                 let single: Vec<f32> = d.iter().map(|x| *x as f32).collect();
-                self.gpu
-                    .queue
-                    .write_buffer(buffer, 0, bytemuck::cast_slice(&single));
+                self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&single));
             }
         }
     }
@@ -410,16 +345,11 @@ impl GpuPlan {
         let data = match self.buffers.get(&Buffer::Program(operand.buffer)) {
             Some(buffer) => {
                 let offset = operand.layout.offset as u64 * 4;
-                self.readback
-                    .read(&self.gpu, buffer, offset, operand.numel() as u64 * 4)
-                    .await?
+                self.readback.read(&self.gpu, buffer, offset, operand.numel() as u64 * 4).await?
             }
             None => Vec::new(),
         };
-        Tensor::new(
-            operand.ty.shape.clone(),
-            from_bytes(&data, operand.ty.dtype),
-        )
+        Tensor::new(operand.ty.shape.clone(), from_bytes(&data, operand.ty.dtype))
     }
 }
 
@@ -437,10 +367,9 @@ impl fmt::Display for GpuPlan {
                         format!("slot{}", self.slots.of.get(&p).copied().unwrap_or_default())
                     }
                 },
-                Buffer::Temp(t) => format!(
-                    "slot{} (temporary)",
-                    self.slots.of.get(&(n + t)).copied().unwrap_or_default()
-                ),
+                Buffer::Temp(t) => {
+                    format!("slot{} (temporary)", self.slots.of.get(&(n + t)).copied().unwrap_or_default())
+                }
             };
             let bindings: Vec<String> = d.bindings.iter().map(name).collect();
             writeln!(

@@ -4,6 +4,7 @@ mod cpu;
 mod gpu;
 mod store;
 
+pub(crate) use gpu::lower;
 pub use store::{Memory, State, Store};
 
 use crate::device::Device;
@@ -42,7 +43,7 @@ impl<'a> Feed<'a> {
         self
     }
 
-    /// Sets an input.
+    /// Sets an input; the last one given under a name counts. Inputs that the plan does not need are ignored.
     pub fn input(mut self, name: &'a str, tensor: &'a Tensor) -> Self {
         self.inputs.push((name, Fed::Tensor(tensor)));
         self
@@ -60,14 +61,24 @@ impl<'a> Feed<'a> {
         self
     }
 
+    /// Refuses stores of another device than the plan's.
+    fn lives_on(&self, device: &Device) -> Result<()> {
+        match self.stores.iter().find(|s| !s.device().same(device)) {
+            None => Ok(()),
+            Some(store) => Err(Error::argument(
+                "run",
+                format!(
+                    "a store lives on {}, the plan on {device}; make a store on the plan's device and move states with read and set",
+                    store.device()
+                ),
+            )),
+        }
+    }
+
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
-        let Some((_, fed)) = self.inputs.iter().find(|(n, _)| *n == name) else {
-            let message = format!("not given; the plan needs {ty}");
-            return Err(Error::Name {
-                kind: "input",
-                name: name.to_owned(),
-                message,
-            });
+        let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
+            let message = format!("not given; the plan needs {ty}; add it with Feed::input");
+            return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {
             Fed::Tensor(t) => t.ty() == *ty,
@@ -78,12 +89,8 @@ impl<'a> Feed<'a> {
                 Fed::Tensor(t) => t.ty().to_string(),
                 Fed::Double(v) => format!("{} doubles", v.len()),
             };
-            let message = format!("expected {ty}, got {got}");
-            return Err(Error::Name {
-                kind: "input",
-                name: name.to_owned(),
-                message,
-            });
+            let message = format!("expected {ty}, got {got}; give the type the graph declares or build another plan");
+            return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         }
         Ok(*fed)
     }
@@ -91,30 +98,29 @@ impl<'a> Feed<'a> {
     pub(crate) fn state(&self, name: &str, ty: &TensorType) -> Result<Arc<State>> {
         let Some(state) = self.stores.iter().find_map(|s| s.get(name)) else {
             let message = format!(
-                "in none of the {} stores given; the plan needs {ty}",
+                "in none of the {} stores given; the plan needs {ty}; add it with Store::set and the store with Feed::store",
                 self.stores.len()
             );
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
         if state.ty != *ty {
-            let message = format!("the plan needs {ty}, the store has {}", state.ty);
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            let message = format!("expected {ty}, the store has {}; set a tensor of the plan's type", state.ty);
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         }
         Ok(state)
     }
 }
 
+/// Names for a message.
+fn listed(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let names: Vec<String> = (names.into_iter()).map(|n| format!("\"{}\"", n.as_ref())).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
 /// A compiled program on one device. Made once, run many times; after the first run with given stores nothing is
 /// allocated any more.
 pub struct Plan {
+    device: Device,
     program: Arc<Program>,
     executor: Executor,
 }
@@ -132,29 +138,19 @@ impl Device {
     }
 
     /// [`compile`](Self::compile) with options.
-    pub async fn compile_with(
-        &self,
-        graph: &Graph,
-        outputs: &[(&str, Var<'_>)],
-        options: Options,
-    ) -> Result<Plan> {
+    pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
         let program = Arc::new(Program::build(graph, outputs, options)?);
         self.prepare(program).await
     }
 
-    async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
+    pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
         let executor = match self {
-            Device::Gpu(gpu) => {
-                Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?))
-            }
-            Device::Cpu(crate::device::Precision::F32) => {
-                Executor::Cpu32(cpu::CpuPlan::new(program.clone()))
-            }
-            Device::Cpu(crate::device::Precision::F64) => {
-                Executor::Cpu64(cpu::CpuPlan::new(program.clone()))
-            }
+            Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
+            Device::Cpu(crate::device::Precision::F32) => Executor::Cpu32(cpu::CpuPlan::new(program.clone())?),
+            Device::Cpu(crate::device::Precision::F64) => Executor::Cpu64(cpu::CpuPlan::new(program.clone())?),
         };
-        Ok(Plan { program, executor })
+        let device = self.clone();
+        Ok(Plan { device, program, executor })
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
@@ -186,8 +182,10 @@ impl Plan {
         }
     }
 
-    /// Runs once. Returns when the work is queued; the device may still be busy.
+    /// Runs once. Returns when the work is queued; the device may still be busy. Fails without any change when an input
+    /// or a state is missing or does not fit, and with [`Error::DeviceLost`] on a lost device.
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
+        feed.lives_on(&self.device)?;
         match &self.executor {
             Executor::Gpu(p) => p.run(feed),
             Executor::Cpu32(p) => p.run(feed),
@@ -195,21 +193,29 @@ impl Plan {
         }
     }
 
+    /// Records one run into a caller's encoder of the same device, which the caller submits. Needs a GPU plan.
+    ///
+    /// Step number and seed are recorded with the run, so a plan may be encoded several times with different ones before
+    /// anything is submitted: up to 64 encodings and runs. Inputs are not: they are written with
+    /// [`wgpu::Queue::write_buffer`], which takes effect before the next submit, so all encodings of one submit see the
+    /// inputs given last. What changes between them belongs into states.
+    pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        feed.lives_on(&self.device)?;
+        match &self.executor {
+            Executor::Gpu(p) => p.encode(feed, encoder),
+            Executor::Cpu32(_) | Executor::Cpu64(_) => Err(Error::argument(
+                "encode",
+                "the plan runs on the CPU executor, which has no command encoder; use run",
+            )),
+        }
+    }
+
     /// Reads a named output of the last run.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         let Some((_, operand)) = self.program.outputs.iter().find(|(n, _)| n == name) else {
-            let known: Vec<&str> = self
-                .program
-                .outputs
-                .iter()
-                .map(|(n, _)| n.as_str())
-                .collect();
-            let message = format!("the plan has {}", known.join(", "));
-            return Err(Error::Name {
-                kind: "output",
-                name: name.to_owned(),
-                message,
-            });
+            let known = self.program.outputs.iter().map(|(n, _)| n);
+            let message = format!("the plan has no such output; it has {}", listed(known));
+            return Err(Error::Name { kind: "output", name: name.to_owned(), message });
         };
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
@@ -227,10 +233,9 @@ impl Plan {
     /// Reads a float output in double precision; on other executors than the oracle it is converted.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
-        if let (Executor::Cpu64(p), Some((_, o))) = (
-            &self.executor,
-            self.program.outputs.iter().find(|(n, _)| n == name),
-        ) {
+        if let (Executor::Cpu64(p), Some((_, o))) =
+            (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
+        {
             return p.read_raw(o);
         }
         let tensor = self.read_blocking(name)?;

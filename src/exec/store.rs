@@ -43,11 +43,7 @@ pub struct Store {
 impl Store {
     /// An empty store.
     pub fn new(device: &Device) -> Self {
-        Store {
-            device: device.clone(),
-            states: RwLock::default(),
-            readback: Readback::default(),
-        }
+        Store { device: device.clone(), states: RwLock::default(), readback: Readback::default() }
     }
 
     /// The device.
@@ -79,67 +75,41 @@ impl Store {
     }
 
     fn insert(&self, name: &str, state: State) {
-        let mut states = self
-            .states
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut states = self.states.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         states.insert(name.to_owned(), Arc::new(state));
     }
 
     /// A state by name.
     pub fn get(&self, name: &str) -> Option<Arc<State>> {
-        self.states
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(name)
-            .cloned()
+        self.states.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(name).cloned()
     }
 
     /// All names in order.
     pub fn names(&self) -> Vec<String> {
-        self.states
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .keys()
-            .cloned()
-            .collect()
+        self.states.read().unwrap_or_else(std::sync::PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// Bytes of all states.
     pub fn bytes(&self) -> u64 {
-        let states = self
-            .states
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let states = self.states.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         states.values().map(|s| s.ty.numel() as u64 * 4).sum()
     }
 
     fn make(&self, name: &str, ty: &TensorType) -> Result<State> {
+        ty.check_size(|| format!("state {name}"))?;
         let n = ty.numel();
         let memory = match (&self.device, ty.dtype) {
             (Device::Gpu(gpu), _) => {
                 use wgpu::BufferUsages as U;
                 let bytes = n as u64 * 4;
-                Memory::Gpu(gpu.buffer(
-                    name,
-                    bytes,
-                    U::STORAGE | U::COPY_DST | U::COPY_SRC,
-                    bytes,
-                )?)
+                let usage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
+                Memory::Gpu(gpu.guarded_now(bytes, || gpu.buffer(name, bytes, usage, bytes))?)
             }
             (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(vec![0; n]))),
-            (Device::Cpu(Precision::F32), DType::F32) => {
-                Memory::F32(Arc::new(Mutex::new(vec![0.0; n])))
-            }
-            (Device::Cpu(Precision::F64), DType::F32) => {
-                Memory::F64(Arc::new(Mutex::new(vec![0.0; n])))
-            }
+            (Device::Cpu(Precision::F32), DType::F32) => Memory::F32(Arc::new(Mutex::new(vec![0.0; n]))),
+            (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(vec![0.0; n]))),
         };
-        Ok(State {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            ty: ty.clone(),
-            memory,
-        })
+        Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory })
     }
 
     fn write(&self, state: &State, tensor: &Tensor) -> Result<()> {
@@ -149,17 +119,16 @@ impl Store {
                 let Device::Gpu(gpu) = &self.device else {
                     return Ok(());
                 };
-                gpu.check()?;
-                if !data.is_empty() {
-                    gpu.queue.write_buffer(buffer, 0, data.bytes());
-                }
+                gpu.guarded_now(data.bytes().len() as u64, || {
+                    if !data.is_empty() {
+                        gpu.queue.write_buffer(buffer, 0, data.bytes());
+                    }
+                    Ok(())
+                })?;
             }
             (Memory::F32(m), Data::F32(d)) => lock(m).copy_from_slice(d),
             (Memory::F64(m), Data::F32(d)) => {
-                lock(m)
-                    .iter_mut()
-                    .zip(d)
-                    .for_each(|(m, d)| *m = f64::from(*d));
+                lock(m).iter_mut().zip(d).for_each(|(m, d)| *m = f64::from(*d));
             }
             (Memory::U32(m), Data::U32(d)) => lock(m).copy_from_slice(d),
             _ => return Err(Error::argument("state", "element types differ")),
@@ -171,22 +140,15 @@ impl Store {
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         use crate::device::lock;
         let Some(state) = self.get(name) else {
-            let message = format!("the store has {}", self.names().join(", "));
-            return Err(Error::Name {
-                kind: "state",
-                name: name.to_owned(),
-                message,
-            });
+            let message = format!("the store has no such state; it has {}", super::listed(self.names()));
+            return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
         let data = match &state.memory {
             Memory::Gpu(buffer) => {
                 let Device::Gpu(gpu) = &self.device else {
                     return Err(Error::argument("state", "lives on another device"));
                 };
-                let bytes = self
-                    .readback
-                    .read(gpu, buffer, 0, state.ty.numel() as u64 * 4)
-                    .await?;
+                let bytes = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4).await?;
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),

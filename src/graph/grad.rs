@@ -2,7 +2,7 @@
 
 use super::{Graph, Kind, NodeId, Value, Var};
 use crate::error::{Error, Where};
-use crate::types::DType;
+use crate::types::{DType, TensorType};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -80,19 +80,13 @@ impl<'g> Vjp<'g> {
     }
 
     /// Wraps one dense cotangent per input.
-    pub fn dense(
-        &self,
-        vars: impl IntoIterator<Item = Option<Var<'g>>>,
-    ) -> Vec<Option<Cotangent<'g>>> {
+    pub fn dense(&self, vars: impl IntoIterator<Item = Option<Var<'g>>>) -> Vec<Option<Cotangent<'g>>> {
         vars.into_iter().map(|v| v.map(Cotangent::Dense)).collect()
     }
 
     /// Gradient of an operation with one output through its composition from simple ones: `f` gets one variable per
     /// input and returns the output. This gives fused operations the derivatives that their kernels lack.
-    pub fn composed(
-        &self,
-        f: impl FnOnce(&[Var<'g>]) -> Option<Var<'g>>,
-    ) -> Vec<Option<Cotangent<'g>>> {
+    pub fn composed(&self, f: impl FnOnce(&[Var<'g>]) -> Option<Var<'g>>) -> Vec<Option<Cotangent<'g>>> {
         // Fresh variables: an input that depends on another must not pass its gradient on here.
         let fresh: Vec<Var<'g>> = self.inputs.iter().map(|v| v.renamed()).collect();
         let (Some(g), Some(y)) = (self.cotangent(), f(&fresh)) else {
@@ -108,7 +102,8 @@ impl<'g> Vjp<'g> {
     }
 }
 
-/// Copies of recomputed nodes, made when the backward pass first needs them.
+/// Copies of recomputed nodes, made when the backward pass first needs them. What enters a segment is kept, so that one
+/// segment does not recompute the one before it (Chen et al. 2016, arXiv 1604.06174).
 struct Recompute<'g> {
     graph: &'g Graph,
     copies: FxHashMap<NodeId, NodeId>,
@@ -116,36 +111,29 @@ struct Recompute<'g> {
 }
 
 impl<'g> Recompute<'g> {
-    /// The value to use in the backward pass in place of `value`.
-    fn value(&mut self, value: Value) -> Value {
+    /// The value that the backward pass of a node in segment `user` takes in place of `value`.
+    fn value(&mut self, value: Value, user: Option<u32>) -> Value {
         let node = self.graph.borrow().nodes[value.node.0 as usize].clone();
         let (Some(segment), 0) = (node.segment, node.copy) else {
             return value;
         };
+        if user != Some(segment) {
+            return value;
+        }
         let Kind::Op(_) = node.kind else { return value };
         if let Some(&copy) = self.copies.get(&value.node) {
-            return Value {
-                node: copy,
-                output: value.output,
-            };
+            return Value { node: copy, output: value.output };
         }
-        let inputs = node.inputs.iter().map(|v| self.value(*v)).collect();
+        let inputs = (node.inputs.iter()).map(|v| self.value(*v, user)).collect();
         let mut g = self.graph.borrow_mut();
         let number = *self.numbers.entry(segment).or_insert_with(|| {
             g.copies += 1;
             g.copies
         });
-        g.nodes.push(super::Node {
-            inputs,
-            copy: number,
-            ..node
-        });
+        g.nodes.push(super::Node { inputs, copy: number, ..node });
         let copy = NodeId(g.nodes.len() as u32 - 1);
         self.copies.insert(value.node, copy);
-        Value {
-            node: copy,
-            output: value.output,
-        }
+        Value { node: copy, output: value.output }
     }
 }
 
@@ -160,15 +148,13 @@ impl Graph {
     #[track_caller]
     pub fn grad<'g>(&'g self, loss: Var<'g>, wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
         let location = Where::caller();
-        if self.borrow().error.is_none() && loss.shape().numel() != 1 {
+        if !self.owns("grad", &[loss], location) {
+            return vec![Gradient::None; wrt.len()];
+        }
+        if loss.ty() != TensorType::f32(loss.shape()) || loss.shape().numel() != 1 {
             let message =
-                "the loss must have one element; reduce it with sum or mean, or use vjp".to_owned();
-            self.fail(Error::Shape {
-                op: "grad".into(),
-                message,
-                shapes: vec![loss.shape()],
-                location,
-            });
+                format!("the loss must be one f32, not {}; reduce it with sum_all or mean_all, or use vjp", loss.ty());
+            self.fail(Error::Shape { op: "grad".into(), message, shapes: vec![loss.shape()], location });
         }
         let seed = self.full(loss.shape(), 1.0);
         self.vjp(&[(loss, seed)], wrt)
@@ -178,8 +164,23 @@ impl Graph {
     #[track_caller]
     pub fn vjp<'g>(&'g self, seeds: &[(Var<'g>, Var<'g>)], wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {
         let location = Where::caller();
-        if self.borrow().error.is_some() {
-            return wrt.iter().map(|_| Gradient::None).collect();
+        let none = || vec![Gradient::None; wrt.len()];
+        if self.borrow().error.is_some() || !self.owns("vjp", wrt, location) {
+            return none();
+        }
+        for (var, cotangent) in seeds {
+            if !self.owns("vjp", &[*var, *cotangent], location) {
+                return none();
+            }
+            if cotangent.ty() != TensorType::f32(var.shape()) {
+                self.fail(Error::Shape {
+                    op: "vjp".into(),
+                    message: format!("the cotangent of {} is {}", var.ty(), cotangent.ty()),
+                    shapes: vec![var.shape(), cotangent.shape()],
+                    location,
+                });
+                return none();
+            }
         }
         let needed = self.depends_on(wrt);
         let mut sums: FxHashMap<Value, Sum<'g>> = FxHashMap::default();
@@ -188,45 +189,26 @@ impl Graph {
             add(&mut sums, var.value, Cotangent::Dense(*cotangent));
             last = last.max(var.value.node.0);
         }
-        let mut recompute = Recompute {
-            graph: self,
-            copies: FxHashMap::default(),
-            numbers: FxHashMap::default(),
-        };
+        let mut recompute = Recompute { graph: self, copies: FxHashMap::default(), numbers: FxHashMap::default() };
         for id in (0..=last).rev() {
             if !needed[id as usize] {
                 continue;
             }
             let node = self.borrow().nodes[id as usize].clone();
             let Kind::Op(op) = node.kind else { continue };
-            let value = |output| Value {
-                node: NodeId(id),
-                output,
-            };
-            let cotangents: Vec<Option<Var<'g>>> = (0..node.types.len() as u32)
-                .map(|o| sums.get(&value(o)).and_then(|s| collapse(s)))
-                .collect();
+            let value = |output| Value { node: NodeId(id), output };
+            let cotangents: Vec<Option<Var<'g>>> =
+                (0..node.types.len() as u32).map(|o| sums.get(&value(o)).and_then(|s| collapse(s))).collect();
             if cotangents.iter().all(Option::is_none) {
                 continue;
             }
             let var = |v| Var::new(self, v);
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|v| var(recompute.value(*v)))
-                .collect();
-            let outputs = (0..node.types.len() as u32)
-                .map(|o| var(recompute.value(value(o))))
-                .collect();
-            let cx = Vjp {
-                graph: self,
-                inputs,
-                outputs,
-                cotangents,
-            };
-            let segment = self.borrow_mut().segment.take();
+            let inputs = node.inputs.iter().map(|v| var(recompute.value(*v, node.segment))).collect();
+            let outputs = (0..node.types.len() as u32).map(|o| var(recompute.value(value(o), node.segment))).collect();
+            let cx = Vjp { graph: self, inputs, outputs, cotangents };
+            let outside = self.in_segment(None);
             let grads = op.vjp(&cx);
-            self.borrow_mut().segment = segment;
+            drop(outside);
             for (input, grad) in node.inputs.iter().zip(grads) {
                 let float = self.type_of(*input).dtype == DType::F32;
                 if let (Some(grad), true, true) = (grad, float, needed[input.node.0 as usize]) {
@@ -238,9 +220,7 @@ impl Graph {
         wrt.iter()
             .map(|v| match sums.get(&v.value) {
                 None => Gradient::None,
-                Some(s) if s.dense.is_none() && !s.rows.is_empty() => {
-                    Gradient::Rows(s.rows.clone())
-                }
+                Some(s) if s.dense.is_none() && !s.rows.is_empty() => Gradient::Rows(s.rows.clone()),
                 Some(s) => collapse(s).map_or(Gradient::None, Gradient::Dense),
             })
             .collect()
@@ -269,12 +249,7 @@ impl Graph {
         if self.borrow().error.is_none() && grad.shape() != want {
             let op = format!("gradient of {op}");
             let message = format!("expected {want}");
-            self.fail(Error::Shape {
-                op,
-                message,
-                shapes: vec![grad.shape()],
-                location,
-            });
+            self.fail(Error::Shape { op, message, shapes: vec![grad.shape()], location });
         }
     }
 }
@@ -288,11 +263,7 @@ fn add<'g>(sums: &mut FxHashMap<Value, Sum<'g>>, value: Value, grad: Cotangent<'
 }
 
 fn collapse<'g>(sum: &Sum<'g>) -> Option<Var<'g>> {
-    sum.rows
-        .iter()
-        .map(Rows::dense)
-        .chain(sum.dense)
-        .reduce(|a, b| a + b)
+    sum.rows.iter().map(Rows::dense).chain(sum.dense).reduce(|a, b| a + b)
 }
 
 /// Shared handle of an operation.

@@ -126,24 +126,13 @@ impl Graph {
         if let Some(value) = known {
             let var = Var::new(self, value);
             if var.ty() != ty {
-                let message = format!(
-                    "already declared as {}, now as {ty}; use one type",
-                    var.ty()
-                );
+                let message = format!("already declared as {}, now as {ty}; use one type", var.ty());
                 let kind = if state { "state" } else { "input" };
-                self.fail(Error::Name {
-                    kind,
-                    name: name.to_string(),
-                    message,
-                });
+                self.fail(Error::Name { kind, name: name.to_string(), message });
             }
             return var;
         }
-        let kind = if state {
-            Kind::State(name.clone())
-        } else {
-            Kind::Input(name.clone())
-        };
+        let kind = if state { Kind::State(name.clone()) } else { Kind::Input(name.clone()) };
         let value = self.leaf(kind, ty);
         self.borrow_mut().names.insert((state, name), value);
         Var::new(self, value)
@@ -156,18 +145,17 @@ impl Graph {
     }
 
     fn leaf(&self, kind: Kind, ty: TensorType) -> Value {
-        let mut g = self.borrow_mut();
-        g.nodes.push(Node {
-            kind,
-            inputs: vec![],
-            types: vec![ty],
-            segment: None,
-            copy: 0,
-        });
-        Value {
-            node: NodeId(g.nodes.len() as u32 - 1),
-            output: 0,
+        let what = || match &kind {
+            Kind::Input(name) => format!("input {name}"),
+            Kind::State(name) => format!("state {name}"),
+            Kind::Constant(_) | Kind::Op(_) => "a constant".to_owned(),
+        };
+        if let Err(error) = ty.check_size(what) {
+            self.fail(error);
         }
+        let mut g = self.borrow_mut();
+        g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0 });
+        Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }
     }
 
     /// A float tensor filled with one value.
@@ -188,45 +176,29 @@ impl Graph {
         self.apply_at(Arc::new(op), inputs, Where::caller())
     }
 
-    pub(crate) fn apply_at<'g>(
-        &'g self,
-        op: Arc<dyn Op>,
-        inputs: &[Var<'g>],
-        location: Where,
-    ) -> Vec<Var<'g>> {
+    pub(crate) fn apply_at<'g>(&'g self, op: Arc<dyn Op>, inputs: &[Var<'g>], location: Where) -> Vec<Var<'g>> {
         let outputs = op.outputs();
         if self.borrow().error.is_some() {
             return self.inert(outputs);
         }
-        if inputs
-            .iter()
-            .any(|v| !Rc::ptr_eq(&v.graph.inner, &self.inner))
-        {
-            let message = "an input belongs to another graph; build each computation in one graph";
-            self.fail(Error::argument(
-                format!("{} at {location}", op.name()),
-                message,
-            ));
+        if !self.owns(op.name(), inputs, location) {
             return self.inert(outputs);
         }
         let types: Vec<TensorType> = inputs.iter().map(|v| v.ty()).collect();
         match op.infer(&types) {
             Ok(out) => {
+                let what = || format!("the result of {} at {location}", op.name());
+                if let Some(error) = out.iter().find_map(|t| t.check_size(what).err()) {
+                    self.fail(error);
+                    return self.inert(outputs);
+                }
                 let mut g = self.borrow_mut();
                 let (segment, copy) = (g.segment, g.copy);
                 let inputs = inputs.iter().map(|v| v.value).collect();
                 let n = out.len() as u32;
-                g.nodes.push(Node {
-                    kind: Kind::Op(op),
-                    inputs,
-                    types: out,
-                    segment,
-                    copy,
-                });
+                g.nodes.push(Node { kind: Kind::Op(op), inputs, types: out, segment, copy });
                 let node = NodeId(g.nodes.len() as u32 - 1);
-                (0..n)
-                    .map(|output| Var::new(self, Value { node, output }))
-                    .collect()
+                (0..n).map(|output| Var::new(self, Value { node, output })).collect()
             }
             Err(refusal) => {
                 let shapes = types.into_iter().map(|t| t.shape).collect();
@@ -236,12 +208,26 @@ impl Graph {
         }
     }
 
+    /// Whether both handles are of one graph.
+    pub(crate) fn same(&self, other: &Graph) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether all variables are of this graph; keeps an error if not.
+    pub(crate) fn owns(&self, what: &str, vars: &[Var<'_>], location: Where) -> bool {
+        let own = vars.iter().all(|v| v.graph.same(self));
+        if !own {
+            self.fail(Error::argument(
+                format!("{what} at {location}"),
+                "a variable belongs to another graph; build each computation in one graph",
+            ));
+        }
+        own
+    }
+
     /// Variables that stand in after an error, so that building goes on to its end.
     fn inert(&self, n: usize) -> Vec<Var<'_>> {
-        let value = self.leaf(
-            Kind::Constant(Arc::new(Tensor::scalar(0.0))),
-            TensorType::f32([]),
-        );
+        let value = self.leaf(Kind::Constant(Arc::new(Tensor::scalar(0.0))), TensorType::f32([]));
         vec![Var::new(self, value); n]
     }
 
@@ -254,93 +240,88 @@ impl Graph {
     #[track_caller]
     pub fn assign<'g>(&'g self, state: Var<'g>, value: Var<'g>) {
         let location = Where::caller();
-        if self.borrow().error.is_some() {
+        if self.borrow().error.is_some() || !self.owns("assign", &[state, value], location) {
             return;
         }
-        let is_state = matches!(
-            self.borrow().nodes[state.value.node.0 as usize].kind,
-            Kind::State(_)
-        );
-        let shapes = vec![state.shape(), value.shape()];
-        if !is_state || state.ty() != value.ty() {
-            let message = "needs a state and a value of its type".to_owned();
-            self.fail(Error::Shape {
-                op: "assign".into(),
-                message,
-                shapes,
-                location,
-            });
+        let is_state = matches!(self.borrow().nodes[state.value.node.0 as usize].kind, Kind::State(_));
+        let known = self.borrow().assigns.iter().any(|(s, _)| *s == state.value);
+        let message = if !is_state {
+            "the target is no state; make it with Graph::state".to_owned()
+        } else if state.ty() != value.ty() {
+            format!("the state is {}, the value {}; they must be equal", state.ty(), value.ty())
+        } else if known {
+            "this state is assigned twice in one graph; assign once".to_owned()
+        } else {
+            self.borrow_mut().assigns.push((state.value, value.value));
             return;
-        }
-        if self.borrow().assigns.iter().any(|(s, _)| *s == state.value) {
-            let message = "this state is assigned twice in one graph; assign once".to_owned();
-            self.fail(Error::Shape {
-                op: "assign".into(),
-                message,
-                shapes,
-                location,
-            });
-            return;
-        }
-        self.borrow_mut().assigns.push((state.value, value.value));
+        };
+        self.fail(Error::Shape { op: "assign".into(), message, shapes: vec![state.shape(), value.shape()], location });
     }
 
     /// Lets every [`assign`](Self::assign) happen only if `ok` (u32 scalar) is not 0 at the end of the run, so that a
     /// bad step changes nothing.
     #[track_caller]
     pub fn gate<'g>(&'g self, ok: Var<'g>) {
-        if ok.ty() != TensorType::u32([]) {
-            let message = "the gate is one u32".to_owned();
-            let shapes = vec![ok.shape()];
-            self.fail(Error::Shape {
-                op: "gate".into(),
-                message,
-                shapes,
-                location: Where::caller(),
-            });
+        let location = Where::caller();
+        if self.borrow().error.is_some() || !self.owns("gate", &[ok], location) {
             return;
         }
-        self.borrow_mut().gate = Some(ok.value);
+        let message = if ok.ty() != TensorType::u32([]) {
+            format!("expected u32[], got {}", ok.ty())
+        } else if self.borrow().gate.is_some_and(|g| g != ok.value) {
+            "the graph has a gate already; join conditions with and".to_owned()
+        } else {
+            self.borrow_mut().gate = Some(ok.value);
+            return;
+        };
+        self.fail(Error::Shape { op: "gate".into(), message, shapes: vec![ok.shape()], location });
     }
 
     /// Runs `f` as a segment whose values are recomputed in the backward pass instead of kept: less memory, more work.
     /// Segments do not nest; an inner one is part of the outer.
     pub fn recompute<R>(&self, f: impl FnOnce() -> R) -> R {
-        let outer = {
+        let segment = {
             let mut g = self.borrow_mut();
-            let outer = g.segment;
-            if outer.is_none() {
+            if g.segment.is_none() {
                 g.segments += 1;
-                g.segment = Some(g.segments);
             }
-            outer
+            g.segment.unwrap_or(g.segments)
         };
-        let result = f();
-        self.borrow_mut().segment = outer;
-        result
+        let _inside = self.in_segment(Some(segment));
+        f()
     }
 
-    /// Number of state variables and inputs with this name.
+    /// Puts the nodes added while the result lives into a segment, or into none.
+    pub(crate) fn in_segment(&self, segment: Option<u32>) -> InSegment<'_> {
+        let outer = std::mem::replace(&mut self.borrow_mut().segment, segment);
+        InSegment { graph: self, outer }
+    }
+
     pub(crate) fn type_of(&self, value: Value) -> TensorType {
         self.borrow().nodes[value.node.0 as usize].types[value.output as usize].clone()
+    }
+}
+
+/// Restores the segment that was current before, also when building panics.
+pub(crate) struct InSegment<'g> {
+    graph: &'g Graph,
+    outer: Option<u32>,
+}
+
+impl Drop for InSegment<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut inner) = self.graph.inner.try_borrow_mut() {
+            inner.segment = self.outer;
+        }
     }
 }
 
 impl std::fmt::Display for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, node) in self.borrow().nodes.iter().enumerate() {
-            let types = node
-                .types
-                .iter()
-                .map(|t| t.to_string())
-                .collect::<Vec<_>>()
-                .join(", ");
-            let inputs = node
-                .inputs
-                .iter()
-                .map(|v| format!("%{}.{}", v.node.0, v.output))
-                .collect::<Vec<_>>()
-                .join(" ");
+            let types = node.types.iter().map(|t| t.to_string()).collect::<Vec<_>>().join(", ");
+            let inputs =
+                node.inputs.iter().map(|v| format!("%{}.{}", v.node.0, v.output)).collect::<Vec<_>>().join(" ");
             match &node.kind {
                 Kind::Input(name) => writeln!(f, "%{i} = input {name}: {types}")?,
                 Kind::State(name) => writeln!(f, "%{i} = state {name}: {types}")?,

@@ -46,15 +46,8 @@ impl<'g> Var<'g> {
     /// Extent of dimension `axis`, counted from the end if negative; 1 if there is no such dimension.
     pub fn dim(&self, axis: isize) -> usize {
         let shape = self.shape();
-        let i = if axis < 0 {
-            axis + shape.len() as isize
-        } else {
-            axis
-        };
-        usize::try_from(i)
-            .ok()
-            .and_then(|i| shape.get(i).copied())
-            .unwrap_or(1)
+        let i = if axis < 0 { axis + shape.len() as isize } else { axis };
+        usize::try_from(i).ok().and_then(|i| shape.get(i).copied()).unwrap_or(1)
     }
 
     /// Applies an operation with one output.
@@ -68,12 +61,6 @@ impl<'g> Var<'g> {
 
 impl std::fmt::Debug for Var<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "%{}.{}: {}",
-            self.value.node.0,
-            self.value.output,
-            self.ty()
-        )
+        write!(f, "%{}.{}: {}", self.value.node.0, self.value.output, self.ty())
     }
 }

@@ -35,11 +35,7 @@ pub fn exp(x: f32) -> f32 {
 
 /// The same slice as `f32`, if that is what it holds.
 fn single<T: Real>(x: &mut [T]) -> Option<&mut [f32]> {
-    if size_of::<T>() == size_of::<f32>() {
-        bytemuck::try_cast_slice_mut(x).ok()
-    } else {
-        None
-    }
+    if size_of::<T>() == size_of::<f32>() { bytemuck::try_cast_slice_mut(x).ok() } else { None }
 }
 
 /// Replaces every element by e to its power.

@@ -13,9 +13,7 @@ pub struct Matrix<'a, T> {
 
 impl<T> Matrix<'_, T> {
     fn covers(&self, rows: usize, cols: usize) -> bool {
-        rows == 0
-            || cols == 0
-            || (rows - 1) * self.strides[0] + (cols - 1) * self.strides[1] < self.data.len()
+        rows == 0 || cols == 0 || (rows - 1) * self.strides[0] + (cols - 1) * self.strides[1] < self.data.len()
     }
 }
 
@@ -29,14 +27,7 @@ pub fn gemm_add<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: M
     product(c, n, k, a, b, true);
 }
 
-fn product<T: Real>(
-    c: &mut [T],
-    n: usize,
-    k: usize,
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
-    add: bool,
-) {
+fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool) {
     let m = c.len().checked_div(n).unwrap_or(0);
     if m == 0 {
         return;
@@ -47,10 +38,7 @@ fn product<T: Real>(
         }
         return;
     }
-    assert!(
-        a.covers(m, k) && b.covers(k, n) && c.len() >= m * n,
-        "operands of a product lie inside their buffers"
-    );
+    assert!(a.covers(m, k) && b.covers(k, n) && c.len() >= m * n, "operands of a product lie inside their buffers");
     // SAFETY: the assertion above bounds every element that the product touches; `c` is exclusive.
     unsafe {
         gemm::gemm(

@@ -161,11 +161,7 @@ impl<'a> Lower<'a> {
     }
 
     /// Starts a dispatch of a generated kernel.
-    pub fn generated(
-        &mut self,
-        name: impl Into<Arc<str>>,
-        text: impl Into<Arc<str>>,
-    ) -> DispatchBuilder<'_, 'a> {
+    pub fn generated(&mut self, name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> DispatchBuilder<'_, 'a> {
         self.source(Source::Generated(name.into(), text.into()))
     }
 
@@ -179,11 +175,7 @@ impl<'a> Lower<'a> {
             grid: [0, 0],
             label: self.label.clone(),
         };
-        DispatchBuilder {
-            lower: self,
-            dispatch,
-            error: None,
-        }
+        DispatchBuilder { lower: self, dispatch, error: None }
     }
 
     /// Elements between an operand's first element and the aligned start of its binding.
@@ -248,6 +240,10 @@ impl DispatchBuilder<'_, '_> {
     }
 
     fn operand(self, operand: &Operand, access: Access) -> Self {
+        if operand.numel() == 0 {
+            // Its place may lie behind the end of the buffer; nothing is read there.
+            return self.bind(Buffer::Program(operand.buffer), 0, 1, access);
+        }
         let start = operand.layout.offset - self.lower.lead(operand);
         let end = operand.layout.end(operand.shape());
         self.bind(Buffer::Program(operand.buffer), start, end, access)
@@ -261,12 +257,7 @@ impl DispatchBuilder<'_, '_> {
     }
 
     fn bind(mut self, buffer: Buffer, start: usize, end: usize, access: Access) -> Self {
-        self.dispatch.bindings.push(Binding {
-            buffer,
-            start,
-            end: end.max(start + 1),
-            access,
-        });
+        self.dispatch.bindings.push(Binding { buffer, start, end: end.max(start + 1), access });
         self
     }
 
@@ -275,11 +266,7 @@ impl DispatchBuilder<'_, '_> {
         let mut buffer = UniformBuffer::new(Vec::new());
         match buffer.write(value) {
             Ok(()) => self.dispatch.uniform = Some(buffer.into_inner()),
-            Err(e) => {
-                self.error = Some(Error::Device {
-                    message: format!("uniform of {}: {e}", self.dispatch.label),
-                })
-            }
+            Err(e) => self.error = Some(Error::Device { message: format!("uniform of {}: {e}", self.dispatch.label) }),
         }
         self
     }
@@ -307,19 +294,10 @@ impl DispatchBuilder<'_, '_> {
         }
         let caps = self.lower.caps;
         let max = caps.workgroups as usize;
-        let x = if count <= max {
-            count
-        } else {
-            count.div_ceil(count.div_ceil(max))
-        };
+        let x = if count <= max { count } else { count.div_ceil(count.div_ceil(max)) };
         let y = count.div_ceil(x);
         let refuse = |limit: &str, needed: u64, available: u64, hint: &str| {
-            Err(Error::Limit {
-                limit: limit.to_owned(),
-                needed,
-                available,
-                hint: hint.to_owned(),
-            })
+            Err(Error::Limit { limit: limit.to_owned(), needed, available, hint: hint.to_owned() })
         };
         if y > max {
             return refuse(
@@ -332,26 +310,14 @@ impl DispatchBuilder<'_, '_> {
         let n = self.dispatch.bindings.len() as u64;
         if n > u64::from(caps.storage_buffers) {
             let available = u64::from(caps.storage_buffers);
-            return refuse(
-                "maxStorageBuffersPerShaderStage",
-                n,
-                available,
-                "this is a defect of the kernel",
-            );
+            return refuse("maxStorageBuffersPerShaderStage", n, available, "this is a defect of the kernel");
         }
         for b in &self.dispatch.bindings {
             let bytes = (b.end - b.start) as u64 * 4;
             if bytes > caps.binding_bytes {
-                let hint = format!(
-                    "{} binds one tensor of this size; use a smaller batch or shards",
-                    self.dispatch.label
-                );
-                return refuse(
-                    "maxStorageBufferBindingSize",
-                    bytes,
-                    caps.binding_bytes,
-                    &hint,
-                );
+                let hint =
+                    format!("{} binds one tensor of this size; use a smaller batch or shards", self.dispatch.label);
+                return refuse("maxStorageBufferBindingSize", bytes, caps.binding_bytes, &hint);
             }
         }
         self.dispatch.grid = [x as u32, y as u32];

@@ -29,12 +29,7 @@ macro_rules! kernel {
     ($name:literal) => {
         $crate::kernels::Kernel {
             name: $name,
-            source: include_str!(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/shaders/",
-                $name,
-                ".wgsl"
-            )),
+            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")),
         }
     };
 }
@@ -46,18 +41,8 @@ macro_rules! shared {
 }
 
 /// Files that kernels may include.
-const SHARED: &[(&str, &str)] = shared![
-    "attention",
-    "grid",
-    "matmul",
-    "numerics",
-    "optim",
-    "radix",
-    "row",
-    "rows",
-    "runs",
-    "threefry",
-];
+const SHARED: &[(&str, &str)] =
+    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "threefry",];
 
 impl Kernel {
     /// The text with its includes in place.

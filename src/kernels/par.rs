@@ -23,9 +23,7 @@ pub fn pieces<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     #[cfg(not(target_arch = "wasm32"))]
     if out.len() > size {
         use rayon::prelude::*;
-        out.par_chunks_mut(size)
-            .enumerate()
-            .for_each(|(i, piece)| f(i * size, piece));
+        out.par_chunks_mut(size).enumerate().for_each(|(i, piece)| f(i * size, piece));
         return;
     }
     for (i, piece) in out.chunks_mut(size).enumerate() {
@@ -34,11 +32,7 @@ pub fn pieces<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
 }
 
 /// Calls `f(start, pieces)` for pieces of `size` elements of several slices of one length, cut at the same places.
-pub fn zipped<const N: usize, T: Send>(
-    outs: [&mut [T]; N],
-    size: usize,
-    f: impl Fn(usize, [&mut [T]; N]) + Sync,
-) {
+pub fn zipped<const N: usize, T: Send>(outs: [&mut [T]; N], size: usize, f: impl Fn(usize, [&mut [T]; N]) + Sync) {
     let size = size.max(1);
     let len = outs.iter().map(|o| o.len()).min().unwrap_or(0);
     let mut parts = outs.map(|o| o.chunks_mut(size));
@@ -69,12 +63,7 @@ pub fn each(n: usize, f: impl Fn(usize) + Sync + Send) {
 
 /// Cuts every entry of `entry` elements into pieces of `size` (the last one shorter) and calls `f(number, piece)`;
 /// numbers count the pieces of all entries.
-pub fn ragged<T: Send>(
-    out: &mut [T],
-    entry: usize,
-    size: usize,
-    f: impl Fn(usize, &mut [T]) + Sync,
-) {
+pub fn ragged<T: Send>(out: &mut [T], entry: usize, size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if entry == 0 || size == 0 {
         return;
     }
@@ -82,14 +71,9 @@ pub fn ragged<T: Send>(
     #[cfg(not(target_arch = "wasm32"))]
     if out.len() > size {
         use rayon::prelude::*;
-        out.par_chunks_mut(entry)
-            .enumerate()
-            .for_each(|(e, entry)| {
-                entry
-                    .par_chunks_mut(size)
-                    .enumerate()
-                    .for_each(|(i, piece)| f(e * per_entry + i, piece));
-            });
+        out.par_chunks_mut(entry).enumerate().for_each(|(e, entry)| {
+            entry.par_chunks_mut(size).enumerate().for_each(|(i, piece)| f(e * per_entry + i, piece));
+        });
         return;
     }
     for (e, entry) in out.chunks_mut(entry).enumerate() {

@@ -22,12 +22,7 @@ impl Linear {
         if let Some(bias) = &bias {
             params.add(bias, [outputs], Init::Uniform { bound });
         }
-        Linear {
-            weight,
-            bias,
-            inputs,
-            outputs,
-        }
+        Linear { weight, bias, inputs, outputs }
     }
 
     /// Extent of the last dimension it takes.
@@ -59,7 +54,5 @@ pub(crate) fn linear<'g>(x: Var<'g>, weight: Var<'g>) -> Var<'g> {
     if let Some(last) = shape.0.last_mut() {
         *last = weight.dim(0);
     }
-    x.reshape([rows, n])
-        .matmul(weight.transpose(0, 1))
-        .reshape(shape)
+    x.reshape([rows, n]).matmul(weight.transpose(0, 1)).reshape(shape)
 }

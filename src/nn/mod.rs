@@ -1,8 +1,14 @@
 //! Named parameters and the layers that own them, built from public operations only.
 
+mod embedding;
+mod init;
 mod linear;
 mod params;
+mod vars;
 
+pub use embedding::Embedding;
+pub use init::Init;
 pub use linear::Linear;
 pub(crate) use params::Shard;
-pub use params::{Init, Param, ParamVars, Params};
+pub use params::{Param, Params};
+pub use vars::ParamVars;

@@ -1,96 +1,16 @@
-//! Named parameters: how they start, where they lie on a device, and their views in a graph.
+//! Named parameters and where they lie on a device.
 
+use super::Init;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::Store;
-use crate::graph::{Graph, Var};
 use crate::types::{Shape, Tensor, TensorType};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use rustc_hash::FxHashMap;
-use std::rc::Rc;
 
 /// Elements to which segments of a flat buffer are aligned: 256 bytes, the portable alignment of bindings.
 pub(crate) const ALIGN: usize = 64;
 /// Elements of a flat buffer: 128 MiB, the portable limit of one binding. A larger parameter has a buffer of its own.
 const SHARD: usize = (128 << 20) / 4;
-
-/// How a parameter starts. Random values depend on the seed and the parameter's name only, not on the order in which
-/// parameters are added, and are the same on every platform.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Init {
-    /// All 0.
-    Zeros,
-    /// All 1.
-    Ones,
-    /// All the same.
-    Constant(f32),
-    /// Normal around 0.
-    Normal {
-        /// Standard deviation.
-        std: f32,
-    },
-    /// Uniform in (-bound, bound).
-    Uniform {
-        /// Largest magnitude.
-        bound: f32,
-    },
-    /// Given values, row-major.
-    Values(Vec<f32>),
-}
-
-impl Init {
-    /// `n` values of the parameter `name`.
-    fn draw(&self, seed: u64, name: &str, n: usize) -> Vec<f32> {
-        let mut rng = ChaCha8Rng::from_seed(key(seed, name));
-        // 32 random bits, in the middle of their interval: never 0 or 1.
-        let mut unit = || (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
-        match self {
-            Init::Zeros => vec![0.0; n],
-            Init::Ones => vec![1.0; n],
-            Init::Constant(value) => vec![*value; n],
-            Init::Uniform { bound } => {
-                let bound = f64::from(*bound);
-                (0..n)
-                    .map(|_| ((2.0 * unit() - 1.0) * bound) as f32)
-                    .collect()
-            }
-            Init::Normal { std } => {
-                // Box and Muller 1958, with functions that are the same on every platform.
-                let mut values = Vec::with_capacity(n + 1);
-                while values.len() < n {
-                    let radius = f64::from(*std) * libm::sqrt(-2.0 * libm::log(unit()));
-                    let angle = 2.0 * std::f64::consts::PI * unit();
-                    values.push((radius * libm::cos(angle)) as f32);
-                    values.push((radius * libm::sin(angle)) as f32);
-                }
-                values.truncate(n);
-                values
-            }
-            Init::Values(values) => values.clone(),
-        }
-    }
-}
-
-/// Key of a parameter's random numbers: the seed and two hashes of the name (FNV-1a with different starts).
-fn key(seed: u64, name: &str) -> [u8; 32] {
-    let hash = |start: u64| {
-        name.bytes().fold(start, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
-        })
-    };
-    let words = [
-        seed,
-        hash(0xcbf2_9ce4_8422_2325),
-        hash(0x8422_2325_cbf2_9ce4),
-        name.len() as u64,
-    ];
-    let mut key = [0; 32];
-    for (bytes, word) in key.chunks_mut(8).zip(words) {
-        bytes.copy_from_slice(&word.to_le_bytes());
-    }
-    key
-}
 
 /// One parameter.
 #[derive(Clone, Debug)]
@@ -178,31 +98,17 @@ pub struct Params {
 }
 
 fn refuse(name: &str, message: impl Into<String>) -> Error {
-    Error::Name {
-        kind: "parameter",
-        name: name.to_owned(),
-        message: message.into(),
-    }
+    Error::Name { kind: "parameter", name: name.to_owned(), message: message.into() }
 }
 
 impl Params {
     /// No parameters yet; `seed` keys the initial values.
     pub fn new(seed: u64) -> Self {
-        Params {
-            seed,
-            params: Vec::new(),
-            index: FxHashMap::default(),
-            error: None,
-        }
+        Params { seed, params: Vec::new(), index: FxHashMap::default(), error: None }
     }
 
     /// Adds a parameter; the result may be given a group or made a buffer.
-    pub fn add(
-        &mut self,
-        name: impl Into<String>,
-        shape: impl Into<Shape>,
-        init: Init,
-    ) -> &mut Param {
+    pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> &mut Param {
         let (name, shape) = (name.into(), shape.into());
         let mistake = if self.index.contains_key(&name) {
             Some("added twice; every parameter has one name".to_owned())
@@ -210,11 +116,9 @@ impl Params {
             Some("reserved in checkpoints; choose another name".to_owned())
         } else {
             match &init {
-                Init::Values(v) if v.len() != shape.numel() => Some(format!(
-                    "{} values for shape {shape}, which has {}",
-                    v.len(),
-                    shape.numel()
-                )),
+                Init::Values(v) if v.len() != shape.numel() => {
+                    Some(format!("{} values for shape {shape}, which has {}", v.len(), shape.numel()))
+                }
                 _ => None,
             }
         };
@@ -223,13 +127,7 @@ impl Params {
         }
         let at = self.params.len();
         self.index.entry(name.clone()).or_insert(at);
-        self.params.push(Param {
-            name,
-            shape,
-            init,
-            group: "default".into(),
-            trainable: true,
-        });
+        self.params.push(Param { name, shape, init, group: "default".into(), trainable: true });
         &mut self.params[at]
     }
 
@@ -290,30 +188,19 @@ impl Params {
     /// Value of one parameter on the host.
     pub fn value(&self, name: &str) -> Result<Tensor> {
         let p = self.get(name)?;
-        Tensor::f32(
-            p.shape.clone(),
-            p.init.draw(self.seed, &p.name, p.shape.numel()),
-        )
+        Tensor::f32(p.shape.clone(), p.init.draw(self.seed, &p.name, p.shape.numel()))
     }
 
     /// Names and host values in order; each is drawn when the iterator comes to it.
     pub fn values(&self) -> impl Iterator<Item = (&str, Tensor)> {
-        self.params
-            .iter()
-            .filter_map(|p| Some((p.name(), self.value(&p.name).ok()?)))
+        self.params.iter().filter_map(|p| Some((p.name(), self.value(&p.name).ok()?)))
     }
 
     /// Sets a value. Fails when there is no such parameter or its shape differs.
     pub fn set(&mut self, name: &str, value: Tensor) -> Result<()> {
         let want = TensorType::f32(self.get(name)?.shape.clone());
         if value.ty() != want {
-            return Err(refuse(
-                name,
-                format!(
-                    "expected {want}, got {}; load values of the same shape",
-                    value.ty()
-                ),
-            ));
+            return Err(refuse(name, format!("expected {want}, got {}; load values of the same shape", value.ty())));
         }
         if let Some(i) = self.index.get(name) {
             self.params[*i].init = Init::Values(value.floats().to_vec());
@@ -347,12 +234,7 @@ impl Params {
                         None => format!("buffers/{count}"),
                     };
                     count += 1;
-                    shards.push(Shard {
-                        state,
-                        group: group.map(str::to_owned),
-                        len: 0,
-                        segments: Vec::new(),
-                    });
+                    shards.push(Shard { state, group: group.map(str::to_owned), len: 0, segments: Vec::new() });
                 }
                 if let Some(shard) = shards.last_mut() {
                     let offset = shard.len;
@@ -409,11 +291,7 @@ impl Params {
             let flat = store.read(&name).await?;
             if flat.ty() != shard.ty() {
                 let message = format!("the parameters need {}, it is {}", shard.ty(), flat.ty());
-                return Err(Error::Name {
-                    kind: "state",
-                    name,
-                    message,
-                });
+                return Err(Error::Name { kind: "state", name, message });
             }
             for s in &shard.segments {
                 let part = &flat.floats()[s.offset..s.offset + s.len];
@@ -422,113 +300,18 @@ impl Params {
         }
         Ok(values)
     }
-
-    /// Declares the flat states in a graph and gives every parameter as a view of its state.
-    pub fn vars<'g>(&self, graph: &'g Graph) -> ParamVars<'g> {
-        if let Some(error) = &self.error {
-            graph.fail(error.clone());
-        }
-        let mut views: Vec<Option<Var<'g>>> = vec![None; self.len()];
-        for shard in self.shards() {
-            let leaf = graph.state(&shard.state, shard.ty());
-            for s in &shard.segments {
-                let shape = self.params[s.param].shape.clone();
-                views[s.param] = Some(leaf.slice(0, s.offset, s.len).reshape(shape));
-            }
-        }
-        let named = self.names().map(str::to_owned).zip(views);
-        let views: Vec<(String, Var<'g>)> =
-            named.filter_map(|(name, v)| Some((name, v?))).collect();
-        let all = Views {
-            index: self.index.clone(),
-            views,
-        };
-        ParamVars {
-            graph,
-            all: Rc::new(all),
-            prefix: String::new(),
-        }
-    }
-}
-
-struct Views<'g> {
-    index: FxHashMap<String, usize>,
-    views: Vec<(String, Var<'g>)>,
-}
-
-/// The parameters inside a graph. Cloning gives another handle to the same variables.
-#[derive(Clone)]
-pub struct ParamVars<'g> {
-    graph: &'g Graph,
-    all: Rc<Views<'g>>,
-    prefix: String,
-}
-
-impl<'g> ParamVars<'g> {
-    /// Variables under names of one's own choice, for a model whose parameters live elsewhere than in [`Params`].
-    pub fn from_vars(graph: &'g Graph, vars: impl IntoIterator<Item = (String, Var<'g>)>) -> Self {
-        let views: Vec<(String, Var<'g>)> = vars.into_iter().collect();
-        let index = views.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        ParamVars { graph, all: Rc::new(Views { index, views }), prefix: String::new() }
-    }
-
-    /// The graph.
-    pub fn graph(&self) -> &'g Graph {
-        self.graph
-    }
-
-    /// A parameter; the graph fails if there is none of this name.
-    #[track_caller]
-    pub fn get(&self, name: &str) -> Var<'g> {
-        let name = format!("{}{name}", self.prefix);
-        let view = self
-            .all
-            .index
-            .get(&name)
-            .and_then(|i| self.all.views.get(*i));
-        match view {
-            Some((_, var)) => *var,
-            None => {
-                let message = "the model's parameters have no such name".to_owned();
-                self.graph.fail(Error::Name {
-                    kind: "parameter",
-                    name,
-                    message,
-                });
-                self.graph.full([], 0.0)
-            }
-        }
-    }
-
-    /// The parameter that was added as number `index`.
-    pub(crate) fn nth(&self, index: usize) -> Option<Var<'g>> {
-        self.all.views.get(index).map(|(_, var)| *var)
-    }
-
-    /// The parameters below `prefix`: `scope("layers.0").get("weight")` is `get("layers.0.weight")`.
-    pub fn scope(&self, prefix: &str) -> ParamVars<'g> {
-        ParamVars {
-            prefix: format!("{}{prefix}.", self.prefix),
-            ..self.clone()
-        }
-    }
-
-    /// All names, whatever the scope.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.all.views.iter().map(|(name, _)| name.as_str())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Graph;
 
     fn params() -> Params {
         let mut p = Params::new(3);
         p.add("a.weight", [5, 7], Init::Normal { std: 0.5 });
         p.add("a.bias", [7], Init::Zeros).group("no_decay");
-        p.add("freqs", [4], Init::Values(vec![1.0, 2.0, 3.0, 4.0]))
-            .buffer();
+        p.add("freqs", [4], Init::Values(vec![1.0, 2.0, 3.0, 4.0])).buffer();
         p.add("scale", [], Init::Ones);
         p.add("empty", [0, 3], Init::Uniform { bound: 1.0 });
         p
@@ -549,12 +332,7 @@ mod tests {
         let moments = |t: Tensor| {
             let n = t.floats().len() as f64;
             let mean = t.floats().iter().map(|x| f64::from(*x)).sum::<f64>() / n;
-            let square = t
-                .floats()
-                .iter()
-                .map(|x| f64::from(*x).powi(2))
-                .sum::<f64>()
-                / n;
+            let square = t.floats().iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / n;
             (mean, square)
         };
         let (mean, square) = moments(wide.value("n")?);
@@ -569,15 +347,8 @@ mod tests {
         let p = params();
         let shards = p.shards();
         let names: Vec<&str> = shards.iter().map(|s| s.state.as_str()).collect();
-        assert_eq!(
-            names,
-            ["params/default/0", "params/no_decay/0", "buffers/0"]
-        );
-        assert!(
-            shards
-                .iter()
-                .all(|s| s.len % ALIGN == 0 && s.segments.iter().all(|x| x.offset % ALIGN == 0))
-        );
+        assert_eq!(names, ["params/default/0", "params/no_decay/0", "buffers/0"]);
+        assert!(shards.iter().all(|s| s.len % ALIGN == 0 && s.segments.iter().all(|x| x.offset % ALIGN == 0)));
         let store = p.store(&Device::cpu())?;
         let mut q = params();
         q.set("scale", Tensor::scalar(9.0))?;
@@ -600,14 +371,8 @@ mod tests {
     #[test]
     fn mistakes_are_reported() {
         let mut p = params();
-        assert!(matches!(
-            p.set("nope", Tensor::scalar(0.0)),
-            Err(Error::Name { .. })
-        ));
-        assert!(matches!(
-            p.set("a.bias", Tensor::scalar(0.0)),
-            Err(Error::Name { .. })
-        ));
+        assert!(matches!(p.set("nope", Tensor::scalar(0.0)), Err(Error::Name { .. })));
+        assert!(matches!(p.set("a.bias", Tensor::scalar(0.0)), Err(Error::Name { .. })));
         p.add("scale", [1], Init::Zeros);
         assert!(matches!(p.store(&Device::cpu()), Err(Error::Name { .. })));
         let graph = Graph::new();

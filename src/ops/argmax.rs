@@ -72,23 +72,10 @@ impl Op for ArgMax {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (outer, n, inner) = cx.inputs[0].shape().split(self.axis);
         let outputs = outer * inner;
-        let meta = Meta {
-            outputs: outputs as u32,
-            n: n as u32,
-            inner: inner as u32,
-        };
+        let meta = Meta { outputs: outputs as u32, n: n as u32, inner: inner as u32 };
         let single = inner > 1 || n <= 16 || (cx.caps.software && outputs >= 8);
-        let (lanes, groups) = if single {
-            (1, outputs.div_ceil(WIDTH))
-        } else {
-            (WIDTH, outputs)
-        };
-        cx.dispatch(&ARGMAX)
-            .constant("LANES", lanes as f64)
-            .input(0)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(groups)
+        let (lanes, groups) = if single { (1, outputs.div_ceil(WIDTH)) } else { (WIDTH, outputs) };
+        cx.dispatch(&ARGMAX).constant("LANES", lanes as f64).input(0).output(0).uniform(&meta).workgroups(groups)
     }
 }
 
@@ -119,20 +106,14 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
             Sample::new(format!("argmax {shape:?} {axis}"), [shape], move |_, x| {
                 // Rounded, so that there are ties.
                 let masked = x[0].lt(0.0).select(f64::from(f32::MIN), x[0]);
-                vec![
-                    x[0].argmax(axis),
-                    x[0].floor().argmax(axis),
-                    masked.argmax(axis),
-                ]
+                vec![x[0].argmax(axis), x[0].floor().argmax(axis), masked.argmax(axis)]
             })
             .no_gradient()
         })
         .collect();
     all.push(
-        Sample::new("argmax of masked rows", [&[9, 130]], |g, _| {
-            vec![g.full([9, 130], f64::from(f32::MIN)).argmax(1)]
-        })
-        .no_gradient(),
+        Sample::new("argmax of masked rows", [&[9, 130]], |g, _| vec![g.full([9, 130], f64::from(f32::MIN)).argmax(1)])
+            .no_gradient(),
     );
     all
 }

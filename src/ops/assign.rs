@@ -62,17 +62,8 @@ impl Op for Assign {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.outputs[0].numel();
-        let meta = Meta {
-            n: n as u32,
-            gated: u32::from(self.gated),
-            offset: cx.lead(&cx.inputs[1]) as u32,
-        };
+        let meta = Meta { n: n as u32, gated: u32::from(self.gated), offset: cx.lead(&cx.inputs[1]) as u32 };
         let gate = if self.gated { 2 } else { 1 };
-        cx.dispatch(&ASSIGN)
-            .input(1)
-            .input(gate)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(n.div_ceil(WIDTH))
+        cx.dispatch(&ASSIGN).input(1).input(gate).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }
 }

@@ -52,13 +52,7 @@ impl Window {
         let axis = cache.len().saturating_sub(2);
         let (outer, capacity, width) = cache.split(axis);
         let per_position = outer.checked_div(positions.numel()).unwrap_or(1).max(1);
-        Window {
-            outer,
-            capacity,
-            n,
-            width,
-            per_position,
-        }
+        Window { outer, capacity, n, width, per_position }
     }
 
     fn meta(&self, gated: bool) -> Meta {
@@ -77,11 +71,7 @@ impl Window {
     }
 
     /// For every outer entry: ranges of the rows that exist, in the cache and in the window.
-    fn each(
-        &self,
-        positions: &[u32],
-        mut f: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>),
-    ) {
+    fn each(&self, positions: &[u32], mut f: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>)) {
         for outer in 0..self.outer {
             let start = positions[outer / self.per_position] as usize;
             let count = self.n.min(self.capacity.saturating_sub(start)) * self.width;
@@ -96,10 +86,7 @@ impl Window {
 
 /// Refuses a position that is neither one u32 nor one per entry of the first dimension.
 fn check_position(cache: &Shape, position: &TensorType) -> Result<(), Refusal> {
-    position.expect(
-        DType::U32,
-        "the position is one u32, or one per batch entry",
-    )?;
+    position.expect(DType::U32, "the position is one u32, or one per batch entry")?;
     if cache.len() < 2 {
         return Refusal::shape("needs [.., capacity, width]");
     }
@@ -254,12 +241,7 @@ impl Op for TakeRows {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let window = Window::new(cx.inputs[0].shape(), self.n, cx.inputs[1].shape());
-        cx.dispatch(&TAKE_ROWS)
-            .input(0)
-            .input(1)
-            .output(0)
-            .uniform(&window.meta(false))
-            .workgroups(window.groups())
+        cx.dispatch(&TAKE_ROWS).input(0).input(1).output(0).uniform(&window.meta(false)).workgroups(window.groups())
     }
 }
 
@@ -313,41 +295,33 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     for (cache, rows, position, bound) in cases {
         let n = rows[rows.len() - 2];
         all.push(
-            Sample::new(
-                format!("write_rows {cache:?} {rows:?} {position:?}"),
-                [cache, rows],
-                |_, x| vec![x[0].write_rows(x[1], x[2])],
-            )
+            Sample::new(format!("write_rows {cache:?} {rows:?} {position:?}"), [cache, rows], |_, x| {
+                vec![x[0].write_rows(x[1], x[2])]
+            })
             .below(position, bound),
         );
         all.push(
-            Sample::new(
-                format!("take_rows {cache:?} {n} {position:?}"),
-                [cache],
-                move |_, x| vec![x[0].take_rows(x[1], n)],
-            )
+            Sample::new(format!("take_rows {cache:?} {n} {position:?}"), [cache], move |_, x| {
+                vec![x[0].take_rows(x[1], n)]
+            })
             .below(position, bound),
         );
     }
     for (name, bound) in [("closed", 1), ("open", 100)] {
         all.push(
-            Sample::new(
-                format!("write_rows {name} gate"),
-                [&[2, 4, 3], &[2, 2, 3]],
-                |_, x| vec![x[0].write_rows_if(x[3], x[1], x[2])],
-            )
+            Sample::new(format!("write_rows {name} gate"), [&[2, 4, 3], &[2, 2, 3]], |_, x| {
+                vec![x[0].write_rows_if(x[3], x[1], x[2])]
+            })
             .below(&[2], 4)
             .below(&[], bound),
         );
     }
     all.push(
-        Sample::new("rows of integers", [], |_, x| {
-            vec![x[0].write_rows(x[1], x[2]), x[0].take_rows(x[2], 3)]
-        })
-        .below(&[2, 5, 3], 100)
-        .below(&[2, 2, 3], 100)
-        .below(&[2], 5)
-        .no_gradient(),
+        Sample::new("rows of integers", [], |_, x| vec![x[0].write_rows(x[1], x[2]), x[0].take_rows(x[2], 3)])
+            .below(&[2, 5, 3], 100)
+            .below(&[2, 2, 3], 100)
+            .below(&[2], 5)
+            .no_gradient(),
     );
     all
 }

@@ -5,10 +5,12 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan};
 use crate::graph::{Graph, Var};
-use crate::kernels::{Capabilities, KERNELS};
+use crate::kernels::{Capabilities, Dispatch, KERNELS};
+use crate::plan::{Options, Program};
 use crate::types::{DType, Tensor, TensorType};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 
 /// Everything a sample computes on one device: outputs, then gradients of `sum(output * cotangent)`.
 pub struct Compiled {
@@ -18,57 +20,68 @@ pub struct Compiled {
     feeds: Vec<(String, Tensor)>,
 }
 
+/// A sample's program and what it is fed.
+struct Built {
+    program: Program,
+    names: Vec<String>,
+    inputs: Vec<String>,
+    feeds: Vec<(String, Tensor)>,
+}
+
+/// The program of a sample with its gradients.
+fn build(sample: &Sample, options: Options) -> Result<Built> {
+    let graph = Graph::new();
+    let inputs: Vec<String> = (0..sample.inputs.len()).map(|i| format!("in{i}")).collect();
+    let vars: Vec<Var<'_>> = sample.inputs.iter().zip(&inputs).map(|((ty, _), n)| graph.input(n, ty.clone())).collect();
+    let outputs = (sample.build)(&graph, &vars);
+    let mut named: Vec<(String, Var<'_>)> = Vec::new();
+    let mut seeds = Vec::new();
+    let mut feeds = Vec::new();
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for (i, out) in outputs.iter().enumerate() {
+        named.push((format!("out{i}"), *out));
+        if sample.differentiable && out.dtype() == DType::F32 {
+            let name = format!("cotangent{i}");
+            let ty = TensorType::f32(out.shape());
+            seeds.push((*out, graph.input(&name, ty.clone())));
+            feeds.push((name, values(&ty, Draw::Normal, &mut rng)?));
+        }
+    }
+    if sample.differentiable {
+        let floats: Vec<(usize, Var<'_>)> =
+            vars.iter().copied().enumerate().filter(|(_, v)| v.dtype() == DType::F32).collect();
+        let wrt: Vec<Var<'_>> = floats.iter().map(|(_, v)| *v).collect();
+        for ((i, _), grad) in floats.iter().zip(graph.vjp(&seeds, &wrt)) {
+            if let Some(grad) = grad.dense() {
+                named.push((format!("grad{i}"), grad));
+            }
+        }
+    }
+    let outputs: Vec<(&str, Var<'_>)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    let program = Program::build(&graph, &outputs, options)?;
+    // An input that nothing uses is not in the plan.
+    Ok(Built { program, names: named.iter().map(|(n, _)| n.clone()).collect(), inputs, feeds })
+}
+
+/// The program of a sample with its gradients.
+pub fn program(sample: &Sample, options: Options) -> Result<Program> {
+    Ok(build(sample, options)?.program)
+}
+
+/// Everything that a device with these capabilities dispatches for a program.
+pub fn dispatches(program: &Program, capabilities: &Capabilities) -> Result<Vec<Dispatch>> {
+    Ok(crate::exec::lower(program, capabilities)?.0)
+}
+
 impl Compiled {
     /// Compiles a sample with its gradients.
-    pub async fn new(
-        sample: &Sample,
-        device: &Device,
-        options: crate::Options,
-    ) -> Result<Compiled> {
-        let graph = Graph::new();
-        let inputs: Vec<String> = (0..sample.inputs.len()).map(|i| format!("in{i}")).collect();
-        let vars: Vec<Var<'_>> = sample
-            .inputs
-            .iter()
-            .zip(&inputs)
-            .map(|((ty, _), n)| graph.input(n, ty.clone()))
-            .collect();
-        let outputs = (sample.build)(&graph, &vars);
-        let mut named: Vec<(String, Var<'_>)> = Vec::new();
-        let mut seeds = Vec::new();
-        let mut feeds = Vec::new();
-        let mut rng = ChaCha8Rng::seed_from_u64(7);
-        for (i, out) in outputs.iter().enumerate() {
-            named.push((format!("out{i}"), *out));
-            if sample.differentiable && out.dtype() == DType::F32 {
-                let name = format!("cotangent{i}");
-                let ty = TensorType::f32(out.shape());
-                seeds.push((*out, graph.input(&name, ty.clone())));
-                feeds.push((name, values(&ty, Draw::Normal, &mut rng)?));
-            }
-        }
-        if sample.differentiable {
-            let floats: Vec<(usize, Var<'_>)> = vars
-                .iter()
-                .copied()
-                .enumerate()
-                .filter(|(_, v)| v.dtype() == DType::F32)
-                .collect();
-            let wrt: Vec<Var<'_>> = floats.iter().map(|(_, v)| *v).collect();
-            for ((i, _), grad) in floats.iter().zip(graph.vjp(&seeds, &wrt)) {
-                if let Some(grad) = grad.dense() {
-                    named.push((format!("grad{i}"), grad));
-                }
-            }
-        }
-        let outputs: Vec<(&str, Var<'_>)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-        let plan = device.compile_with(&graph, &outputs, options).await?;
-        // An input that nothing uses is not in the plan.
+    pub async fn new(sample: &Sample, device: &Device, options: Options) -> Result<Compiled> {
+        let built = build(sample, options)?;
         Ok(Compiled {
-            plan,
-            names: named.iter().map(|(n, _)| n.clone()).collect(),
-            inputs,
-            feeds,
+            plan: device.prepare(Arc::new(built.program)).await?,
+            names: built.names,
+            inputs: built.inputs,
+            feeds: built.feeds,
         })
     }
 
@@ -99,11 +112,7 @@ impl Compiled {
     pub fn loss(&self, inputs: &[Tensor], replaced: usize, values: &[f64]) -> Result<f64> {
         let mut feed = Feed::new().step(3, 11);
         for (i, (n, t)) in self.inputs.iter().zip(inputs).enumerate() {
-            feed = if i == replaced {
-                feed.input_f64(n, values)
-            } else {
-                feed.input(n, t)
-            };
+            feed = if i == replaced { feed.input_f64(n, values) } else { feed.input(n, t) };
         }
         for (n, t) in &self.feeds {
             feed = feed.input(n, t);
@@ -112,11 +121,7 @@ impl Compiled {
         let mut loss = 0.0;
         for (n, t) in &self.feeds {
             let out = self.plan.read_f64(&n.replace("cotangent", "out"))?;
-            loss += out
-                .iter()
-                .zip(t.floats())
-                .map(|(a, b)| a * f64::from(*b))
-                .sum::<f64>();
+            loss += out.iter().zip(t.floats()).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
         }
         Ok(loss)
     }
@@ -130,57 +135,31 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
     if a.ty().dtype == DType::U32 {
         return if a == b { 0.0 } else { f64::INFINITY };
     }
-    let scale = b
-        .floats()
-        .iter()
-        .fold(1e-3f64, |m, x| m.max(f64::from(x.abs())));
+    let scale = b.floats().iter().fold(1e-3f64, |m, x| m.max(f64::from(x.abs())));
     let mut worst = 0.0f64;
     for (x, y) in a.floats().iter().zip(b.floats()) {
         let d = (f64::from(*x) - f64::from(*y)).abs();
-        worst = if d.is_nan() {
-            f64::INFINITY
-        } else {
-            worst.max(d / scale)
-        };
+        worst = if d.is_nan() { f64::INFINITY } else { worst.max(d / scale) };
     }
     worst
 }
 
 /// Compares a device with the oracle; the error names the worst tensor.
-pub async fn against_oracle(
-    sample: &Sample,
-    device: &Device,
-    options: crate::Options,
-) -> Result<f64> {
+pub async fn against_oracle(sample: &Sample, device: &Device, options: Options) -> Result<f64> {
     let inputs = sample.draw(1)?;
-    let oracle = Compiled::new(
-        sample,
-        &Device::cpu_f64(),
-        crate::Options {
-            fuse: false,
-            reuse: false,
-        },
-    )
-    .await?;
+    let oracle = Compiled::new(sample, &Device::cpu_f64(), Options { fuse: false, reuse: false }).await?;
     let want = oracle.run(&inputs).await?;
     let compiled = Compiled::new(sample, device, options).await?;
     let got = compiled.run(&inputs).await?;
     let again = compiled.run(&inputs).await?;
     if got != again {
-        return Err(Error::argument(
-            sample.name.clone(),
-            "two runs differ bit for bit",
-        ));
+        return Err(Error::argument(sample.name.clone(), "two runs differ bit for bit"));
     }
     let mut worst = 0.0f64;
     for ((name, a), (_, b)) in got.iter().zip(&want) {
         let d = difference(a, b);
         if d > sample.tolerance {
-            let message = format!(
-                "{name} {} differs by {d:.2e}, more than {:.0e}",
-                a.ty(),
-                sample.tolerance
-            );
+            let message = format!("{name} {} differs by {d:.2e}, more than {:.0e}", a.ty(), sample.tolerance);
             return Err(Error::argument(sample.name.clone(), message));
         }
         worst = worst.max(d);
@@ -199,7 +178,7 @@ pub async fn shaders() -> Result<Vec<(String, String)>> {
         all.push((kernel.name.to_owned(), text));
     }
     for sample in super::samples::all() {
-        let compiled = Compiled::new(&sample, &Device::cpu(), crate::Options::default()).await?;
+        let compiled = Compiled::new(&sample, &Device::cpu(), Options::default()).await?;
         for software in [false, true] {
             for (name, text) in compiled.plan.shaders(&Capabilities::portable(software))? {
                 if seen.insert(text.clone()) {
@@ -216,11 +195,7 @@ pub async fn shaders() -> Result<Vec<(String, String)>> {
 pub fn gradient(sample: &Sample) -> Result<f64> {
     use rand::RngExt;
     let inputs = sample.draw(1)?;
-    let oracle = pollster::block_on(Compiled::new(
-        sample,
-        &Device::cpu_f64(),
-        crate::Options::default(),
-    ))?;
+    let oracle = pollster::block_on(Compiled::new(sample, &Device::cpu_f64(), Options::default()))?;
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut worst = 0.0f64;
     for (i, (ty, _)) in sample.inputs.iter().enumerate() {
@@ -230,30 +205,20 @@ pub fn gradient(sample: &Sample) -> Result<f64> {
         let x: Vec<f64> = inputs[i].floats().iter().map(|v| f64::from(*v)).collect();
         oracle.loss(&inputs, i, &x)?;
         let name = format!("grad{i}");
-        let grad = if oracle.names.contains(&name) {
-            oracle.plan.read_f64(&name)?
-        } else {
-            vec![0.0; x.len()]
-        };
+        let grad = if oracle.names.contains(&name) { oracle.plan.read_f64(&name)? } else { vec![0.0; x.len()] };
         let scale = grad.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
         let mut directions: Vec<Vec<(usize, f64)>> = Vec::new();
         for _ in 0..6 {
             directions.push(vec![(rng.random_range(0..x.len()), 1.0)]);
         }
         if x.len() <= 2000 {
-            directions.push(
-                (0..x.len())
-                    .map(|j| (j, rng.random::<f64>() - 0.5))
-                    .collect(),
-            );
+            directions.push((0..x.len()).map(|j| (j, rng.random::<f64>() - 0.5)).collect());
         }
         for direction in directions {
             let h = 1e-6;
             let at = |sign: f64| {
                 let mut moved = x.clone();
-                direction
-                    .iter()
-                    .for_each(|(j, d)| moved[*j] += sign * h * d);
+                direction.iter().for_each(|(j, d)| moved[*j] += sign * h * d);
                 oracle.loss(&inputs, i, &moved)
             };
             let numeric = (at(1.0)? - at(-1.0)?) / (2.0 * h);
@@ -261,8 +226,7 @@ pub fn gradient(sample: &Sample) -> Result<f64> {
             let norm = direction.iter().map(|(_, d)| d.abs()).sum::<f64>().max(1.0);
             let error = (numeric - exact).abs() / (scale * norm);
             if error > 2e-4 || error.is_nan() {
-                let message =
-                    format!("gradient of input {i}: {exact} by the tape, {numeric} by differences");
+                let message = format!("gradient of input {i}: {exact} by the tape, {numeric} by differences");
                 return Err(Error::argument(sample.name.clone(), message));
             }
             worst = worst.max(error);

@@ -40,11 +40,14 @@ pub struct Concat {
 impl Concat {
     /// Length along the axis that an input of `n` elements covers.
     fn cover(&self, n: usize) -> usize {
-        if n == 0 { 0 } else { (n - 1) * self.step + 1 }
+        match n {
+            0 => 0,
+            _ => (n - 1).saturating_mul(self.step).saturating_add(1),
+        }
     }
 
     fn has_gaps(&self) -> bool {
-        self.before + self.after > 0 || self.step > 1
+        self.before > 0 || self.after > 0 || self.step > 1
     }
 
     /// Layout of each input within the dense output.
@@ -97,31 +100,21 @@ impl Op for Concat {
             return Refusal::shape("needs at least one input");
         };
         if self.axis >= first.shape.len() {
-            return Refusal::shape(format!(
-                "axis {} of {} dimensions",
-                self.axis,
-                first.shape.len()
-            ));
+            return Refusal::shape(format!("axis {} of {} dimensions", self.axis, first.shape.len()));
         }
-        let mut extent = self.before + self.after;
+        let mut extent = self.before.saturating_add(self.after);
         for t in inputs {
             t.expect(first.dtype, "all inputs have one element type")?;
             let same = t.shape.len() == first.shape.len()
                 && (0..t.shape.len()).all(|i| i == self.axis || t.shape[i] == first.shape[i]);
             if !same {
-                return Refusal::shape(format!(
-                    "inputs must agree in all dimensions but {}",
-                    self.axis
-                ));
+                return Refusal::shape(format!("inputs must agree in all dimensions but {}", self.axis));
             }
-            extent += self.cover(t.shape[self.axis]);
+            extent = extent.saturating_add(self.cover(t.shape[self.axis]));
         }
         let mut shape = first.shape.clone();
         shape.0[self.axis] = extent;
-        Ok(vec![TensorType {
-            dtype: first.dtype,
-            shape,
-        }])
+        Ok(vec![TensorType { dtype: first.dtype, shape }])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -169,11 +162,7 @@ pub(crate) fn copy_lower(cx: &mut Lower<'_>) -> Result<()> {
 
 /// CPU twin of [`copy_lower`].
 pub(crate) fn copy_cpu<T: Real>(call: &mut CpuCall<'_, T>) {
-    let CpuInput {
-        shape,
-        layout,
-        data,
-    } = &call.inputs[0];
+    let CpuInput { shape, layout, data } = &call.inputs[0];
     let place = Layout::contiguous(shape);
     match (&mut call.outputs[0].data, data) {
         (SliceMut::Float(out), Slice::Float(data)) => scatter(data, layout, shape, &place, out),
@@ -182,16 +171,8 @@ pub(crate) fn copy_cpu<T: Real>(call: &mut CpuCall<'_, T>) {
     }
 }
 
-fn dispatch(
-    cx: &mut Lower<'_>,
-    input: Option<usize>,
-    place: &Layout,
-    shape: &[usize],
-) -> Result<()> {
-    let zero = Layout {
-        offset: 0,
-        strides: vec![0; shape.len()],
-    };
+fn dispatch(cx: &mut Lower<'_>, input: Option<usize>, place: &Layout, shape: &[usize]) -> Result<()> {
+    let zero = Layout { offset: 0, strides: vec![0; shape.len()] };
     let layout = input.map_or(&zero, |i| &cx.inputs[i].layout).clone();
     let (dims, strides) = Layout::collapse(shape, &[&layout, place]);
     if dims.len() > RANK {
@@ -232,13 +213,7 @@ fn dispatch(
 }
 
 /// Writes the elements of a strided source to strided places.
-pub(crate) fn scatter<E: Copy>(
-    data: &[E],
-    from: &Layout,
-    shape: &[usize],
-    to: &Layout,
-    out: &mut [E],
-) {
+pub(crate) fn scatter<E: Copy>(data: &[E], from: &Layout, shape: &[usize], to: &Layout, out: &mut [E]) {
     if shape.contains(&0) {
         return;
     }
@@ -281,65 +256,25 @@ impl<'g> Var<'g> {
     /// `self` and `others` one after the other along `axis`.
     #[track_caller]
     pub fn concat(self, others: &[Var<'g>], axis: usize) -> Var<'g> {
-        if others.is_empty() {
-            self
-        } else {
-            self.op(
-                Concat {
-                    axis,
-                    before: 0,
-                    after: 0,
-                    step: 1,
-                },
-                others,
-            )
-        }
+        if others.is_empty() { self } else { self.op(Concat { axis, before: 0, after: 0, step: 1 }, others) }
     }
 
     /// `before` zeros, the elements, `after` zeros along `axis`.
     #[track_caller]
     pub fn pad(self, axis: usize, before: usize, after: usize) -> Var<'g> {
-        if before + after == 0 {
-            self
-        } else {
-            self.op(
-                Concat {
-                    axis,
-                    before,
-                    after,
-                    step: 1,
-                },
-                &[],
-            )
-        }
+        if before == 0 && after == 0 { self } else { self.op(Concat { axis, before, after, step: 1 }, &[]) }
     }
 
     /// `step - 1` zeros between neighbours along `axis`.
     #[track_caller]
     pub fn dilate(self, axis: usize, step: usize) -> Var<'g> {
-        self.op(
-            Concat {
-                axis,
-                before: 0,
-                after: 0,
-                step: step.max(1),
-            },
-            &[],
-        )
+        self.op(Concat { axis, before: 0, after: 0, step: step.max(1) }, &[])
     }
 
     /// Dense copy in row-major order; no change of values.
     #[track_caller]
     pub fn contiguous(self) -> Var<'g> {
-        self.op(
-            Concat {
-                axis: 0,
-                before: 0,
-                after: 0,
-                step: 1,
-            },
-            &[],
-        )
+        self.op(Concat { axis: 0, before: 0, after: 0, step: 1 }, &[])
     }
 }
 
@@ -348,17 +283,9 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     vec![
         Sample::new("concat", [&[2, 3, 4], &[2, 5, 4], &[2, 0, 4]], |_, x| {
-            vec![
-                x[0].concat(&[x[1], x[2]], 1),
-                x[0].transpose(0, 2)
-                    .concat(&[x[1].slice(1, 1, 3).transpose(0, 2)], 1),
-            ]
+            vec![x[0].concat(&[x[1], x[2]], 1), x[0].transpose(0, 2).concat(&[x[1].slice(1, 1, 3).transpose(0, 2)], 1)]
         }),
-        Sample::new("pad", [&[3, 5]], |_, x| {
-            vec![x[0].pad(1, 2, 3), x[0].pad(0, 0, 1), x[0].dilate(1, 3)]
-        }),
-        Sample::new("contiguous", [&[3, 5]], |_, x| {
-            vec![x[0].transpose(0, 1).contiguous()]
-        }),
+        Sample::new("pad", [&[3, 5]], |_, x| vec![x[0].pad(1, 2, 3), x[0].pad(0, 0, 1), x[0].dilate(1, 3)]),
+        Sample::new("contiguous", [&[3, 5]], |_, x| vec![x[0].transpose(0, 1).contiguous()]),
     ]
 }

@@ -1,9 +1,11 @@
 //! Cross entropy of logits with labels, row by row.
 
+use super::logsumexp::top_and_sum;
 use super::softmax::row_grid;
 use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::exp::exp_sum;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, Tensor, TensorType};
 use encase::ShaderType;
@@ -49,11 +51,7 @@ impl Labels {
     }
 
     fn meta(&self, rows: usize, n: usize) -> Meta {
-        Meta {
-            rows: rows as u32,
-            n: n as u32,
-            ignore: self.ignore,
-        }
+        Meta { rows: rows as u32, n: n as u32, ignore: self.ignore }
     }
 }
 
@@ -63,9 +61,7 @@ impl CrossEntropy {
         let (x, labels) = (call.f(0), call.u(1));
         let (loss, stats) = (call.take(0), call.take(1));
         par::rows(stats, 2, 8 * n, |r, s| {
-            let row = &x[r * n..(r + 1) * n];
-            s[0] = row.iter().fold(T::LOWEST, |a, &b| a.max(b));
-            s[1] = row.iter().map(|&x| (x - s[0]).exp()).sum();
+            (s[0], s[1]) = top_and_sum(&x[r * n..(r + 1) * n]);
         });
         for (r, loss) in loss.iter_mut().enumerate() {
             *loss = match self.0.class(labels[r], n) {
@@ -93,20 +89,14 @@ impl Op for CrossEntropy {
             return Refusal::shape("logits need at least one dimension");
         };
         if labels.shape[..] != *rows {
-            return Refusal::shape(format!(
-                "logits {} need labels {rows:?}, got {}",
-                x.shape, labels.shape
-            ));
+            return Refusal::shape(format!("logits {} need labels {rows:?}, got {}", x.shape, labels.shape));
         }
         if n == 0 {
             return Refusal::shape("needs at least one class");
         }
         let mut stats = labels.shape.clone();
         stats.0.push(2);
-        Ok(vec![
-            TensorType::f32(labels.shape.clone()),
-            TensorType::f32(stats),
-        ])
+        Ok(vec![TensorType::f32(labels.shape.clone()), TensorType::f32(stats)])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -114,10 +104,7 @@ impl Op for CrossEntropy {
             return cx.none();
         };
         let others = [cx.inputs[1], cx.outputs[1], g];
-        cx.dense([
-            Some(cx.inputs[0].op(CrossEntropyGrad(self.0), &others)),
-            None,
-        ])
+        cx.dense([Some(cx.inputs[0].op(CrossEntropyGrad(self.0), &others)), None])
     }
 
     cpu_twin!();
@@ -145,9 +132,9 @@ impl CrossEntropyGrad {
                 return dx.fill(T::ZERO);
             };
             let scale = g[r] / stats[2 * r + 1];
-            for (d, &x) in dx.iter_mut().zip(&x[r * n..(r + 1) * n]) {
-                *d = (x - stats[2 * r]).exp() * scale;
-            }
+            dx.copy_from_slice(&x[r * n..(r + 1) * n]);
+            exp_sum(dx, stats[2 * r]);
+            dx.iter_mut().for_each(|d| *d *= scale);
             dx[class] -= g[r];
         });
     }
@@ -234,14 +221,8 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [(&[usize], u32); 6] = [
-        (&[7, 5], 5),
-        (&[2, 3, 17], 25),
-        (&[1, 1], 1),
-        (&[0, 4], 4),
-        (&[66_000, 2], 3),
-        (&[3, 3_001], 3_001),
-    ];
+    let shapes: [(&[usize], u32); 6] =
+        [(&[7, 5], 5), (&[2, 3, 17], 25), (&[1, 1], 1), (&[0, 4], 4), (&[66_000, 2], 3), (&[3, 3_001], 3_001)];
     let mut all: Vec<Sample> = shapes
         .into_iter()
         .map(|(s, bound)| {
@@ -255,33 +236,24 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
             .below(&s[..s.len() - 1], bound)
         })
         .collect();
-    all.push(Sample::new(
-        "cross_entropy without labels",
-        [&[6, 5]],
-        |g, x| {
-            let none = g.full_u32([6], u32::MAX);
-            let two = g.full_u32([6], 2);
-            vec![
-                x[0].cross_entropy_mean(none, None),
-                x[0].cross_entropy_mean(two, Some(2)),
-                x[0].cross_entropy(none, Some(-1)),
-            ]
-        },
-    ));
+    all.push(Sample::new("cross_entropy without labels", [&[6, 5]], |g, x| {
+        let none = g.full_u32([6], u32::MAX);
+        let two = g.full_u32([6], 2);
+        vec![
+            x[0].cross_entropy_mean(none, None),
+            x[0].cross_entropy_mean(two, Some(2)),
+            x[0].cross_entropy(none, Some(-1)),
+        ]
+    }));
     all.push(
-        Sample::new("cross_entropy of large logits", [&[9, 40]], |_, x| {
-            vec![(x[0] * 400.0).cross_entropy(x[1], None)]
-        })
-        .below(&[9], 40)
-        .no_gradient(),
+        Sample::new("cross_entropy of large logits", [&[9, 40]], |_, x| vec![(x[0] * 400.0).cross_entropy(x[1], None)])
+            .below(&[9], 40)
+            .no_gradient(),
     );
     all.push(
         Sample::new("second derivative of cross_entropy", [&[4, 6]], |g, x| {
             let loss = x[0].cross_entropy(x[1], Some(1)).square().sum_all();
-            g.grad(loss, &[x[0]])
-                .iter()
-                .filter_map(|v| v.dense())
-                .collect()
+            g.grad(loss, &[x[0]]).iter().filter_map(|v| v.dense()).collect()
         })
         .below(&[4], 7),
     );

@@ -79,10 +79,7 @@ impl Op for CumSum {
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
-        let back = CumSum {
-            reverse: !self.reverse,
-            ..*self
-        };
+        let back = CumSum { reverse: !self.reverse, ..*self };
         cx.dense([cx.cotangent().map(|g| g.op(back, &[]))])
     }
 
@@ -93,30 +90,16 @@ impl Op for CumSum {
         if outer * n * inner == 0 {
             return Ok(());
         }
-        let pieces = if n > 2 * PIECE && outer * inner < 1 << 14 {
-            n.div_ceil(PIECE).min(PIECES)
-        } else {
-            1
-        };
+        let pieces = if n > 2 * PIECE && outer * inner < 1 << 14 { n.div_ceil(PIECE).min(PIECES) } else { 1 };
         let len = n.div_ceil(pieces);
         let rows = outer * pieces * inner;
         let sums = (pieces > 1).then(|| cx.temp(rows));
         if let Some(sums) = sums {
             piece_sums(cx, [outer, n, inner], pieces, sums)?;
         }
-        let meta = Meta {
-            rows: rows as u32,
-            n: n as u32,
-            inner: inner as u32,
-            pieces: pieces as u32,
-            len: len as u32,
-        };
+        let meta = Meta { rows: rows as u32, n: n as u32, inner: inner as u32, pieces: pieces as u32, len: len as u32 };
         let single = inner > 1 || len < 32 || (cx.caps.software && rows >= 8);
-        let (lanes, groups) = if single {
-            (1, rows.div_ceil(WIDTH))
-        } else {
-            (WIDTH, rows)
-        };
+        let (lanes, groups) = if single { (1, rows.div_ceil(WIDTH)) } else { (WIDTH, rows) };
         let d = cx
             .dispatch(&CUMSUM)
             .constant("LANES", lanes as f64)
@@ -135,11 +118,7 @@ impl Op for CumSum {
 impl<'g> Var<'g> {
     #[track_caller]
     fn running(self, axis: usize, exclusive: bool, reverse: bool) -> Var<'g> {
-        let op = CumSum {
-            axis,
-            exclusive,
-            reverse,
-        };
+        let op = CumSum { axis, exclusive, reverse };
         self.op(op, &[])
     }
 

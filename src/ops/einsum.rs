@@ -19,28 +19,17 @@ impl Spec {
             let letters: Vec<char> = part.chars().filter(|c| !c.is_whitespace()).collect();
             for (i, c) in letters.iter().enumerate() {
                 if !c.is_ascii_alphabetic() {
-                    return Err(format!(
-                        "\"{c}\" is no letter; every dimension is one letter"
-                    ));
+                    return Err(format!("\"{c}\" is no letter; every dimension is one letter"));
                 }
                 if letters[..i].contains(c) {
-                    return Err(format!(
-                        "{c} stands twice in {}; diagonals are not done",
-                        part.trim()
-                    ));
+                    return Err(format!("{c} stands twice in {}; diagonals are not done", part.trim()));
                 }
             }
             Ok(letters)
         };
-        let inputs = left
-            .split(',')
-            .map(letters)
-            .collect::<Result<Vec<_>, _>>()?;
+        let inputs = left.split(',').map(letters).collect::<Result<Vec<_>, _>>()?;
         let output = letters(right)?;
-        match output
-            .iter()
-            .find(|c| !inputs.iter().any(|i| i.contains(c)))
-        {
+        match output.iter().find(|c| !inputs.iter().any(|i| i.contains(c))) {
             Some(c) => Err(format!("{c} of the output stands in no input")),
             None => Ok(Spec { inputs, output }),
         }
@@ -50,19 +39,14 @@ impl Spec {
     fn fits(&self, operands: &[Var<'_>]) -> Result<(), String> {
         let (want, got) = (self.inputs.len(), operands.len());
         if want != got || !(1..=2).contains(&got) {
-            return Err(format!(
-                "names {want} operands, got {got}; one or two can be done"
-            ));
+            return Err(format!("names {want} operands, got {got}; one or two can be done"));
         }
         let mut extents: Vec<(char, usize)> = Vec::new();
         for (letters, operand) in self.inputs.iter().zip(operands) {
             let shape = operand.shape();
             if shape.len() != letters.len() {
                 let letters: String = letters.iter().collect();
-                return Err(format!(
-                    "{letters} names {} dimensions of {shape}",
-                    letters.len()
-                ));
+                return Err(format!("{letters} names {} dimensions of {shape}", letters.len()));
             }
             for (&c, &n) in letters.iter().zip(shape.iter()) {
                 match extents.iter().find(|(known, _)| *known == c) {
@@ -101,10 +85,7 @@ impl<'g> Named<'g> {
     /// Dimensions in the order of `letters`, which are those it has.
     #[track_caller]
     fn ordered(&self, letters: &[char]) -> Var<'g> {
-        let axes: Vec<usize> = letters
-            .iter()
-            .filter_map(|c| self.letters.iter().position(|d| d == c))
-            .collect();
+        let axes: Vec<usize> = letters.iter().filter_map(|c| self.letters.iter().position(|d| d == c)).collect();
         if axes.iter().enumerate().all(|(i, a)| i == *a) {
             return self.var;
         }
@@ -114,10 +95,7 @@ impl<'g> Named<'g> {
     fn extents(&self, letters: &[char]) -> Vec<usize> {
         let shape = self.var.shape();
         let all = self.letters.iter().zip(shape.iter());
-        letters
-            .iter()
-            .filter_map(|c| all.clone().find(|(d, _)| *d == c).map(|(_, n)| *n))
-            .collect()
+        letters.iter().filter_map(|c| all.clone().find(|(d, _)| *d == c).map(|(_, n)| *n)).collect()
     }
 
     /// As a batch of matrices: dimensions merged group by group.
@@ -139,9 +117,8 @@ fn product<'g>(a: Named<'g>, b: Named<'g>, output: &[char]) -> Var<'g> {
     let b_letters = b.letters.clone();
     let a = a.summed(|c| b_letters.contains(&c) || output.contains(&c));
     let b = b.summed(|c| a_letters.contains(&c) || output.contains(&c));
-    let only = |list: &[char], f: &dyn Fn(&char) -> bool| -> Vec<char> {
-        list.iter().copied().filter(|c| f(c)).collect()
-    };
+    let only =
+        |list: &[char], f: &dyn Fn(&char) -> bool| -> Vec<char> { list.iter().copied().filter(|c| f(c)).collect() };
     let both = |c: &char| a.letters.contains(c) && b.letters.contains(c);
     let batch = only(output, &both);
     let depth = only(&a.letters, &|c| both(c) && !output.contains(c));
@@ -149,11 +126,7 @@ fn product<'g>(a: Named<'g>, b: Named<'g>, output: &[char]) -> Var<'g> {
     let cols = only(output, &|c| b.letters.contains(c) && !both(c));
     // The output's own order, if one of the two products has it: then the result needs no permutation.
     let swapped = [&batch[..], &cols, &rows].concat() == output;
-    let (a, b, rows, cols) = if swapped {
-        (b, a, cols, rows)
-    } else {
-        (a, b, rows, cols)
-    };
+    let (a, b, rows, cols) = if swapped { (b, a, cols, rows) } else { (a, b, rows, cols) };
     let mut x = a.matrices(&batch, &rows, &depth);
     let mut y = b.matrices(&batch, &depth, &cols);
     if batch.len() > 4 {
@@ -165,10 +138,7 @@ fn product<'g>(a: Named<'g>, b: Named<'g>, output: &[char]) -> Var<'g> {
         (x, y) = (merge(x), merge(y));
     }
     let shape = [a.extents(&batch), a.extents(&rows), b.extents(&cols)].concat();
-    let result = Named {
-        var: x.matmul(y).reshape(shape),
-        letters: [batch, rows, cols].concat(),
-    };
+    let result = Named { var: x.matmul(y).reshape(shape), letters: [batch, rows, cols].concat() };
     result.ordered(output)
 }
 
@@ -187,20 +157,12 @@ impl Graph {
         };
         let named = |s: &Spec| -> Vec<Named<'g>> {
             let pairs = operands.iter().zip(&s.inputs);
-            pairs
-                .map(|(var, letters)| Named {
-                    var: *var,
-                    letters: letters.clone(),
-                })
-                .collect()
+            pairs.map(|(var, letters)| Named { var: *var, letters: letters.clone() }).collect()
         };
         match checked {
             Err(message) => {
                 // Keeps the first error, and gives a variable that stands in.
-                self.fail(Error::argument(
-                    format!("einsum \"{spec}\" at {location}"),
-                    message,
-                ));
+                self.fail(Error::argument(format!("einsum \"{spec}\" at {location}"), message));
                 self.full([], 0.0)
             }
             Ok(s) => {
@@ -229,35 +191,25 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         ("bnhd,phkd->pbnhk", &[2, 5, 3, 4], &[2, 3, 6, 4]),
         ("ab,cd->", &[2, 3], &[4, 5]),
         ("abc,bd->dca", &[2, 3, 4], &[3, 5]),
-        (
-            "abcdef,abcdeg->abcdefg",
-            &[2, 1, 2, 3, 2, 3],
-            &[2, 1, 2, 3, 2, 4],
-        ),
+        ("abcdef,abcdeg->abcdefg", &[2, 1, 2, 3, 2, 3], &[2, 1, 2, 3, 2, 4]),
         ("ij,jk->ik", &[3, 0], &[0, 2]),
         ("ij,->ji", &[3, 2], &[]),
     ];
     let mut all: Vec<Sample> = two
         .into_iter()
         .map(|(spec, a, b)| {
-            Sample::new(format!("einsum {spec}"), [a, b], move |g, x| {
-                vec![g.einsum(spec, &[x[0], x[1]])]
-            })
+            Sample::new(format!("einsum {spec}"), [a, b], move |g, x| vec![g.einsum(spec, &[x[0], x[1]])])
         })
         .collect();
-    all.push(Sample::new(
-        "einsum of one operand",
-        [&[3, 4, 5]],
-        |g, x| {
-            let x = x[0];
-            vec![
-                g.einsum("abc->cab", &[x]),
-                g.einsum("abc->ca", &[x]),
-                g.einsum("abc->", &[x]),
-                g.einsum("abc -> abc", &[x]),
-            ]
-        },
-    ));
+    all.push(Sample::new("einsum of one operand", [&[3, 4, 5]], |g, x| {
+        let x = x[0];
+        vec![
+            g.einsum("abc->cab", &[x]),
+            g.einsum("abc->ca", &[x]),
+            g.einsum("abc->", &[x]),
+            g.einsum("abc -> abc", &[x]),
+        ]
+    }));
     all
 }
 
@@ -316,10 +268,7 @@ mod tests {
             ("ij,->ji", &[&[3, 2], &[]]),
             ("i,j->ji", &[&[5], &[3]]),
             ("abc->ca", &[&[2, 3, 4]]),
-            (
-                "abcdef,abcdeg->abcgdef",
-                &[&[2, 1, 2, 3, 2, 3], &[2, 1, 2, 3, 2, 4]],
-            ),
+            ("abcdef,abcdeg->abcgdef", &[&[2, 1, 2, 3, 2, 3], &[2, 1, 2, 3, 2, 4]]),
         ];
         for (text, shapes) in cases {
             let spec = Spec::parse(text).unwrap();
@@ -327,18 +276,12 @@ mod tests {
             let data: Vec<Vec<f32>> = shapes.iter().map(|s| values(s.iter().product())).collect();
             let graph = Graph::new();
             let names = ["a", "b"];
-            let vars: Vec<Var<'_>> = shapes
-                .iter()
-                .zip(names)
-                .map(|(s, n)| graph.input(n, TensorType::f32(s.clone())))
-                .collect();
+            let vars: Vec<Var<'_>> =
+                shapes.iter().zip(names).map(|(s, n)| graph.input(n, TensorType::f32(s.clone()))).collect();
             let y = graph.einsum(text, &vars);
             let plan = Device::cpu().compile_blocking(&graph, &[("y", y)]).unwrap();
-            let tensors: Vec<Tensor> = shapes
-                .iter()
-                .zip(&data)
-                .map(|(s, d)| Tensor::f32(s.clone(), d.clone()).unwrap())
-                .collect();
+            let tensors: Vec<Tensor> =
+                shapes.iter().zip(&data).map(|(s, d)| Tensor::f32(s.clone(), d.clone()).unwrap()).collect();
             let mut feed = Feed::new();
             for (name, tensor) in names.iter().zip(&tensors) {
                 feed = feed.input(name, tensor);
@@ -367,10 +310,7 @@ mod tests {
             let vars: Vec<Var<'_>> = shapes.iter().map(|s| graph.full(*s, 1.0)).collect();
             graph.einsum(text, &vars).exp();
             let error = graph.error().map(|e| e.to_string()).unwrap_or_default();
-            assert!(
-                error.contains("einsum") && error.contains("einsum.rs"),
-                "{text}: {error}"
-            );
+            assert!(error.contains("einsum") && error.contains("einsum.rs"), "{text}: {error}");
         }
     }
 }

@@ -23,12 +23,7 @@ struct Meta {
     width: u32,
 }
 
-fn copy_rows<E: Copy + Default + Send + Sync>(
-    table: &[E],
-    indices: &[u32],
-    width: usize,
-    out: &mut [E],
-) {
+fn copy_rows<E: Copy + Default + Send + Sync>(table: &[E], indices: &[u32], width: usize, out: &mut [E]) {
     par::rows(out, width, width, |i, row| {
         let start = (indices[i] as usize).checked_mul(width);
         match start.and_then(|s| table.get(s..)?.get(..width)) {
@@ -62,10 +57,7 @@ impl Op for Gather {
         }
         let mut shape = indices.shape.clone();
         shape.0.push(table.shape[1]);
-        Ok(vec![TensorType {
-            dtype: table.dtype,
-            shape,
-        }])
+        Ok(vec![TensorType { dtype: table.dtype, shape }])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -74,11 +66,7 @@ impl Op for Gather {
         };
         let (table, indices) = (cx.inputs[0].shape(), cx.inputs[1]);
         let count = indices.shape().numel();
-        let rows = Rows {
-            indices: indices.reshape([count]),
-            values: g.reshape([count, table[1]]),
-            rows: table[0],
-        };
+        let rows = Rows { indices: indices.reshape([count]), values: g.reshape([count, table[1]]), rows: table[0] };
         vec![Some(Cotangent::Rows(rows)), None]
     }
 
@@ -87,17 +75,8 @@ impl Op for Gather {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.outputs[0].numel();
         let table = cx.inputs[0].shape();
-        let meta = Meta {
-            n: n as u32,
-            rows: table[0] as u32,
-            width: table[1] as u32,
-        };
-        cx.dispatch(&GATHER)
-            .input(0)
-            .input(1)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(n.div_ceil(WIDTH))
+        let meta = Meta { n: n as u32, rows: table[0] as u32, width: table[1] as u32 };
+        cx.dispatch(&GATHER).input(0).input(1).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }
 }
 
@@ -130,19 +109,14 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     let mut all: Vec<Sample> = shapes
         .into_iter()
         .map(|(table, indices, below)| {
-            Sample::new(format!("gather {table:?} {indices:?}"), [&table], |_, x| {
-                vec![x[0].gather(x[1])]
-            })
-            .below(indices, below)
+            Sample::new(format!("gather {table:?} {indices:?}"), [&table], |_, x| vec![x[0].gather(x[1])])
+                .below(indices, below)
         })
         .collect();
     all.push(
         Sample::new("gather used twice", [&[6, 5], &[5, 2]], |_, x| {
             let (a, b) = (x[0].tanh(), x[2].reshape([3, 4]).transpose(0, 1));
-            vec![
-                a.gather(x[2]).matmul(x[1]),
-                a.gather(b) + a.gather(x[2].slice(0, 2, 1)),
-            ]
+            vec![a.gather(x[2]).matmul(x[1]), a.gather(b) + a.gather(x[2].slice(0, 2, 1))]
         })
         .below(&[12], 7),
     );

@@ -4,6 +4,7 @@ use super::softmax::{RowMeta, row_grid};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::exp::{exp_sum, max};
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 
@@ -14,14 +15,26 @@ pub static LOGSUMEXP: Kernel = kernel!("rowwise/logsumexp");
 #[derive(Clone, Debug)]
 struct LogSumExp;
 
+/// `(max x, sum exp(x - max x))` of a row.
+pub(crate) fn top_and_sum<T: Real>(row: &[T]) -> (T, T) {
+    let top = max(row);
+    let mut block = [T::ZERO; 256];
+    let sums = row.chunks(block.len()).map(|part| {
+        let block = &mut block[..part.len()];
+        block.copy_from_slice(part);
+        exp_sum(block, top)
+    });
+    (top, sums.sum())
+}
+
 impl LogSumExp {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (_, n) = call.inputs[0].shape.rows();
         let x = call.f(0);
         par::rows(call.out(0), 1, 8 * n, |r, y| {
             let row = &x[r * n..(r + 1) * n];
-            let top = row.iter().fold(T::LOWEST, |a, &b| a.max(b));
-            y[0] = top + row.iter().map(|&x| (x - top).exp()).sum::<T>().ln();
+            let (top, total) = top_and_sum(row);
+            y[0] = top + total.ln();
         });
     }
 }
@@ -57,18 +70,9 @@ impl Op for LogSumExp {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
-        let meta = RowMeta {
-            rows: rows as u32,
-            n: n as u32,
-            offset: cx.lead(&cx.inputs[0]) as u32,
-        };
+        let meta = RowMeta { rows: rows as u32, n: n as u32, offset: cx.lead(&cx.inputs[0]) as u32 };
         let (lanes, groups) = row_grid(cx, rows, n);
-        cx.dispatch(&LOGSUMEXP)
-            .constant("LANES", lanes as f64)
-            .input(0)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(groups)
+        cx.dispatch(&LOGSUMEXP).constant("LANES", lanes as f64).input(0).output(0).uniform(&meta).workgroups(groups)
     }
 }
 
@@ -101,11 +105,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     ];
     let mut all: Vec<Sample> = shapes
         .into_iter()
-        .map(|(s, axis)| {
-            Sample::new(format!("logsumexp {s:?} {axis}"), [s], move |_, x| {
-                vec![x[0].logsumexp(axis)]
-            })
-        })
+        .map(|(s, axis)| Sample::new(format!("logsumexp {s:?} {axis}"), [s], move |_, x| vec![x[0].logsumexp(axis)]))
         .collect();
     all.push(
         Sample::new("logsumexp of masked entries", [&[4, 6]], |_, x| {

@@ -64,11 +64,7 @@ impl Batches {
         let (dims, _) = split(out);
         let part = |shape: &[usize], l: &Layout| {
             let r = shape.len();
-            Layout {
-                offset: 0,
-                strides: l.strides[..r].to_vec(),
-            }
-            .broadcast(shape, dims)
+            Layout { offset: 0, strides: l.strides[..r].to_vec() }.broadcast(shape, dims)
         };
         let (la, lb) = (part(a_dims, a.1), part(b_dims, b.1));
         let (dims, mut strides) = Layout::collapse(dims, &[&la, &lb]);
@@ -78,16 +74,7 @@ impl Batches {
             let r = l.strides.len();
             [l.strides[r - 2], l.strides[r - 1]]
         };
-        Batches {
-            m,
-            n,
-            k,
-            dims,
-            a_batch,
-            b_batch,
-            a: tail(a.1),
-            b: tail(b.1),
-        }
+        Batches { m, n, k, dims, a_batch, b_batch, a: tail(a.1), b: tail(b.1) }
     }
 
     fn count(&self) -> usize {
@@ -113,15 +100,8 @@ impl Matmul {
         let (Slice::Float(da), Slice::Float(db)) = (a.data, b.data) else {
             return;
         };
-        let (da, db) = (
-            &da[a.layout.offset.min(da.len())..],
-            &db[b.layout.offset.min(db.len())..],
-        );
-        let batches = Batches::new(
-            (a.shape, a.layout),
-            (b.shape, b.layout),
-            call.outputs[0].shape,
-        );
+        let (da, db) = (&da[a.layout.offset.min(da.len())..], &db[b.layout.offset.min(db.len())..]);
+        let batches = Batches::new((a.shape, a.layout), (b.shape, b.layout), call.outputs[0].shape);
         let (m, n, k) = (batches.m, batches.n, batches.k);
         let out = call.out(0);
         let per_batch = m.div_ceil(PANEL);
@@ -129,14 +109,8 @@ impl Matmul {
         let one = |panel: usize, rows: &mut [T]| {
             let (batch, first) = (panel / per_batch, panel % per_batch * PANEL);
             let (oa, ob) = batches.offsets(batch);
-            let a = Matrix {
-                data: &da[(oa + first * batches.a[0]).min(da.len())..],
-                strides: batches.a,
-            };
-            let b = Matrix {
-                data: &db[ob.min(db.len())..],
-                strides: batches.b,
-            };
+            let a = Matrix { data: &da[(oa + first * batches.a[0]).min(da.len())..], strides: batches.a };
+            let b = Matrix { data: &db[ob.min(db.len())..], strides: batches.b };
             gemm(rows, n, k, a, b);
         };
         if m * n * k < 1 << 12 && batches.count() > 1 {
@@ -166,16 +140,12 @@ impl Op for Matmul {
         a.expect(DType::F32, "convert with to_f32")?;
         b.expect(DType::F32, "convert with to_f32")?;
         if a.shape.len() < 2 || b.shape.len() < 2 {
-            return Refusal::shape(
-                "both inputs need at least two dimensions; add one with unsqueeze",
-            );
+            return Refusal::shape("both inputs need at least two dimensions; add one with unsqueeze");
         }
         let (a_dims, [m, k]) = split(&a.shape);
         let (b_dims, [k2, n]) = split(&b.shape);
         if k != k2 {
-            return Refusal::shape(format!(
-                "inner extents differ: {k} and {k2}; transpose one operand?"
-            ));
+            return Refusal::shape(format!("inner extents differ: {k} and {k2}; transpose one operand?"));
         }
         let mut shape = Shape::from(a_dims).broadcast(&Shape::from(b_dims))?;
         if shape.len() > 4 {
@@ -203,11 +173,7 @@ impl Op for Matmul {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (a, b) = (&cx.inputs[0], &cx.inputs[1]);
-        let s = Batches::new(
-            (a.shape(), &a.layout),
-            (b.shape(), &b.layout),
-            cx.outputs[0].shape(),
-        );
+        let s = Batches::new((a.shape(), &a.layout), (b.shape(), &b.layout), cx.outputs[0].shape());
         let pack = |values: &[usize], fill: u32| {
             let mut v = UVec4::splat(fill);
             for (d, x) in values.iter().enumerate() {
@@ -237,12 +203,7 @@ impl Op for Matmul {
         } else {
             (&TILED, s.count() * s.m.div_ceil(TILE) * s.n.div_ceil(TILE))
         };
-        cx.dispatch(kernel)
-            .input(0)
-            .input(1)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(groups)
+        cx.dispatch(kernel).input(0).input(1).output(0).uniform(&meta).workgroups(groups)
     }
 }
 
@@ -256,10 +217,7 @@ impl<'g> Var<'g> {
             let rows = a[..a.len() - 1].iter().product::<usize>();
             let mut shape = a[..a.len() - 1].to_vec();
             shape.push(b[1]);
-            return self
-                .reshape([rows, b[0]])
-                .op(Matmul, &[other])
-                .reshape(shape);
+            return self.reshape([rows, b[0]]).op(Matmul, &[other]).reshape(shape);
         }
         self.op(Matmul, &[other])
     }
@@ -285,26 +243,11 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     ];
     let mut all: Vec<Sample> = shapes
         .into_iter()
-        .map(|(a, b)| {
-            Sample::new(format!("matmul {a:?} {b:?}"), [a, b], |_, x| {
-                vec![x[0].matmul(x[1])]
-            })
-        })
+        .map(|(a, b)| Sample::new(format!("matmul {a:?} {b:?}"), [a, b], |_, x| vec![x[0].matmul(x[1])]))
         .collect();
-    all.push(Sample::new(
-        "matmul of transposes",
-        [&[2, 33, 40], &[50, 33, 1, 3]],
-        |_, x| {
-            let (a, b) = (
-                x[0].transpose(1, 2),
-                x[1].slice(3, 1, 1).reshape([50, 33]).transpose(0, 1),
-            );
-            vec![
-                a.matmul(b),
-                b.transpose(0, 1).matmul(a.transpose(-1, -2)),
-                x[0].matmul(a),
-            ]
-        },
-    ));
+    all.push(Sample::new("matmul of transposes", [&[2, 33, 40], &[50, 33, 1, 3]], |_, x| {
+        let (a, b) = (x[0].transpose(1, 2), x[1].slice(3, 1, 1).reshape([50, 33]).transpose(0, 1));
+        vec![a.matmul(b), b.transpose(0, 1).matmul(a.transpose(-1, -2)), x[0].matmul(a)]
+    }));
     all
 }

@@ -94,11 +94,11 @@ impl Norm {
         par::rows(stats, 2, 2 * n, |r, s| {
             let row = &x[r * n..(r + 1) * n];
             if rule.center() {
-                let mean = sum(row.iter().copied()) / of(n as f64);
-                let var = sum(row.iter().map(|&v| (v - mean) * (v - mean))) / of(n as f64);
+                let mean = sum_by(row, row, |v, _| v) / of(n as f64);
+                let var = sum_by(row, row, |v, _| (v - mean) * (v - mean)) / of(n as f64);
                 (s[0], s[1]) = (mean, T::ONE / (var + of(rule.eps)).sqrt());
             } else {
-                let length = sum(row.iter().map(|&v| v * v)).sqrt();
+                let length = sum_by(row, row, |v, w| v * w).sqrt();
                 (s[0], s[1]) = (length, of(rule.scale()) / length.max(of(rule.eps)));
             }
         });
@@ -121,11 +121,13 @@ impl Norm {
     }
 }
 
-/// Sum in eight chains: short dependencies, fixed order.
-pub(crate) fn sum<T: Real>(values: impl Iterator<Item = T>) -> T {
+/// Sum of `f(a, b)` in eight chains: short dependencies, fixed order.
+pub(crate) fn sum_by<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     let mut lanes = [T::ZERO; 8];
-    for (i, v) in values.enumerate() {
-        lanes[i % 8] += v;
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+            *lane += f(a, b);
+        }
     }
     lanes.into_iter().sum()
 }
@@ -174,11 +176,7 @@ impl Op for Norm {
         if rule.gamma || rule.beta {
             let sums = x.op(NormParams(rule), &[stats, g]);
             let rows = [rule.gamma.then_some(0), rule.beta.then_some(1)];
-            grads.extend(
-                rows.into_iter()
-                    .flatten()
-                    .map(|i| Some(sums.select_index(0, i))),
-            );
+            grads.extend(rows.into_iter().flatten().map(|i| Some(sums.select_index(0, i))));
         }
         cx.dense(grads)
     }
@@ -188,12 +186,7 @@ impl Op for Norm {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let rule = self.0;
         let (rows, n) = cx.inputs[0].shape().rows();
-        let meta = Meta {
-            rows: rows as u32,
-            n: n as u32,
-            eps: rule.eps as f32,
-            scale: rule.scale() as f32,
-        };
+        let meta = Meta { rows: rows as u32, n: n as u32, eps: rule.eps as f32, scale: rule.scale() as f32 };
         let (lanes, groups) = row_grid(cx, rows, n);
         // A missing gain or offset is not read; the rows stand in for its binding.
         let gamma = usize::from(rule.gamma);
@@ -216,12 +209,7 @@ impl Op for Norm {
 impl<'g> Var<'g> {
     #[track_caller]
     fn norm(self, kind: Kind, eps: f64, gamma: Option<Var<'g>>, beta: Option<Var<'g>>) -> Var<'g> {
-        let rule = Rule {
-            kind,
-            eps,
-            gamma: gamma.is_some(),
-            beta: beta.is_some(),
-        };
+        let rule = Rule { kind, eps, gamma: gamma.is_some(), beta: beta.is_some() };
         let others: Vec<Var<'g>> = gamma.into_iter().chain(beta).collect();
         self.op(Norm(rule), &others)
     }
@@ -229,12 +217,7 @@ impl<'g> Var<'g> {
     /// Layer norm over the last axis: `(x - mean) / sqrt(var + eps) gamma + beta` with the biased variance
     /// (Ba et al. 2016, arXiv 1607.06450). `gamma` and `beta` are `[n]` or absent; PyTorch's `eps` is 1e-5.
     #[track_caller]
-    pub fn layer_norm(
-        self,
-        gamma: impl Into<Option<Var<'g>>>,
-        beta: impl Into<Option<Var<'g>>>,
-        eps: f64,
-    ) -> Var<'g> {
+    pub fn layer_norm(self, gamma: impl Into<Option<Var<'g>>>, beta: impl Into<Option<Var<'g>>>, eps: f64) -> Var<'g> {
         self.norm(Kind::Layer, eps, gamma.into(), beta.into())
     }
 
@@ -257,61 +240,30 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [&[usize]; 9] = [
-        &[7, 5],
-        &[1, 1],
-        &[0, 4],
-        &[3, 0],
-        &[2, 3, 17],
-        &[130, 33],
-        &[301, 130],
-        &[66_000, 2],
-        &[2, 3_001],
-    ];
+    let shapes: [&[usize]; 9] =
+        [&[7, 5], &[1, 1], &[0, 4], &[3, 0], &[2, 3, 17], &[130, 33], &[301, 130], &[66_000, 2], &[2, 3_001]];
     let mut all = Vec::new();
     for s in shapes {
         let n = &s[s.len() - 1..];
         // Differences are noisy where two elements of a row may be close: the deviation is kept away from 0.
-        all.push(Sample::new(
-            format!("layer_norm {s:?}"),
-            [s, n, n],
-            |_, x| vec![x[0].layer_norm(x[1], x[2], 0.1)],
-        ));
-        all.push(
-            Sample::new(format!("rms_norm {s:?}"), [s, n], |_, x| {
-                vec![x[0].rms_norm(x[1])]
-            })
-            .positive(0),
-        );
-        all.push(
-            Sample::new(format!("l2_normalize {s:?}"), [s], |_, x| {
-                vec![x[0].l2_normalize(1e-12)]
-            })
-            .positive(0),
-        );
+        all.push(Sample::new(format!("layer_norm {s:?}"), [s, n, n], |_, x| vec![x[0].layer_norm(x[1], x[2], 0.1)]));
+        all.push(Sample::new(format!("rms_norm {s:?}"), [s, n], |_, x| vec![x[0].rms_norm(x[1])]).positive(0));
+        all.push(Sample::new(format!("l2_normalize {s:?}"), [s], |_, x| vec![x[0].l2_normalize(1e-12)]).positive(0));
     }
-    all.push(Sample::new(
-        "norms without gains",
-        [&[19, 70], &[70]],
-        |_, x| {
-            let y = x[0].layer_norm(None, None, 1e-5);
-            vec![y, x[0].layer_norm(None, x[1], 1e-5), x[0].rms_norm(None)]
-        },
-    ));
+    all.push(Sample::new("norms without gains", [&[19, 70], &[70]], |_, x| {
+        let y = x[0].layer_norm(None, None, 1e-5);
+        vec![y, x[0].layer_norm(None, x[1], 1e-5), x[0].rms_norm(None)]
+    }));
     all.push(Sample::new("norms of short rows", [&[9, 20]], |g, x| {
         // Every row is shorter than eps, one is 0.
         let first = g.constant(crate::Tensor::zeros(&TensorType::f32([1, 20])));
         let rows = first.concat(&[x[0].slice(0, 1, 8)], 0);
         vec![rows.l2_normalize(1e3), rows.slice(0, 0, 1).rms_norm(None)]
     }));
-    all.push(Sample::new(
-        "second derivative of norms",
-        [&[5, 7], &[7]],
-        |g, x| {
-            let y = x[0].layer_norm(x[1], x[1], 0.1).tanh() + x[0].rms_norm(x[1]).tanh();
-            let grads = g.grad(y.sum_all(), &[x[0], x[1]]);
-            grads.iter().filter_map(|v| v.dense()).collect()
-        },
-    ));
+    all.push(Sample::new("second derivative of norms", [&[5, 7], &[7]], |g, x| {
+        let y = x[0].layer_norm(x[1], x[1], 0.1).tanh() + x[0].rms_norm(x[1]).tanh();
+        let grads = g.grad(y.sum_all(), &[x[0], x[1]]);
+        grads.iter().filter_map(|v| v.dense()).collect()
+    }));
     all
 }

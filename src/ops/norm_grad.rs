@@ -1,6 +1,6 @@
 //! Gradients of the row norms: one kernel for the rows, one with a fixed-order reduction for gain and offset.
 
-use super::norm::{Rule, sum};
+use super::norm::{Rule, sum_by};
 use super::softmax::row_grid;
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp, cpu_twin};
@@ -46,11 +46,7 @@ struct ParamsMeta {
 
 /// Mean to subtract and factor of a row.
 fn centre<T: Real>(rule: Rule, stats: &[T], row: usize) -> (T, T) {
-    let mean = if rule.center() {
-        stats[2 * row]
-    } else {
-        T::ZERO
-    };
+    let mean = if rule.center() { stats[2 * row] } else { T::ZERO };
     (mean, stats[2 * row + 1])
 }
 
@@ -66,18 +62,10 @@ impl NormGrad {
             let (mean, factor) = centre(rule, stats, r);
             dx.copy_from_slice(g);
             dx.iter_mut().zip(gamma).for_each(|(d, &w)| *d *= w);
-            let dot = sum(dx.iter().zip(x).map(|(&d, &x)| d * (x - mean) * factor));
-            let offset = if rule.center() {
-                sum(dx.iter().copied()) / T::of(n as f64)
-            } else {
-                T::ZERO
-            };
+            let dot = sum_by(dx, x, |d, x| d * (x - mean) * factor);
+            let offset = if rule.center() { sum_by(dx, dx, |d, _| d) / T::of(n as f64) } else { T::ZERO };
             let moves = rule.center() || stats[2 * r] > eps;
-            let share = if moves {
-                dot * T::of(rule.share(n))
-            } else {
-                T::ZERO
-            };
+            let share = if moves { dot * T::of(rule.share(n)) } else { T::ZERO };
             for (d, &x) in dx.iter_mut().zip(x) {
                 *d = factor * (*d - offset - (x - mean) * factor * share);
             }
@@ -107,12 +95,7 @@ impl Op for NormGrad {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let rule = self.0;
         let (rows, n) = cx.inputs[0].shape().rows();
-        let meta = GradMeta {
-            rows: rows as u32,
-            n: n as u32,
-            eps: rule.eps as f32,
-            share: rule.share(n) as f32,
-        };
+        let meta = GradMeta { rows: rows as u32, n: n as u32, eps: rule.eps as f32, share: rule.share(n) as f32 };
         let (lanes, groups) = row_grid(cx, rows, n);
         cx.dispatch(&NORM_GRAD)
             .constant("LANES", lanes as f64)
@@ -174,11 +157,7 @@ impl Op for NormParams {
             let (rows, n) = v[0].shape().rows();
             let g = v[2].reshape([rows, n]);
             let dot = (g * self.0.composed(v[0]).reshape([rows, n])).sum(0);
-            Some(if self.0.beta {
-                dot.concat(&[g.sum(0)], 0)
-            } else {
-                dot
-            })
+            Some(if self.0.beta { dot.concat(&[g.sum(0)], 0) } else { dot })
         })
     }
 
@@ -187,12 +166,7 @@ impl Op for NormParams {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
         let pieces = rows.div_ceil(PIECE).max(1);
-        let meta = ParamsMeta {
-            rows: rows as u32,
-            n: n as u32,
-            pieces: pieces as u32,
-            len: PIECE as u32,
-        };
+        let meta = ParamsMeta { rows: rows as u32, n: n as u32, pieces: pieces as u32, len: PIECE as u32 };
         let partial = (pieces > 1).then(|| cx.temp(self.sums() * pieces * n));
         let d = cx
             .dispatch(&NORM_PARAMS)
@@ -207,9 +181,7 @@ impl Op for NormParams {
         };
         d.uniform(&meta).workgroups((pieces * n).div_ceil(WIDTH))?;
         match partial {
-            Some(buffer) if n > 0 => {
-                super::reduce::sum_pieces(cx, buffer, [self.sums(), pieces, n])
-            }
+            Some(buffer) if n > 0 => super::reduce::sum_pieces(cx, buffer, [self.sums(), pieces, n]),
             _ => Ok(()),
         }
     }

@@ -55,9 +55,7 @@ pub fn threefry2x32(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
             y = y.rotate_left(r) ^ x;
         }
         x = x.wrapping_add(keys[(block + 1) % 3]);
-        y = y
-            .wrapping_add(keys[(block + 2) % 3])
-            .wrapping_add(block as u32 + 1);
+        y = y.wrapping_add(keys[(block + 2) % 3]).wrapping_add(block as u32 + 1);
     }
     [x, y]
 }
@@ -119,15 +117,8 @@ impl Op for Random {
     }
 
     fn infer(&self, _: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        let dtype = if self.kind == Kind::Bits {
-            DType::U32
-        } else {
-            DType::F32
-        };
-        Ok(vec![TensorType {
-            dtype,
-            shape: self.shape.clone(),
-        }])
+        let dtype = if self.kind == Kind::Bits { DType::U32 } else { DType::F32 };
+        Ok(vec![TensorType { dtype, shape: self.shape.clone() }])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -138,10 +129,7 @@ impl Op for Random {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.outputs[0].numel();
-        let meta = Meta {
-            n: n as u32,
-            site: self.site,
-        };
+        let meta = Meta { n: n as u32, site: self.site };
         cx.dispatch(&RANDOM)
             .constant("KIND", f64::from(self.kind as u32))
             .output(0)
@@ -195,6 +183,16 @@ impl<'g> Var<'g> {
             self.graph().fail(Error::argument("dropout", message));
             return self;
         }
+        if self.dtype() != DType::F32 {
+            self.graph().fail(Error::Dtype {
+                op: "dropout".into(),
+                expected: DType::F32,
+                got: self.dtype(),
+                message: "convert with to_f32".into(),
+                location: Where::caller(),
+            });
+            return self;
+        }
         if p == 0.0 || mode == Mode::Eval {
             return self;
         }
@@ -218,23 +216,16 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         all.push(exact(both));
     }
     // More than 65,535 workgroups.
-    all.push(exact(Sample::new("random_bits", [], |g, _| {
-        vec![g.random_bits([8_400_001], 1)]
-    })));
+    all.push(exact(Sample::new("random_bits", [], |g, _| vec![g.random_bits([8_400_001], 1)])));
     for n in [1, 5_003] {
-        let rounded = Sample::new(format!("normal and gumbel {n}"), [], move |g, _| {
-            vec![g.normal([n], 3), g.gumbel([n], 4)]
-        });
+        let rounded =
+            Sample::new(format!("normal and gumbel {n}"), [], move |g, _| vec![g.normal([n], 3), g.gumbel([n], 4)]);
         // WGSL allows sine and cosine an absolute error of 2^-11.
         all.push(rounded.tolerance(5e-4).no_gradient());
     }
     all.push(Sample::new("dropout", [&[31, 7]], |_, x| {
         let y = x[0].dropout(0.3, 9, Mode::Train);
-        vec![
-            y,
-            y.tanh().dropout(0.9, 10, Mode::Train),
-            x[0].dropout(0.5, 9, Mode::Eval),
-        ]
+        vec![y, y.tanh().dropout(0.9, 10, Mode::Train), x[0].dropout(0.5, 9, Mode::Eval)]
     }));
     all
 }

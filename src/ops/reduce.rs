@@ -50,12 +50,7 @@ impl Reduce {
         }
     }
 
-    fn joined<T: Real>(
-        &self,
-        call: &mut CpuCall<'_, T>,
-        start: T,
-        join: impl Fn(T, T) -> T + Copy + Sync,
-    ) {
+    fn joined<T: Real>(&self, call: &mut CpuCall<'_, T>, start: T, join: impl Fn(T, T) -> T + Copy + Sync) {
         let (_, n, inner) = call.inputs[0].shape.split(self.axis);
         let x = call.f(0);
         if inner == 1 {
@@ -109,11 +104,7 @@ impl Op for Reduce {
         let x = &inputs[0];
         x.expect(DType::F32, "convert with to_f32")?;
         if self.axis >= x.shape.len() {
-            return Refusal::shape(format!(
-                "axis {} of {} dimensions",
-                self.axis,
-                x.shape.len()
-            ));
+            return Refusal::shape(format!("axis {} of {} dimensions", self.axis, x.shape.len()));
         }
         if self.kind != Kind::Sum && x.shape[self.axis] == 0 {
             return Refusal::shape("no elements have no maximum or minimum");
@@ -143,11 +134,7 @@ impl Op for Reduce {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (outer, n, inner) = cx.inputs[0].shape().split(self.axis);
         let count = outer * inner;
-        let pieces = if n > 2 * PIECE && count < 1 << 14 {
-            n.div_ceil(PIECE)
-        } else {
-            1
-        };
+        let pieces = if n > 2 * PIECE && count < 1 << 14 { n.div_ceil(PIECE) } else { 1 };
         let offset = cx.lead(&cx.inputs[0]) as u32;
         if pieces == 1 {
             return self.pass(cx, None, None, [outer, n, inner], 1, offset);
@@ -178,11 +165,7 @@ impl Reduce {
             len: len as u32,
             offset,
         };
-        let lanes = if inner > 1 || len < 32 || (cx.caps.software && outputs >= 8) {
-            1
-        } else {
-            WIDTH
-        };
+        let lanes = if inner > 1 || len < 32 || (cx.caps.software && outputs >= 8) { 1 } else { WIDTH };
         let d = cx.dispatch(&REDUCE).constant("LANES", lanes as f64);
         let d = d.constant("MAX", f64::from(u8::from(self.kind != Kind::Sum)));
         let d = match self.kind {
@@ -197,34 +180,19 @@ impl Reduce {
             Some(buffer) => d.write(buffer),
             None => d.output(0),
         };
-        d.uniform(&meta).workgroups(if lanes == 1 {
-            outputs.div_ceil(WIDTH)
-        } else {
-            outputs
-        })
+        d.uniform(&meta).workgroups(if lanes == 1 { outputs.div_ceil(WIDTH) } else { outputs })
     }
 }
 
 /// Sums pieces of the middle of input 0, `[outer, n, inner] -> [outer, pieces, inner]`.
-pub(crate) fn piece_sums(
-    cx: &mut Lower<'_>,
-    dims: [usize; 3],
-    pieces: usize,
-    to: Buffer,
-) -> Result<()> {
-    let sum = Reduce {
-        kind: Kind::Sum,
-        axis: 1,
-    };
+pub(crate) fn piece_sums(cx: &mut Lower<'_>, dims: [usize; 3], pieces: usize, to: Buffer) -> Result<()> {
+    let sum = Reduce { kind: Kind::Sum, axis: 1 };
     sum.pass(cx, None, Some(to), dims, pieces, 0)
 }
 
 /// Sums the middle of a temporary `[outer, pieces, inner]` into output 0.
 pub(crate) fn sum_pieces(cx: &mut Lower<'_>, from: Buffer, dims: [usize; 3]) -> Result<()> {
-    let sum = Reduce {
-        kind: Kind::Sum,
-        axis: 1,
-    };
+    let sum = Reduce { kind: Kind::Sum, axis: 1 };
     sum.pass(cx, Some(from), None, dims, 1, 0)
 }
 
@@ -282,9 +250,7 @@ impl<'g> Var<'g> {
             return self;
         }
         let lead = from.len().saturating_sub(to.len());
-        let summed: Vec<bool> = (0..from.len())
-            .map(|i| i < lead || (to[i - lead] == 1 && from[i] != 1))
-            .collect();
+        let summed: Vec<bool> = (0..from.len()).map(|i| i < lead || (to[i - lead] == 1 && from[i] != 1)).collect();
         let mut x = self;
         let mut i = from.len();
         while i > 0 {
@@ -322,26 +288,17 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (&[3, 5_003], 1),
         (&[5_003, 3], 0),
     ] {
-        all.push(Sample::new(
-            format!("sum {shape:?} {axis}"),
-            [shape],
-            move |_, x| vec![x[0].sum(axis), x[0].mean(axis), x[0].sum_all()],
-        ));
+        all.push(Sample::new(format!("sum {shape:?} {axis}"), [shape], move |_, x| {
+            vec![x[0].sum(axis), x[0].mean(axis), x[0].sum_all()]
+        }));
         if shape[axis] > 0 {
-            all.push(Sample::new(
-                format!("max {shape:?} {axis}"),
-                [shape],
-                move |_, x| vec![x[0].max(axis), x[0].min(axis)],
-            ));
+            all.push(Sample::new(format!("max {shape:?} {axis}"), [shape], move |_, x| {
+                vec![x[0].max(axis), x[0].min(axis)]
+            }));
         }
     }
     all.push(Sample::new("sum_to", [&[4, 3, 5, 2]], |_, x| {
-        vec![
-            x[0].sum_to([3, 1, 1]),
-            x[0].sum_to([5, 2]),
-            x[0].sum_to([]),
-            x[0].sum_to([4, 1, 5, 1]),
-        ]
+        vec![x[0].sum_to([3, 1, 1]), x[0].sum_to([5, 2]), x[0].sum_to([]), x[0].sum_to([4, 1, 5, 1])]
     }));
     all
 }

@@ -51,12 +51,7 @@ pub struct Rotary {
 
 impl Default for Rotary {
     fn default() -> Self {
-        Rotary {
-            pairs: Pairs::default(),
-            dim: None,
-            theta: 10_000.0,
-            xpos: None,
-        }
+        Rotary { pairs: Pairs::default(), dim: None, theta: 10_000.0, xpos: None }
     }
 }
 
@@ -121,10 +116,7 @@ struct Meta {
 /// Rows of a strided tensor: merged leading dimensions and their strides.
 fn leading(shape: &Shape, layout: &Layout) -> (Vec<usize>, Vec<usize>) {
     let last = shape.len() - 1;
-    let lead = Layout {
-        offset: 0,
-        strides: layout.strides[..last].to_vec(),
-    };
+    let lead = Layout { offset: 0, strides: layout.strides[..last].to_vec() };
     let (dims, mut strides) = Layout::collapse(&shape[..last], &[&lead]);
     (dims, strides.pop().unwrap_or_default())
 }
@@ -174,11 +166,7 @@ impl Rotate {
             let batch = if per_batch { row / rows_per_batch } else { 0 };
             let first = (batch * n + row % n) * pairs;
             for (m, &[cos, sin]) in turns[first..first + pairs].iter().enumerate() {
-                let (a, b) = if half {
-                    (m, m + pairs)
-                } else {
-                    (2 * m, 2 * m + 1)
-                };
+                let (a, b) = if half { (m, m + pairs) } else { (2 * m, 2 * m + 1) };
                 let (xa, xb) = (data[at + a * step], data[at + b * step]);
                 y[a] = xa * cos - xb * sin;
                 y[b] = xb * cos + xa * sin;
@@ -205,9 +193,7 @@ impl Op for Rotate {
         let (rank, d) = (x.shape.len(), x.shape[x.shape.len() - 1]);
         let dim = self.options.dim(d);
         if dim % 2 != 0 || dim > d {
-            return Refusal::shape(format!(
-                "{dim} of {d} features cannot be rotated: set an even dim of at most {d}"
-            ));
+            return Refusal::shape(format!("{dim} of {d} features cannot be rotated: set an even dim of at most {d}"));
         }
         let n = x.shape[rank - 2];
         let shared = positions.shape[..] == [n];
@@ -226,10 +212,7 @@ impl Op for Rotate {
             return cx.none();
         };
         // A scaled rotation: its transpose turns the other way and scales alike.
-        let back = Rotate {
-            reverse: !self.reverse,
-            ..self.clone()
-        };
+        let back = Rotate { reverse: !self.reverse, ..self.clone() };
         let grad = g.op(back, &cx.inputs[1..]);
         vec![Some(grad.into()), None, None]
     }
@@ -275,9 +258,7 @@ impl Op for Rotate {
             rank: dims.len() as u32,
             xpos: u32::from(xpos.is_some()),
             center: xpos.map_or(0.0, |x| x.center as f32),
-            exponent: xpos.map_or(0.0, |x| {
-                (if x.invert { -1.0 } else { 1.0 } / x.scale_base) as f32
-            }),
+            exponent: xpos.map_or(0.0, |x| (if x.invert { -1.0 } else { 1.0 } / x.scale_base) as f32),
             dims: pack(&dims, 1),
             strides: pack(&strides, 0),
         };
@@ -311,10 +292,7 @@ impl<'g> Var<'g> {
                 return self;
             }
         };
-        let op = Rotate {
-            options: *options,
-            reverse: false,
-        };
+        let op = Rotate { options: *options, reverse: false };
         self.op(op, &[positions, table])
     }
 }
@@ -322,24 +300,9 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let half = Rotary {
-        pairs: Pairs::Half,
-        ..Rotary::default()
-    };
-    let xpos = |invert| Rotary {
-        xpos: Some(XPos {
-            center: 50,
-            scale_base: 512.0,
-            invert,
-        }),
-        ..half
-    };
-    let partial = |pairs| Rotary {
-        pairs,
-        dim: Some(6),
-        theta: 500.0,
-        xpos: None,
-    };
+    let half = Rotary { pairs: Pairs::Half, ..Rotary::default() };
+    let xpos = |invert| Rotary { xpos: Some(XPos { center: 50, scale_base: 512.0, invert }), ..half };
+    let partial = |pairs| Rotary { pairs, dim: Some(6), theta: 500.0, xpos: None };
     // Shape, shape of the positions, their bound.
     let cases: [(&str, &[usize], &[usize], u32, Rotary); 10] = [
         ("interleaved", &[2, 3, 7, 10], &[7], 20, Rotary::default()),
@@ -349,24 +312,16 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         ("far away", &[2, 64, 64], &[64], 1_000_000, half),
         ("very far", &[1, 33, 32], &[33], u32::MAX, Rotary::default()),
         ("partial", &[2, 5, 9], &[5], 30, partial(Pairs::Half)),
-        (
-            "partial",
-            &[2, 5, 9],
-            &[2, 5],
-            30,
-            partial(Pairs::Interleaved),
-        ),
+        ("partial", &[2, 5, 9], &[2, 5], 30, partial(Pairs::Interleaved)),
         ("of nothing", &[2, 0, 4], &[0], 1, half),
         ("long", &[66_000, 2], &[66_000], 66_000, half),
     ];
     let mut all: Vec<Sample> = cases
         .into_iter()
         .map(|(name, shape, positions, bound, options)| {
-            Sample::new(
-                format!("rotary {name} {shape:?} {positions:?}"),
-                [shape],
-                move |_, x| vec![x[0].rotary(x[1], &options)],
-            )
+            Sample::new(format!("rotary {name} {shape:?} {positions:?}"), [shape], move |_, x| {
+                vec![x[0].rotary(x[1], &options)]
+            })
             .below(positions, bound)
             .tolerance(1e-6)
         })
@@ -374,11 +329,9 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     for invert in [false, true] {
         let options = xpos(invert);
         all.push(
-            Sample::new(
-                format!("rotary xpos {invert}"),
-                [&[2, 3, 9, 12]],
-                move |_, x| vec![x[0].rotary(x[1], &options)],
-            )
+            Sample::new(format!("rotary xpos {invert}"), [&[2, 3, 9, 12]], move |_, x| {
+                vec![x[0].rotary(x[1], &options)]
+            })
             .below(&[9], 100)
             .tolerance(5e-6),
         );
@@ -386,16 +339,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     all.push(
         Sample::new("rotary of views", [&[2, 5, 3, 8]], move |_, x| {
             let y = x[0].permute(&[2, 0, 1, 3]).slice(0, 1, 2);
-            vec![
-                y.rotary(x[1], &half),
-                x[0].transpose(2, 3).rotary(
-                    x[2],
-                    &Rotary {
-                        dim: Some(2),
-                        ..half
-                    },
-                ),
-            ]
+            vec![y.rotary(x[1], &half), x[0].transpose(2, 3).rotary(x[2], &Rotary { dim: Some(2), ..half })]
         })
         .below(&[5], 100)
         .below(&[8], 100),

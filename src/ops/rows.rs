@@ -52,10 +52,7 @@ struct Count {
 /// Adds the hits `keys[start..]` of one row to `out`, in the order of the kernels.
 fn sum_run<T: Real>(values: &[T], keys: &[u32], positions: &[u32], start: usize, out: &mut [T]) {
     let width = out.len();
-    let run = keys[start..]
-        .iter()
-        .take_while(|k| **k == keys[start])
-        .count();
+    let run = keys[start..].iter().take_while(|k| **k == keys[start]).count();
     out.fill(T::ZERO);
     let mut piece = vec![T::ZERO; width];
     for (p, hits) in positions[start..start + run].chunks(PIECE).enumerate() {
@@ -78,11 +75,7 @@ impl SumRuns {
         let (rows, table) = (self.rows as u32, self.table);
         let mean = keys.len() / if table { self.rows.max(1) } else { 1 };
         par::rows(call.out(0), width, (mean + 4) * width, |i, out| {
-            let start = if table {
-                keys.partition_point(|k| (*k as usize) < i)
-            } else {
-                i
-            };
+            let start = if table { keys.partition_point(|k| (*k as usize) < i) } else { i };
             let hit = match keys.get(start) {
                 Some(key) if table => *key as usize == i,
                 Some(key) => *key < rows && (i == 0 || keys[i - 1] != *key),
@@ -106,11 +99,7 @@ fn check_rows(rows: usize) -> Result<(), Refusal> {
 
 impl Op for SumRuns {
     fn name(&self) -> &'static str {
-        if self.table {
-            "scatter_add"
-        } else {
-            "sum_runs"
-        }
+        if self.table { "scatter_add" } else { "sum_runs" }
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
@@ -120,11 +109,7 @@ impl Op for SumRuns {
         if values.shape.len() != 2 || inputs[1].shape[..] != values.shape[..1] {
             return Refusal::shape("expected values [count, width] and indices [count]");
         }
-        let count = if self.table {
-            self.rows
-        } else {
-            values.shape[0]
-        };
+        let count = if self.table { self.rows } else { values.shape[0] };
         Ok(vec![TensorType::f32([count, values.shape[1]])])
     }
 
@@ -136,9 +121,7 @@ impl Op for SumRuns {
         let table = if self.table {
             g
         } else {
-            let heads = cx
-                .graph
-                .apply(RunHeads { rows: self.rows }, &cx.inputs[2..3]);
+            let heads = cx.graph.apply(RunHeads { rows: self.rows }, &cx.inputs[2..3]);
             g.scatter_add(heads[0], self.rows)
         };
         vec![Some(table.gather(cx.inputs[1]).into()), None, None, None]
@@ -148,11 +131,7 @@ impl Op for SumRuns {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let [n, width] = [cx.inputs[0].shape()[0], cx.inputs[0].shape()[1]];
-        let meta = Meta {
-            n: n as u32,
-            rows: self.rows as u32,
-            width: width as u32,
-        };
+        let meta = Meta { n: n as u32, rows: self.rows as u32, width: width as u32 };
         if self.table {
             let size = cx.outputs[0].numel();
             let n = size as u32;
@@ -214,15 +193,8 @@ impl Op for RunHeads {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.inputs[0].numel();
-        let meta = Count {
-            n: n as u32,
-            rows: self.rows as u32,
-        };
-        cx.dispatch(&RUN_HEADS)
-            .input(0)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(n.div_ceil(WIDTH))
+        let meta = Count { n: n as u32, rows: self.rows as u32 };
+        cx.dispatch(&RUN_HEADS).input(0).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }
 }
 
@@ -253,17 +225,9 @@ impl<'g> Rows<'g> {
         let rows = self.rows;
         let (keys, positions) = sort_hits(self.indices, rows);
         let graph = self.indices.graph();
-        let heads = graph.apply_at(
-            std::sync::Arc::new(RunHeads { rows }),
-            &[keys],
-            Where::caller(),
-        )[0];
+        let heads = graph.apply_at(std::sync::Arc::new(RunHeads { rows }), &[keys], Where::caller())[0];
         let sums = SumRuns { rows, table: false };
-        Rows {
-            indices: heads,
-            values: self.values.op(sums, &[self.indices, keys, positions]),
-            rows,
-        }
+        Rows { indices: heads, values: self.values.op(sums, &[self.indices, keys, positions]), rows }
     }
 }
 
@@ -288,27 +252,14 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         .into_iter()
         .map(|(count, width, rows, below)| {
             let name = format!("scatter_add [{count}, {width}] into {rows}");
-            Sample::new(name, [&[count, width]], move |_, x| {
-                vec![x[0].scatter_add(x[1], rows)]
-            })
-            .below(&[count], below)
+            Sample::new(name, [&[count, width]], move |_, x| vec![x[0].scatter_add(x[1], rows)]).below(&[count], below)
         })
         .collect();
-    for (count, width, rows, below) in [
-        (0, 2, 3, 1),
-        (9, 3, 4, 5),
-        (700, 5, 3, 3),
-        (5_003, 1, 900, 1_000),
-    ] {
+    for (count, width, rows, below) in [(0, 2, 3, 1), (9, 3, 4, 5), (700, 5, 3, 3), (5_003, 1, 900, 1_000)] {
         let name = format!("unite [{count}, {width}] of {rows}");
         let sample = Sample::new(name, [&[count, width]], move |_, x| {
             let (values, indices) = (x[0], x[1]);
-            let united = Rows {
-                indices,
-                values,
-                rows,
-            }
-            .unite();
+            let united = Rows { indices, values, rows }.unite();
             vec![united.indices, united.values, united.dense()]
         });
         all.push(sample.below(&[count], below));

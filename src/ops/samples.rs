@@ -44,10 +44,7 @@ impl Sample {
     ) -> Self {
         Sample {
             name: name.into(),
-            inputs: shapes
-                .iter()
-                .map(|s| (TensorType::f32(*s), Draw::Normal))
-                .collect(),
+            inputs: shapes.iter().map(|s| (TensorType::f32(*s), Draw::Normal)).collect(),
             build: Box::new(build),
             tolerance: 2e-5,
             differentiable: true,
@@ -62,8 +59,7 @@ impl Sample {
 
     /// Adds an integer input with values below `bound`.
     pub fn below(mut self, shape: &[usize], bound: u32) -> Self {
-        self.inputs
-            .push((TensorType::u32(shape), Draw::Below(bound)));
+        self.inputs.push((TensorType::u32(shape), Draw::Below(bound)));
         self
     }
 
@@ -82,10 +78,7 @@ impl Sample {
     /// Values of all inputs, the same for the same seed.
     pub fn draw(&self, seed: u64) -> Result<Vec<Tensor>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        self.inputs
-            .iter()
-            .map(|(ty, draw)| values(ty, *draw, &mut rng))
-            .collect()
+        self.inputs.iter().map(|(ty, draw)| values(ty, *draw, &mut rng)).collect()
     }
 }
 
@@ -94,14 +87,8 @@ pub fn values(ty: &TensorType, draw: Draw, rng: &mut impl Rng) -> Result<Tensor>
     let n = ty.numel();
     let mut unit = || rng.random::<f32>();
     match draw {
-        Draw::Normal => Tensor::f32(
-            ty.shape.clone(),
-            (0..n).map(|_| (unit() + unit() - 1.0) * 2.0).collect(),
-        ),
-        Draw::Positive => Tensor::f32(
-            ty.shape.clone(),
-            (0..n).map(|_| 0.5 + 1.5 * unit()).collect(),
-        ),
+        Draw::Normal => Tensor::f32(ty.shape.clone(), (0..n).map(|_| (unit() + unit() - 1.0) * 2.0).collect()),
+        Draw::Positive => Tensor::f32(ty.shape.clone(), (0..n).map(|_| 0.5 + 1.5 * unit()).collect()),
         Draw::Below(bound) => {
             let int = |u: f32| ((u * bound as f32) as u32).min(bound.saturating_sub(1));
             Tensor::u32(ty.shape.clone(), (0..n).map(|_| int(unit())).collect())

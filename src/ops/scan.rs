@@ -23,10 +23,7 @@ struct Meta {
 /// then each tile is scanned from the sum before it. As many levels as `n` needs.
 pub(crate) fn exclusive_scan(cx: &mut Lower<'_>, x: Buffer, n: usize) -> Result<()> {
     let tiles = n.div_ceil(TILE);
-    let meta = Meta {
-        n: n as u32,
-        tiles: tiles as u32,
-    };
+    let meta = Meta { n: n as u32, tiles: tiles as u32 };
     let sums = cx.temp(tiles.max(1));
     if tiles > 1 {
         let d = cx.dispatch(&TILE_SUMS).read(x).write(sums);

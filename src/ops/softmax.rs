@@ -25,11 +25,7 @@ pub(crate) struct RowMeta {
 
 /// Lanes a row kernel gives to a row, and workgroups it needs.
 pub(crate) fn row_grid(cx: &Lower<'_>, rows: usize, n: usize) -> (usize, usize) {
-    if n <= 16 || (cx.caps.software && rows >= 8) {
-        (1, rows.div_ceil(64))
-    } else {
-        (64, rows)
-    }
+    if n <= 16 || (cx.caps.software && rows >= 8) { (1, rows.div_ceil(64)) } else { (64, rows) }
 }
 
 impl Softmax {
@@ -72,19 +68,10 @@ impl Op for Softmax {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
-        let meta = RowMeta {
-            rows: rows as u32,
-            n: n as u32,
-            offset: cx.lead(&cx.inputs[0]) as u32,
-        };
+        let meta = RowMeta { rows: rows as u32, n: n as u32, offset: cx.lead(&cx.inputs[0]) as u32 };
         let (lanes, groups) = row_grid(cx, rows, n);
         let groups = if n == 0 { 0 } else { groups };
-        cx.dispatch(&SOFTMAX)
-            .constant("LANES", lanes as f64)
-            .input(0)
-            .output(0)
-            .uniform(&meta)
-            .workgroups(groups)
+        cx.dispatch(&SOFTMAX).constant("LANES", lanes as f64).input(0).output(0).uniform(&meta).workgroups(groups)
     }
 }
 
@@ -104,22 +91,11 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [(&[usize], usize); 7] = [
-        (&[7, 5], 1),
-        (&[7, 5], 0),
-        (&[3, 1, 130], 2),
-        (&[1], 0),
-        (&[0, 4], 1),
-        (&[66_000, 2], 1),
-        (&[2, 3_001], 1),
-    ];
+    let shapes: [(&[usize], usize); 7] =
+        [(&[7, 5], 1), (&[7, 5], 0), (&[3, 1, 130], 2), (&[1], 0), (&[0, 4], 1), (&[66_000, 2], 1), (&[2, 3_001], 1)];
     let mut all: Vec<Sample> = shapes
         .into_iter()
-        .map(|(s, axis)| {
-            Sample::new(format!("softmax {s:?} {axis}"), [s], move |_, x| {
-                vec![x[0].softmax(axis)]
-            })
-        })
+        .map(|(s, axis)| Sample::new(format!("softmax {s:?} {axis}"), [s], move |_, x| vec![x[0].softmax(axis)]))
         .collect();
     all.push(
         Sample::new("softmax of masked rows", [&[4, 6]], |_, x| {

@@ -37,10 +37,8 @@ impl SortPairs {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let keys = call.u(0);
         // Pairs are distinct, so any sort of them is a stable sort of the keys.
-        let mut pairs: Vec<u64> = (0u64..)
-            .zip(keys)
-            .map(|(i, key)| u64::from((*key).min(self.limit)) << 32 | i)
-            .collect();
+        let mut pairs: Vec<u64> =
+            (0u64..).zip(keys).map(|(i, key)| u64::from((*key).min(self.limit)) << 32 | i).collect();
         pairs.sort_unstable();
         for (out, pair) in call.out_u(0).iter_mut().zip(&pairs) {
             *out = (pair >> 32) as u32;
@@ -51,9 +49,7 @@ impl SortPairs {
     }
 
     fn passes(&self) -> u32 {
-        (u32::BITS - self.limit.leading_zeros())
-            .div_ceil(BITS)
-            .max(1)
+        (u32::BITS - self.limit.leading_zeros()).div_ceil(BITS).max(1)
     }
 }
 
@@ -88,32 +84,16 @@ impl Op for SortPairs {
         }
         let tiles = n.div_ceil(TILE);
         let passes = self.passes();
-        let spare = if passes > 1 {
-            [cx.temp(n), cx.temp(n)].map(Place::Temp)
-        } else {
-            [Place::Output(0), Place::Output(1)]
-        };
+        let spare =
+            if passes > 1 { [cx.temp(n), cx.temp(n)].map(Place::Temp) } else { [Place::Output(0), Place::Output(1)] };
         // Passes alternate between the outputs and the spare buffers so that the last one ends in the outputs.
         let target = |pass: u32| {
-            if (passes - pass) % 2 == 1 {
-                [Place::Output(0), Place::Output(1)]
-            } else {
-                spare
-            }
+            if (passes - pass) % 2 == 1 { [Place::Output(0), Place::Output(1)] } else { spare }
         };
         for pass in 0..passes {
-            let [keys, positions] = if pass == 0 {
-                [Place::Input(0); 2]
-            } else {
-                target(pass - 1)
-            };
+            let [keys, positions] = if pass == 0 { [Place::Input(0); 2] } else { target(pass - 1) };
             let [sorted, moved] = target(pass);
-            let meta = Meta {
-                n: n as u32,
-                tiles: tiles as u32,
-                shift: pass * BITS,
-                limit: self.limit,
-            };
+            let meta = Meta { n: n as u32, tiles: tiles as u32, shift: pass * BITS, limit: self.limit };
             let counts = cx.temp(tiles << BITS);
             let d = cx.dispatch(&COUNT).read_from(keys).write(counts);
             d.uniform(&meta).workgroups(tiles)?;

@@ -56,24 +56,17 @@ impl Op for View {
                 let mut seen = axes.clone();
                 seen.sort_unstable();
                 if seen != (0..rank).collect::<Vec<_>>() {
-                    return Refusal::shape(format!(
-                        "axes {axes:?} are no permutation of {rank} dimensions"
-                    ));
+                    return Refusal::shape(format!("axes {axes:?} are no permutation of {rank} dimensions"));
                 }
-                axes.iter()
-                    .map(|a| input.shape[*a])
-                    .collect::<Vec<_>>()
-                    .into()
+                axes.iter().map(|a| input.shape[*a]).collect::<Vec<_>>().into()
             }
-            View::Slice {
-                axis,
-                start,
-                len,
-                step,
-            } => {
+            View::Slice { axis, start, len, step } => {
                 let extent = input.shape.get(*axis).copied();
-                let fits = extent
-                    .is_some_and(|e| *step > 0 && (*len == 0 || start + (len - 1) * step < e));
+                let end = match len {
+                    0 => Some(*start),
+                    _ => (len - 1).checked_mul(*step).and_then(|n| n.checked_add(*start)?.checked_add(1)),
+                };
+                let fits = *step > 0 && extent.zip(end).is_some_and(|(extent, end)| end <= extent);
                 if !fits {
                     return Refusal::shape(format!(
                         "{len} elements from {start} by {step} do not lie in axis {axis} of {}",
@@ -92,10 +85,7 @@ impl Op for View {
             }
             View::StopGradient => input.shape.clone(),
         };
-        Ok(vec![TensorType {
-            dtype: input.dtype,
-            shape,
-        }])
+        Ok(vec![TensorType { dtype: input.dtype, shape }])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -112,17 +102,8 @@ impl Op for View {
                 }
                 g.permute(&inverse)
             }
-            View::Slice {
-                axis,
-                start,
-                len,
-                step,
-            } => {
-                let g = if *step == 1 || *len <= 1 {
-                    g
-                } else {
-                    g.dilate(*axis, *step)
-                };
+            View::Slice { axis, start, len, step } => {
+                let g = if *step == 1 || *len <= 1 { g } else { g.dilate(*axis, *step) };
                 let covered = g.shape()[*axis];
                 g.pad(*axis, *start, x[*axis] - start - covered)
             }
@@ -139,16 +120,16 @@ impl Op for View {
     fn view(&self, input: &TensorType, layout: &Layout) -> Option<Layout> {
         match self {
             View::Reshape(to) => layout.reshape(&input.shape, to),
-            View::Permute(axes) => Some(Layout {
-                offset: layout.offset,
-                strides: axes.iter().map(|a| layout.strides[*a]).collect(),
-            }),
-            View::Slice {
-                axis, start, step, ..
-            } => {
+            View::Permute(axes) => {
+                Some(Layout { offset: layout.offset, strides: axes.iter().map(|a| layout.strides[*a]).collect() })
+            }
+            View::Slice { axis, start, len, step } => {
                 let mut out = layout.clone();
-                out.offset += start * out.strides[*axis];
-                out.strides[*axis] *= step;
+                // No element: any place will do, but one inside the buffer can be bound.
+                out.offset += if *len == 0 { 0 } else { start * out.strides[*axis] };
+                if *len > 1 {
+                    out.strides[*axis] *= step;
+                }
                 Some(out)
             }
             View::Expand(to) => Some(layout.broadcast(&input.shape, to)),
@@ -179,11 +160,7 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn reshape(self, shape: impl Into<Shape>) -> Var<'g> {
         let shape = shape.into();
-        if shape == self.shape() {
-            self
-        } else {
-            self.op(View::Reshape(shape), &[])
-        }
+        if shape == self.shape() { self } else { self.op(View::Reshape(shape), &[]) }
     }
 
     /// The same value as a variable of its own.
@@ -203,11 +180,7 @@ impl<'g> Var<'g> {
         let rank = self.rank();
         let mut axes: Vec<usize> = (0..rank).collect();
         let at = |i: isize| {
-            if i < 0 {
-                (i + rank as isize) as usize
-            } else {
-                i as usize
-            }
+            if i < 0 { (i + rank as isize) as usize } else { i as usize }
         };
         if at(a) < rank && at(b) < rank {
             axes.swap(at(a), at(b));
@@ -229,15 +202,7 @@ impl<'g> Var<'g> {
         if start == 0 && step == 1 && self.shape().get(axis) == Some(&len) {
             return self;
         }
-        self.op(
-            View::Slice {
-                axis,
-                start,
-                len,
-                step,
-            },
-            &[],
-        )
+        self.op(View::Slice { axis, start, len, step }, &[])
     }
 
     /// Row `index` along `axis`; that dimension disappears.
@@ -254,11 +219,7 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn expand(self, shape: impl Into<Shape>) -> Var<'g> {
         let shape = shape.into();
-        if shape == self.shape() {
-            self
-        } else {
-            self.op(View::Expand(shape), &[])
-        }
+        if shape == self.shape() { self } else { self.op(View::Expand(shape), &[]) }
     }
 
     /// A new dimension of one element before `axis`.
@@ -274,33 +235,23 @@ impl<'g> Var<'g> {
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     vec![
-        Sample::new("reshape", [&[6, 35]], |_, x| {
-            vec![x[0].reshape([7, 30]), x[0].reshape([210]).exp()]
-        }),
+        Sample::new("reshape", [&[6, 35]], |_, x| vec![x[0].reshape([7, 30]), x[0].reshape([210]).exp()]),
         Sample::new("permute", [&[3, 4, 5]], |_, x| {
             let y = x[0].permute(&[2, 0, 1]);
             vec![y, y.reshape([15, 4]), y.tanh().reshape([60])]
         }),
         Sample::new("slice", [&[5, 7, 3]], |_, x| {
-            vec![
-                x[0].slice(1, 2, 4),
-                x[0].slice_step(1, 0, 4, 2).exp(),
-                x[0].slice(0, 5, 0),
-                x[0].select_index(2, 1),
-            ]
+            vec![x[0].slice(1, 2, 4), x[0].slice_step(1, 0, 4, 2).exp(), x[0].slice(0, 5, 0), x[0].select_index(2, 1)]
         }),
         Sample::new("expand", [&[3, 1, 2]], |_, x| {
-            vec![
-                x[0].expand([4, 3, 5, 2]),
-                x[0].expand([3, 3, 2]).reshape([18]).tanh(),
-            ]
+            vec![x[0].expand([4, 3, 5, 2]), x[0].expand([3, 3, 2]).reshape([18]).tanh()]
+        }),
+        Sample::new("empty slice at the end", [&[64, 2]], |_, x| {
+            let none = x[0].slice(0, 64, 0);
+            vec![none.transpose(0, 1).matmul(none), x[0].concat(&[none], 0)]
         }),
         Sample::new("views of views", [&[4, 6, 5]], |_, x| {
-            let y = x[0]
-                .transpose(0, 2)
-                .slice(0, 1, 3)
-                .reshape([3, 24])
-                .slice(1, 3, 9);
+            let y = x[0].transpose(0, 2).slice(0, 1, 3).reshape([3, 24]).slice(1, 3, 9);
             vec![y, y * 2.0, y.matmul(y.transpose(0, 1))]
         }),
     ]

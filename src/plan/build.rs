@@ -26,24 +26,27 @@ pub(super) fn build(
     options: Options,
     merge_copies: bool,
 ) -> Result<Program> {
+    let foreign = outputs.iter().find(|(_, v)| !v.graph().same(graph));
+    if let Some((name, _)) = foreign {
+        return Err(Error::Name {
+            kind: "output",
+            name: (*name).to_owned(),
+            message: "the variable belongs to another graph; compile the graph it was built in".into(),
+        });
+    }
+    let mut names: Vec<&str> = outputs.iter().map(|(n, _)| *n).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::Name {
+            kind: "output",
+            name: pair[0].to_owned(),
+            message: "given twice; give every output its own name".into(),
+        });
+    }
     let inner = graph.borrow();
     let mut roots: Vec<Value> = outputs.iter().map(|(_, v)| v.value).collect();
-    roots.extend(
-        inner
-            .assigns
-            .iter()
-            .flat_map(|(state, value)| [*state, *value]),
-    );
+    roots.extend(inner.assigns.iter().flat_map(|(state, value)| [*state, *value]));
     roots.extend(inner.gate);
-    if let Some(bad) = roots
-        .iter()
-        .find(|v| v.node.0 as usize >= inner.nodes.len())
-    {
-        return Err(Error::argument(
-            "compile",
-            format!("variable %{} belongs to another graph", bad.node.0),
-        ));
-    }
     let simple = simplify(&inner.nodes, &roots, merge_copies);
     let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
     let groups = Groups::find(&simple.nodes, &external, options.fuse);
@@ -55,41 +58,30 @@ pub(super) fn build(
         peak_without_recomputation: None,
         options,
     };
-    let mut b = Builder {
-        program,
-        operands: FxHashMap::default(),
-        dense: Vec::new(),
-    };
+    let mut b = Builder { program, operands: FxHashMap::default(), dense: Vec::new() };
     b.nodes(&simple, &groups);
-    b.program.gate = inner
-        .gate
-        .map(|v| b.operand(simple.value(v)))
-        .map(|o| b.made_dense(o));
+    if let Some(gate) = inner.gate {
+        // Assignments must not change the gate while they read it.
+        let gate = b.operand(simple.value(gate));
+        b.program.gate = Some(if b.is_state(&gate) { b.copy(&gate) } else { b.made_dense(gate) });
+    }
     for (name, var) in outputs {
         let operand = b.operand(simple.value(var.value));
         // An output shows the value that the run saw, also if the state changes at its end.
-        let operand = match b.program.buffers[operand.buffer].origin {
-            Origin::State(_) => b.copy(&operand),
-            _ => b.made_dense(operand),
-        };
+        let operand = if b.is_state(&operand) { b.copy(&operand) } else { b.made_dense(operand) };
         b.program.outputs.push((name.to_string(), operand));
     }
-    let assigns: Vec<(Value, Value)> = inner
-        .assigns
-        .iter()
-        .map(|(s, v)| (simple.value(*s), simple.value(*v)))
-        .collect();
+    let assigns: Vec<(Value, Value)> =
+        inner.assigns.iter().map(|(s, v)| (simple.value(*s), simple.value(*v))).collect();
     b.assigns(&assigns);
+    b.sweep();
     Ok(b.program)
 }
 
 impl Builder {
     fn nodes(&mut self, simple: &Simplified, groups: &Groups) {
         for (i, node) in simple.nodes.iter().enumerate() {
-            let value = Value {
-                node: crate::graph::NodeId(i as u32),
-                output: 0,
-            };
+            let value = Value { node: crate::graph::NodeId(i as u32), output: 0 };
             let origin = match &node.kind {
                 Kind::Input(name) => Origin::Input(name.clone()),
                 Kind::State(name) => Origin::State(name.clone()),
@@ -103,9 +95,7 @@ impl Builder {
                         continue;
                     }
                     match groups.program(&simple.nodes, i) {
-                        Some((fused, inputs)) => {
-                            self.step(Arc::new(fused), &inputs, value, &node.types)
-                        }
+                        Some((fused, inputs)) => self.step(Arc::new(fused), &inputs, value, &node.types),
                         None => self.step(op.clone(), &node.inputs, value, &node.types),
                     }
                     continue;
@@ -117,16 +107,9 @@ impl Builder {
     }
 
     fn buffer(&mut self, origin: Origin, ty: &TensorType) -> Operand {
-        self.program.buffers.push(BufferInfo {
-            origin,
-            ty: ty.clone(),
-        });
+        self.program.buffers.push(BufferInfo { origin, ty: ty.clone() });
         let buffer = self.program.buffers.len() - 1;
-        Operand {
-            buffer,
-            ty: ty.clone(),
-            layout: Layout::contiguous(&ty.shape),
-        }
+        Operand { buffer, ty: ty.clone(), layout: Layout::contiguous(&ty.shape) }
     }
 
     fn operand(&self, value: Value) -> Operand {
@@ -136,21 +119,11 @@ impl Builder {
     fn view(&mut self, op: &SharedOp, value: Value, input: Value, ty: &TensorType) {
         let source = self.operand(input);
         let operand = match op.view(&source.ty, &source.layout) {
-            Some(layout) => Operand {
-                buffer: source.buffer,
-                ty: ty.clone(),
-                layout,
-            },
+            Some(layout) => Operand { buffer: source.buffer, ty: ty.clone(), layout },
             None => {
                 let dense = self.made_dense(source);
-                let layout = op
-                    .view(&dense.ty, &dense.layout)
-                    .unwrap_or_else(|| Layout::contiguous(&ty.shape));
-                Operand {
-                    buffer: dense.buffer,
-                    ty: ty.clone(),
-                    layout,
-                }
+                let layout = op.view(&dense.ty, &dense.layout).unwrap_or_else(|| Layout::contiguous(&ty.shape));
+                Operand { buffer: dense.buffer, ty: ty.clone(), layout }
             }
         };
         self.operands.insert(value, operand);
@@ -172,11 +145,7 @@ impl Builder {
     fn copy(&mut self, operand: &Operand) -> Operand {
         let copy = self.buffer(Origin::Computed, &operand.ty);
         let op = Arc::new(View::Reshape(operand.ty.shape.clone()));
-        self.program.steps.push(Step {
-            op,
-            inputs: vec![operand.clone()],
-            outputs: vec![copy.clone()],
-        });
+        self.program.steps.push(Step { op, inputs: vec![operand.clone()], outputs: vec![copy.clone()] });
         copy
     }
 
@@ -187,69 +156,50 @@ impl Builder {
                 *operand = self.made_dense(operand.clone());
             }
         }
-        let outputs: Vec<Operand> = types
-            .iter()
-            .map(|t| self.buffer(Origin::Computed, t))
-            .collect();
+        let outputs: Vec<Operand> = types.iter().map(|t| self.buffer(Origin::Computed, t)).collect();
         for (i, o) in op.in_place() {
             // Start from a copy; it disappears below if the old value is not needed any more.
             let copy = Arc::new(View::Reshape(operands[*i].ty.shape.clone()));
-            let step = Step {
-                op: copy,
-                inputs: vec![operands[*i].clone()],
-                outputs: vec![outputs[*o].clone()],
-            };
+            let step = Step { op: copy, inputs: vec![operands[*i].clone()], outputs: vec![outputs[*o].clone()] };
             self.program.steps.push(step);
         }
         for (o, operand) in outputs.iter().enumerate() {
-            self.operands.insert(
-                Value {
-                    output: o as u32,
-                    ..value
-                },
-                operand.clone(),
-            );
+            self.operands.insert(Value { output: o as u32, ..value }, operand.clone());
         }
-        self.program.steps.push(Step {
-            op,
-            inputs: operands,
-            outputs,
-        });
+        self.program.steps.push(Step { op, inputs: operands, outputs });
+    }
+
+    fn is_state(&self, operand: &Operand) -> bool {
+        matches!(self.program.buffers[operand.buffer].origin, Origin::State(_))
     }
 
     fn assigns(&mut self, assigns: &[(Value, Value)]) {
-        let mut pairs: Vec<(Operand, Operand)> = assigns
-            .iter()
-            .map(|(s, v)| (self.operand(*s), self.operand(*v)))
-            .collect();
+        let mut pairs: Vec<(Operand, Operand)> =
+            assigns.iter().map(|(s, v)| (self.operand(*s), self.operand(*v))).collect();
+        pairs.retain(|(state, value)| state != value);
         // Values that are views of a state would see other assigns: copy them first.
-        for (state, value) in &mut pairs {
-            let from_state = matches!(self.program.buffers[value.buffer].origin, Origin::State(_));
-            if from_state && value != state {
-                *value = self.copy(value);
-            } else if !from_state {
-                *value = self.made_dense(value.clone());
-            }
+        for (_, value) in &mut pairs {
+            *value = if self.is_state(value) { self.copy(value) } else { self.made_dense(value.clone()) };
         }
-        let values: Vec<usize> = pairs.iter().map(|(_, v)| v.buffer).collect();
-        let mut remaining = Vec::new();
-        for (state, value) in pairs {
-            let shared = values.iter().filter(|b| **b == value.buffer).count() > 1;
-            if value != state && (shared || !self.write_through(&state, &value)) {
-                remaining.push((state, value));
+        for i in 0..pairs.len() {
+            let (state, value) = pairs[i].clone();
+            if !self.write_through(&state, &value) {
+                continue;
             }
+            // Another state may be assigned the same value: it finds it in this one's buffer.
+            let gate = self.program.gate.iter_mut();
+            for operand in pairs.iter_mut().map(|(_, v)| v).chain(gate) {
+                if operand.buffer == value.buffer {
+                    operand.buffer = state.buffer;
+                }
+            }
+            pairs[i].1 = state;
         }
-        for (state, value) in remaining {
+        for (state, value) in pairs.into_iter().filter(|(state, value)| state != value) {
             let mut inputs = vec![state.clone(), value];
             inputs.extend(self.program.gate.clone());
-            let op = Arc::new(Assign {
-                gated: inputs.len() == 3,
-            });
-            self.program.steps.push(Step {
-                op,
-                inputs,
-                outputs: vec![state],
-            });
+            let op = Arc::new(Assign { gated: inputs.len() == 3 });
+            self.program.steps.push(Step { op, inputs, outputs: vec![state] });
         }
     }
 
@@ -260,24 +210,23 @@ impl Builder {
         let info = &self.program.buffers[value.buffer];
         let whole = value.layout.offset == 0
             && matches!(info.origin, Origin::Computed)
-            && value.ty.numel() == info.ty.numel()
-            && state.ty.numel() > 0;
-        let kept = self.program.outputs.iter().map(|(_, o)| o);
-        let seen = kept
-            .chain(&self.program.gate)
-            .any(|o| o.buffer == value.buffer || o.buffer == state.buffer);
+            && value.numel() == info.ty.numel()
+            && state.numel() > 0;
+        // An output is read from its own buffer.
+        let kept = |b: usize| self.program.outputs.iter().any(|(_, o)| o.buffer == b);
         let steps = &self.program.steps;
         let writes = |s: &Step| s.outputs.iter().any(|o| o.buffer == value.buffer);
-        let Some(at) = steps.iter().rposition(writes).filter(|_| whole && !seen) else {
+        let found = steps.iter().rposition(writes);
+        let Some(at) = found.filter(|_| whole && !kept(value.buffer)) else {
             return false;
         };
         let step = &steps[at];
-        let in_place = step.op.in_place().iter().any(|(i, o)| {
-            step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer
-        });
-        let read_later = steps[at..]
+        let in_place = step
+            .op
+            .in_place()
             .iter()
-            .any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
+            .any(|(i, o)| step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer);
+        let read_later = steps[at..].iter().any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
         if read_later || (self.program.gate.is_some() && !in_place) {
             return false;
         }
@@ -290,17 +239,31 @@ impl Builder {
             }
             self.program.steps.remove(copy);
         }
-        let rename = |o: &mut Operand| {
-            if o.buffer == value.buffer {
-                o.buffer = state.buffer;
-            }
-        };
         for step in &mut self.program.steps {
-            step.inputs
-                .iter_mut()
-                .chain(&mut step.outputs)
-                .for_each(rename);
+            for operand in step.inputs.iter_mut().chain(&mut step.outputs) {
+                if operand.buffer == value.buffer {
+                    operand.buffer = state.buffer;
+                }
+            }
         }
         true
+    }
+
+    /// Removes steps whose results nothing reads: constants that were written into every kernel that uses them.
+    fn sweep(&mut self) {
+        let program = &mut self.program;
+        let states = |info: &BufferInfo| matches!(info.origin, Origin::State(_));
+        let mut needed: Vec<bool> = program.buffers.iter().map(states).collect();
+        let kept = program.outputs.iter().map(|(_, o)| o);
+        kept.chain(&program.gate).for_each(|o| needed[o.buffer] = true);
+        let mut keep = vec![false; program.steps.len()];
+        for (i, step) in program.steps.iter().enumerate().rev() {
+            keep[i] = step.outputs.iter().any(|o| needed[o.buffer]);
+            if keep[i] {
+                step.inputs.iter().for_each(|o| needed[o.buffer] = true);
+            }
+        }
+        let mut keep = keep.into_iter();
+        program.steps.retain(|_| keep.next().unwrap_or(true));
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Groups {
     root: Vec<Option<usize>>,
     inputs: Vec<Vec<Value>>,
     size: Vec<usize>,
+    /// Constants that are only ever written into other kernels.
+    written: Vec<bool>,
 }
 
 fn scalar(node: &Node) -> Option<Scalar> {
@@ -31,47 +33,38 @@ impl Groups {
     pub fn find(nodes: &[Node], external: &[Value], fuse: bool) -> Groups {
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
         for (i, node) in nodes.iter().enumerate() {
-            node.inputs
-                .iter()
-                .for_each(|v| users[v.node.0 as usize].push(i));
+            node.inputs.iter().for_each(|v| users[v.node.0 as usize].push(i));
         }
         let mut g = Groups {
             root: vec![None; nodes.len()],
             inputs: vec![vec![]; nodes.len()],
             size: vec![0; nodes.len()],
+            written: vec![false; nodes.len()],
         };
         for i in (0..nodes.len()).rev() {
             if scalar(&nodes[i]).is_none() {
                 continue;
             }
-            let own: Vec<Value> = nodes[i]
-                .inputs
-                .iter()
-                .copied()
-                .filter(|v| !is_const(&nodes[v.node.0 as usize]))
-                .collect();
+            let own: Vec<Value> =
+                nodes[i].inputs.iter().copied().filter(|v| !is_const(&nodes[v.node.0 as usize])).collect();
             let outside = external.iter().any(|v| v.node.0 as usize == i);
+            g.written[i] = !outside && is_const(&nodes[i]) && users[i].iter().all(|u| scalar(&nodes[*u]).is_some());
             let target = users[i].first().and_then(|u| g.root[*u]);
-            let joined = target
-                .filter(|_| fuse && !outside && !is_const(&nodes[i]))
-                .and_then(|root| {
-                    let together = users[i].iter().all(|u| g.root[*u] == Some(root));
-                    let same_shape = nodes[i].types[0].shape == nodes[root].types[0].shape;
-                    if !together || !same_shape || g.size[root] >= NODES {
-                        return None;
+            let joined = target.filter(|_| fuse && !outside && !is_const(&nodes[i])).and_then(|root| {
+                let together = users[i].iter().all(|u| g.root[*u] == Some(root));
+                let same_shape = nodes[i].types[0].shape == nodes[root].types[0].shape;
+                if !together || !same_shape || g.size[root] >= NODES {
+                    return None;
+                }
+                let mut merged: Vec<Value> =
+                    g.inputs[root].iter().copied().filter(|v| v.node.0 as usize != i).collect();
+                for v in &own {
+                    if !merged.contains(v) {
+                        merged.push(*v);
                     }
-                    let mut merged: Vec<Value> = g.inputs[root]
-                        .iter()
-                        .copied()
-                        .filter(|v| v.node.0 as usize != i)
-                        .collect();
-                    for v in &own {
-                        if !merged.contains(v) {
-                            merged.push(*v);
-                        }
-                    }
-                    (merged.len() <= INPUTS).then_some((root, merged))
-                });
+                }
+                (merged.len() <= INPUTS).then_some((root, merged))
+            });
             match joined {
                 Some((root, merged)) => {
                     g.root[i] = Some(root);
@@ -96,7 +89,7 @@ impl Groups {
 
     /// Whether `node` is computed inside another node's kernel.
     pub fn inner(&self, node: usize) -> bool {
-        self.root[node].is_some_and(|r| r != node)
+        self.written[node] || self.root[node].is_some_and(|r| r != node)
     }
 
     /// The fused program of a root and the values it reads.
@@ -105,10 +98,7 @@ impl Groups {
             return None;
         }
         let inputs = self.inputs[root].clone();
-        let mut fused = Fused {
-            nodes: Vec::new(),
-            results: Vec::new(),
-        };
+        let mut fused = Fused { nodes: Vec::new(), results: Vec::new() };
         let mut placed: Vec<(NodeId, usize)> = Vec::new();
         for i in 0..=root {
             if self.root[i] != Some(root) {
@@ -119,10 +109,7 @@ impl Groups {
             };
             let mut args = Vec::new();
             for v in &nodes[i].inputs {
-                let known = placed
-                    .iter()
-                    .find(|(n, _)| *n == v.node)
-                    .map(|(_, k)| Argument::Node(*k));
+                let known = placed.iter().find(|(n, _)| *n == v.node).map(|(_, k)| Argument::Node(*k));
                 let input = inputs.iter().position(|x| x == v).map(Argument::Input);
                 let arg = known.or(input).or_else(|| {
                     let constant = scalar(&nodes[v.node.0 as usize])?;

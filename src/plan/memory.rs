@@ -36,28 +36,13 @@ pub struct Slots {
 /// Puts values into slots so that no two that live at the same time share one.
 pub(crate) fn assign_slots(lives: &[Life], reuse: bool) -> Slots {
     let mut order: Vec<&Life> = lives.iter().collect();
-    order.sort_by(|a, b| {
-        b.bytes
-            .cmp(&a.bytes)
-            .then(a.first.cmp(&b.first))
-            .then(a.key.cmp(&b.key))
-    });
-    let mut slots = Slots {
-        unshared: lives.iter().map(|l| l.bytes).sum(),
-        ..Slots::default()
-    };
+    order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.first.cmp(&b.first)).then(a.key.cmp(&b.key)));
+    let mut slots = Slots { unshared: lives.iter().map(|l| l.bytes).sum(), ..Slots::default() };
     let mut residents: Vec<Vec<(usize, usize)>> = Vec::new();
     for life in order {
-        let free = |r: &Vec<(usize, usize)>| {
-            r.iter()
-                .all(|(first, last)| life.last < *first || *last < life.first)
-        };
+        let free = |r: &Vec<(usize, usize)>| r.iter().all(|(first, last)| life.last < *first || *last < life.first);
         // Sizes fall, so the first free slot is large enough; the last one fits closest.
-        let slot = if reuse {
-            residents.iter().rposition(free)
-        } else {
-            None
-        };
+        let slot = if reuse { residents.iter().rposition(free) } else { None };
         let slot = slot.unwrap_or_else(|| {
             residents.push(Vec::new());
             slots.bytes.push(life.bytes.max(4));

@@ -27,10 +27,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            fuse: true,
-            reuse: true,
-        }
+        Options { fuse: true, reuse: true }
     }
 }
 
@@ -71,10 +68,7 @@ impl Step {
     /// Inputs that are really read: not those that share a buffer with an output.
     pub fn reads(&self) -> impl Iterator<Item = (usize, &Operand)> {
         let shared = self.op.in_place();
-        self.inputs
-            .iter()
-            .enumerate()
-            .filter(move |(i, _)| !shared.iter().any(|(input, _)| input == i))
+        self.inputs.iter().enumerate().filter(move |(i, _)| !shared.iter().any(|(input, _)| input == i))
     }
 }
 
@@ -114,20 +108,9 @@ impl Program {
     pub fn slots(&self, dtype: Option<DType>) -> Slots {
         let mut lives: Vec<Life> = Vec::new();
         for (b, info) in self.buffers.iter().enumerate() {
-            let counts =
-                matches!(info.origin, Origin::Computed) && dtype.is_none_or(|d| d == info.ty.dtype);
-            let bytes = if counts {
-                info.ty.numel() as u64 * 4
-            } else {
-                0
-            };
-            lives.push(Life {
-                key: b,
-                bytes,
-                first: usize::MAX,
-                last: 0,
-                used: counts,
-            });
+            let counts = matches!(info.origin, Origin::Computed) && dtype.is_none_or(|d| d == info.ty.dtype);
+            let bytes = if counts { info.ty.numel() as u64 * 4 } else { 0 };
+            lives.push(Life { key: b, bytes, first: usize::MAX, last: 0, used: counts });
         }
         for (s, step) in self.steps.iter().enumerate() {
             for operand in step.inputs.iter().chain(&step.outputs) {

@@ -11,27 +11,11 @@ impl fmt::Display for Program {
                 Origin::Input(n) => format!("input:{n}"),
                 Origin::State(n) => format!("state:{n}"),
                 Origin::Constant(_) => format!("const:{b}"),
-                Origin::Computed => slots
-                    .of
-                    .get(&b)
-                    .map_or_else(|| format!("%{b}"), |s| format!("slot{s}")),
+                Origin::Computed => slots.of.get(&b).map_or_else(|| format!("%{b}"), |s| format!("slot{s}")),
             };
-            let inputs: Vec<String> = step
-                .reads()
-                .map(|(_, o)| format!("{} {}", name(o.buffer), o.ty))
-                .collect();
-            let outputs: Vec<String> = step
-                .outputs
-                .iter()
-                .map(|o| format!("{} {}", name(o.buffer), o.ty))
-                .collect();
-            writeln!(
-                f,
-                "{i:4}  {:<18} {} -> {}",
-                step.op.name(),
-                inputs.join(", "),
-                outputs.join(", ")
-            )?;
+            let inputs: Vec<String> = step.reads().map(|(_, o)| format!("{} {}", name(o.buffer), o.ty)).collect();
+            let outputs: Vec<String> = step.outputs.iter().map(|o| format!("{} {}", name(o.buffer), o.ty)).collect();
+            writeln!(f, "{i:4}  {:<18} {} -> {}", step.op.name(), inputs.join(", "), outputs.join(", "))?;
         }
         for (s, bytes) in slots.bytes.iter().enumerate() {
             writeln!(f, "slot{s}: {bytes} bytes")?;

@@ -11,10 +11,7 @@ pub(crate) struct Simplified {
 
 impl Simplified {
     pub fn value(&self, old: Value) -> Value {
-        Value {
-            node: self.map[old.node.0 as usize].unwrap_or(old.node),
-            output: old.output,
-        }
+        Value { node: self.map[old.node.0 as usize].unwrap_or(old.node), output: old.output }
     }
 }
 
@@ -26,16 +23,10 @@ pub(crate) fn simplify(nodes: &[Node], roots: &[Value], merge_copies: bool) -> S
     }
     for i in (0..nodes.len()).rev() {
         if needed[i] {
-            nodes[i]
-                .inputs
-                .iter()
-                .for_each(|v| needed[v.node.0 as usize] = true);
+            nodes[i].inputs.iter().for_each(|v| needed[v.node.0 as usize] = true);
         }
     }
-    let mut out = Simplified {
-        nodes: Vec::new(),
-        map: vec![None; nodes.len()],
-    };
+    let mut out = Simplified { nodes: Vec::new(), map: vec![None; nodes.len()] };
     let mut seen: FxHashMap<String, NodeId> = FxHashMap::default();
     for (i, node) in nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
         let mut node = node.clone();

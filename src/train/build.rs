@@ -39,11 +39,7 @@ fn total_name(shard: &Shard) -> String {
 
 /// Shards that are trained.
 pub(super) fn trained(params: &Params) -> Vec<Shard> {
-    params
-        .shards()
-        .into_iter()
-        .filter(|s| s.group.is_some())
-        .collect()
+    params.shards().into_iter().filter(|s| s.group.is_some()).collect()
 }
 
 impl Settings {
@@ -52,41 +48,24 @@ impl Settings {
         if !(0.0..=f64::from(f32::MAX)).contains(&self.max_norm) {
             return Err(Error::argument(
                 "clip",
-                format!(
-                    "the norm must be positive and finite, got {}",
-                    self.max_norm
-                ),
+                format!("the norm must be positive and finite, got {}", self.max_norm),
             ));
         }
         if self.micro == 0 {
-            return Err(Error::argument(
-                "accumulate",
-                "a step has at least one micro-batch",
-            ));
+            return Err(Error::argument("accumulate", "a step has at least one micro-batch"));
         }
         for (name, group) in &self.groups {
             group.check(name)?;
-            if !params
-                .iter()
-                .any(|p| p.is_trainable() && p.group_name() == name)
-            {
+            if !params.iter().any(|p| p.is_trainable() && p.group_name() == name) {
                 let message = "no trainable parameter is in it; check the name".to_owned();
-                return Err(Error::Name {
-                    kind: "group",
-                    name: name.clone(),
-                    message,
-                });
+                return Err(Error::Name { kind: "group", name: name.clone(), message });
             }
         }
         Ok(())
     }
 
     fn group(&self, shard: &Shard) -> Group {
-        let known = self
-            .groups
-            .iter()
-            .rev()
-            .find(|(name, _)| shard.group.as_ref() == Some(name));
+        let known = self.groups.iter().rev().find(|(name, _)| shard.group.as_ref() == Some(name));
         known.map(|(_, group)| *group).unwrap_or_default()
     }
 
@@ -142,26 +121,13 @@ impl Settings {
 
     /// The optimizer on accumulated totals; returns the report.
     pub fn apply<'g>(&self, graph: &'g Graph, params: &Params) -> Var<'g> {
-        let grads: Vec<Var<'g>> = trained(params)
-            .iter()
-            .map(|s| graph.state(&total_name(s), s.ty()))
-            .collect();
+        let grads: Vec<Var<'g>> = trained(params).iter().map(|s| graph.state(&total_name(s), s.ty())).collect();
         let loss = graph.state(LOSS, TensorType::f32([1])).reshape([]);
         self.optimize(graph, params, loss, &grads)
     }
 
-    fn optimize<'g>(
-        &self,
-        graph: &'g Graph,
-        params: &Params,
-        loss: Var<'g>,
-        grads: &[Var<'g>],
-    ) -> Var<'g> {
-        let norm_sq = grads
-            .iter()
-            .map(|g| g.square_sum())
-            .reduce(|a, b| a + b)
-            .unwrap_or(graph.full([], 0.0));
+    fn optimize<'g>(&self, graph: &'g Graph, params: &Params, loss: Var<'g>, grads: &[Var<'g>]) -> Var<'g> {
+        let norm_sq = grads.iter().map(|g| g.square_sum()).reduce(|a, b| a + b).unwrap_or(graph.full([], 0.0));
         let ok = loss.is_finite().and(norm_sq.is_finite());
         graph.gate(ok);
         let controls = Controls {
@@ -175,14 +141,7 @@ impl Settings {
             let slots = self.optimizer.slots().iter();
             states.extend(slots.map(|slot| graph.state(&slot_name(slot, shard), shard.ty())));
             let group = self.group(shard);
-            let new = self.optimizer.step(
-                states[0],
-                &states[1..],
-                *grad,
-                &controls,
-                &group,
-                self.max_norm,
-            );
+            let new = self.optimizer.step(states[0], &states[1..], *grad, &controls, &group, self.max_norm);
             for (state, value) in states.into_iter().zip(new) {
                 graph.assign(state, value);
             }
@@ -207,10 +166,7 @@ fn gradients<'g>(
     let vars = params.vars(graph);
     let loss = loss(graph, &vars);
     if graph.borrow().gate.is_some() {
-        graph.fail(Error::argument(
-            "gate",
-            "the trainer sets the gate itself; use a mask in the loss instead",
-        ));
+        graph.fail(Error::argument("gate", "the trainer sets the gate itself; use a mask in the loss instead"));
     }
     let shards = trained(params);
     let segments: Vec<_> = shards.iter().flat_map(|s| &s.segments).collect();

@@ -49,15 +49,10 @@ impl Checkpoint {
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(|e| {
             let size = bytes.len();
-            let advice =
-                "not one whole safetensors file; it may be cut short or damaged: copy it again";
+            let advice = "not one whole safetensors file; it may be cut short or damaged: copy it again";
             Error::checkpoint(None, format!("{advice} ({e}; {size} bytes)"))
         })?;
-        Ok(Checkpoint {
-            start: header_len + 8,
-            bytes,
-            header,
-        })
+        Ok(Checkpoint { start: header_len + 8, bytes, header })
     }
 
     /// Opens a file.
@@ -81,11 +76,7 @@ impl Checkpoint {
 
     /// A metadata string.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.header
-            .metadata()
-            .as_ref()?
-            .get(key)
-            .map(String::as_str)
+        self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
     /// A tensor as f32; F32, F64, F16 and BF16 are converted, other element types refused.
@@ -95,18 +86,14 @@ impl Checkpoint {
             return Err(Error::checkpoint(Some(name), message));
         };
         let (from, to) = info.data_offsets;
-        let bytes = self
-            .bytes
-            .get(self.start + from..self.start + to)
-            .unwrap_or_default();
+        let bytes = self.bytes.get(self.start + from..self.start + to).unwrap_or_default();
         let data: Vec<f32> = match info.dtype {
             Dtype::F32 => words(bytes, f32::from_le_bytes),
             Dtype::F64 => words(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => words(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => words(bytes, |b| bf16::from_le_bytes(b).to_f32()),
             other => {
-                let message =
-                    format!("expected F32, F16, BF16 or F64, found {other:?}; convert it");
+                let message = format!("expected F32, F16, BF16 or F64, found {other:?}; convert it");
                 return Err(Error::checkpoint(Some(name), message));
             }
         };
@@ -132,10 +119,7 @@ impl Checkpoint {
         options: &LoadOptions,
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Loaded> {
-        let wanted: HashSet<String> = params
-            .names()
-            .map(|n| format!("{}{n}", options.prefix))
-            .collect();
+        let wanted: HashSet<String> = params.names().map(|n| format!("{}{n}", options.prefix)).collect();
         let ours = |n: &String| n.starts_with(&options.prefix) && !ignored(n);
         let loaded = Loaded {
             missing: params
@@ -143,11 +127,7 @@ impl Checkpoint {
                 .filter(|n| !self.contains(&format!("{}{n}", options.prefix)))
                 .map(str::to_owned)
                 .collect(),
-            extra: self
-                .names()
-                .into_iter()
-                .filter(|n| ours(n) && !wanted.contains(n))
-                .collect(),
+            extra: self.names().into_iter().filter(|n| ours(n) && !wanted.contains(n)).collect(),
         };
         if let (Some(name), false) = (loaded.missing.first(), options.allow_missing) {
             let message = format!(
@@ -202,11 +182,7 @@ impl Params {
 
     /// Sets parameters from a safetensors file, see [`Checkpoint::load_into`].
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn load(
-        &mut self,
-        path: impl AsRef<std::path::Path>,
-        options: &LoadOptions,
-    ) -> Result<Loaded> {
+    pub fn load(&mut self, path: impl AsRef<std::path::Path>, options: &LoadOptions) -> Result<Loaded> {
         Checkpoint::open(path)?.load_into(self, options)
     }
 }
@@ -217,10 +193,7 @@ fn words<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
 }
 
 /// A safetensors file.
-pub(super) fn to_bytes(
-    tensors: &BTreeMap<String, Tensor>,
-    mut metadata: HashMap<String, String>,
-) -> Result<Vec<u8>> {
+pub(super) fn to_bytes(tensors: &BTreeMap<String, Tensor>, mut metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let failed = |e| Error::checkpoint(None, format!("writing failed: {e}"));
     // What PyTorch's own loaders look for.
     metadata.insert("format".into(), "pt".into());
@@ -239,10 +212,7 @@ pub(super) fn to_bytes(
 
 #[cfg(not(target_arch = "wasm32"))]
 fn io(path: &std::path::Path, e: &std::io::Error) -> Error {
-    Error::Io {
-        path: path.display().to_string(),
-        message: e.to_string(),
-    }
+    Error::Io { path: path.display().to_string(), message: e.to_string() }
 }
 
 /// Writes a file so that at every moment either the old or the new one is there, whole.
@@ -252,10 +222,7 @@ pub(super) fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let Some(name) = path.file_name() else {
-        return Err(Error::Io {
-            path: path.display().to_string(),
-            message: "not the name of a file".into(),
-        });
+        return Err(Error::Io { path: path.display().to_string(), message: "not the name of a file".into() });
     };
     let mut temporary = name.to_owned();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -270,10 +237,8 @@ pub(super) fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     }
     // The new name lasts once the folder is on disk too; not every system can do that.
     #[cfg(unix)]
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        if let Ok(folder) = std::fs::File::open(folder) {
-            let _ = folder.sync_all();
-        }
+    if let Some(Ok(folder)) = path.parent().filter(|p| !p.as_os_str().is_empty()).map(std::fs::File::open) {
+        let _ = folder.sync_all();
     }
     Ok(())
 }

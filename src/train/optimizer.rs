@@ -15,12 +15,7 @@ pub struct Sgd {
 
 impl Default for Sgd {
     fn default() -> Self {
-        Sgd {
-            lr: 1e-3,
-            momentum: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-        }
+        Sgd { lr: 1e-3, momentum: 0.0, weight_decay: 0.0, nesterov: false }
     }
 }
 
@@ -67,13 +62,7 @@ pub type AdamW = AdamFamily<true>;
 
 impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {
     fn default() -> Self {
-        AdamFamily {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: if DECOUPLED { 0.01 } else { 0.0 },
-        }
+        AdamFamily { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: if DECOUPLED { 0.01 } else { 0.0 } }
     }
 }
 
@@ -141,10 +130,7 @@ pub struct Group {
 
 impl Default for Group {
     fn default() -> Self {
-        Group {
-            lr_factor: 1.0,
-            weight_decay: None,
-        }
+        Group { lr_factor: 1.0, weight_decay: None }
     }
 }
 
@@ -163,20 +149,8 @@ impl Group {
 
     pub(super) fn check(&self, name: &str) -> Result<()> {
         let what = format!("group {name}");
-        within(
-            &what,
-            "learning rate factor",
-            self.lr_factor,
-            0.0,
-            f64::from(f32::MAX),
-        )?;
-        within(
-            &what,
-            "weight decay",
-            self.weight_decay.unwrap_or(0.0),
-            0.0,
-            f64::from(f32::MAX),
-        )
+        within(&what, "learning rate factor", self.lr_factor, 0.0, f64::from(f32::MAX))?;
+        within(&what, "weight decay", self.weight_decay.unwrap_or(0.0), 0.0, f64::from(f32::MAX))
     }
 }
 
@@ -185,10 +159,7 @@ fn within(what: &str, name: &str, value: f64, from: f64, to: f64) -> Result<()> 
     if (from..=to).contains(&value) {
         Ok(())
     } else {
-        Err(Error::argument(
-            what,
-            format!("{name} must lie in {from:?}..{to:?}, got {value:?}"),
-        ))
+        Err(Error::argument(what, format!("{name} must lie in {from:?}..{to:?}, got {value:?}")))
     }
 }
 
@@ -241,10 +212,9 @@ impl Optimizer {
             within(what, "eps", eps, 0.0, largest)
         };
         match self {
-            Optimizer::Sgd(o) if o.nesterov && o.momentum == 0.0 => Err(Error::argument(
-                what,
-                "Nesterov needs momentum; set momentum",
-            )),
+            Optimizer::Sgd(o) if o.nesterov && o.momentum == 0.0 => {
+                Err(Error::argument(what, "Nesterov needs momentum; set momentum"))
+            }
             Optimizer::Sgd(o) => within(what, "momentum", o.momentum, 0.0, below_1),
             Optimizer::Adam(o) => adam(o.beta1, o.beta2, o.eps),
             Optimizer::AdamW(o) => adam(o.beta1, o.beta2, o.eps),
@@ -261,33 +231,16 @@ impl Optimizer {
         group: &Group,
         max_norm: f64,
     ) -> Vec<Var<'g>> {
-        let common = Common {
-            max_norm,
-            lr_factor: group.lr_factor,
-            weight_decay: group.weight_decay.unwrap_or(self.decay()),
-        };
-        let adam = |decoupled, beta1, beta2, eps| optim::Adam {
-            common,
-            decoupled,
-            beta1,
-            beta2,
-            eps,
-        };
+        let common =
+            Common { max_norm, lr_factor: group.lr_factor, weight_decay: group.weight_decay.unwrap_or(self.decay()) };
+        let adam = |decoupled, beta1, beta2, eps| optim::Adam { common, decoupled, beta1, beta2, eps };
         match (self, slots) {
             (Optimizer::Sgd(o), _) => {
-                let sgd = optim::Sgd {
-                    common,
-                    momentum: o.momentum,
-                    nesterov: o.nesterov,
-                };
+                let sgd = optim::Sgd { common, momentum: o.momentum, nesterov: o.nesterov };
                 sgd.step(param, slots.first().copied(), grad, controls)
             }
-            (Optimizer::Adam(o), &[m, v]) => {
-                adam(false, o.beta1, o.beta2, o.eps).step(param, [m, v], grad, controls)
-            }
-            (Optimizer::AdamW(o), &[m, v]) => {
-                adam(true, o.beta1, o.beta2, o.eps).step(param, [m, v], grad, controls)
-            }
+            (Optimizer::Adam(o), &[m, v]) => adam(false, o.beta1, o.beta2, o.eps).step(param, [m, v], grad, controls),
+            (Optimizer::AdamW(o), &[m, v]) => adam(true, o.beta1, o.beta2, o.eps).step(param, [m, v], grad, controls),
             // Not reached: `slots` names two.
             _ => vec![],
         }

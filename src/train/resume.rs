@@ -30,9 +30,8 @@ impl Trainer {
     /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`, counters, seed
     /// and config as metadata. Only between whole steps.
     pub async fn to_bytes(&self) -> Result<Vec<u8>> {
-        if self.runs % self.settings.micro != 0 {
-            let message =
-                "some micro-batches of this step are still missing; save after the last one";
+        if !self.runs.is_multiple_of(self.settings.micro) {
+            let message = "some micro-batches of this step are still missing; save after the last one";
             return Err(Error::argument("save", message));
         }
         let mut tensors = BTreeMap::new();
@@ -41,21 +40,10 @@ impl Trainer {
             tensors.insert(name.to_owned(), value);
         }
         for slot in self.settings.optimizer.slots() {
-            let kept = params
-                .read_flat(
-                    &self.store,
-                    |shard| slot_name(slot, shard),
-                    |shard| shard.group.is_some(),
-                )
-                .await?;
-            for ((_, values), p) in kept
-                .into_iter()
-                .filter_map(|(i, v)| Some(((i, v), params.nth(i)?)))
-            {
-                tensors.insert(
-                    slot_of(slot, p.name()),
-                    Tensor::f32(p.shape().clone(), values)?,
-                );
+            let kept =
+                params.read_flat(&self.store, |shard| slot_name(slot, shard), |shard| shard.group.is_some()).await?;
+            for ((_, values), p) in kept.into_iter().filter_map(|(i, v)| Some(((i, v), params.nth(i)?))) {
+                tensors.insert(slot_of(slot, p.name()), Tensor::f32(p.shape().clone(), values)?);
             }
         }
         let progress = self.store.read(PROGRESS).await?;
@@ -95,14 +83,9 @@ impl Trainer {
         let counters = self.counters(file)?;
         let slots = self.settings.optimizer.slots();
         let ours = |name: &str| {
-            let kept = |slot: &&str| {
-                name.strip_prefix(OPTIMIZER)
-                    .and_then(|n| n.strip_prefix(*slot)?.strip_prefix('.'))
-            };
-            let param = slots
-                .iter()
-                .find_map(kept)
-                .and_then(|n| self.params.get(n).ok());
+            let kept =
+                |slot: &&str| name.strip_prefix(OPTIMIZER).and_then(|n| n.strip_prefix(*slot)?.strip_prefix('.'));
+            let param = slots.iter().find_map(kept).and_then(|n| self.params.get(n).ok());
             param.is_some_and(|p| p.is_trainable())
         };
         file.compare(&self.params, &LoadOptions::default(), ours)?;
@@ -117,24 +100,17 @@ impl Trainer {
                 states.push((slot_name(slot, &shard), flat));
             }
         }
-        states.push((
-            PROGRESS.to_owned(),
-            Tensor::u32([2], vec![counters.done, counters.skipped])?,
-        ));
+        states.push((PROGRESS.to_owned(), Tensor::u32([2], vec![counters.done, counters.skipped])?));
         for (name, tensor) in &states {
             self.store.set(name, tensor)?;
         }
         (self.runs, self.steps, self.seed) = (counters.runs, counters.steps, counters.seed);
+        self.reported = false;
         Ok(())
     }
 
     /// A shard's flat buffer from the tensors of a file.
-    fn flat(
-        &self,
-        file: &Checkpoint,
-        shard: &crate::nn::Shard,
-        name: impl Fn(&str) -> String,
-    ) -> Result<Tensor> {
+    fn flat(&self, file: &Checkpoint, shard: &crate::nn::Shard, name: impl Fn(&str) -> String) -> Result<Tensor> {
         let mut flat = vec![0.0; shard.len];
         for s in &shard.segments {
             let Some(p) = self.params.nth(s.param) else {
@@ -147,10 +123,7 @@ impl Trainer {
     }
 
     fn counters(&self, file: &Checkpoint) -> Result<Counters> {
-        let (own, theirs) = (
-            self.settings.optimizer.name(),
-            file.metadata(&key("optimizer")),
-        );
+        let (own, theirs) = (self.settings.optimizer.name(), file.metadata(&key("optimizer")));
         if theirs != Some(own) {
             let found = theirs.map_or("no trainer's state".to_owned(), |t| format!("state of {t}"));
             let message = format!(
@@ -160,7 +133,7 @@ impl Trainer {
         }
         let runs: u32 = number(file, "runs")?;
         let micro = self.settings.micro;
-        if runs % micro != 0 {
+        if !runs.is_multiple_of(micro) {
             let message = format!("{runs} micro-batches are no whole steps of {micro}");
             return Err(Error::checkpoint(None, message));
         }

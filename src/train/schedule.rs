@@ -35,11 +35,7 @@ impl Schedule {
             Schedule::Constant => 1.0,
             Schedule::Warmup { steps } => rise(*steps),
             Schedule::Cosine { warmup, .. } if step < *warmup => rise(*warmup),
-            Schedule::Cosine {
-                warmup,
-                total,
-                floor,
-            } => {
+            Schedule::Cosine { warmup, total, floor } => {
                 let span = total.saturating_sub(*warmup).max(1) as f64;
                 let progress = ((step - warmup) as f64 / span).min(1.0);
                 floor + (1.0 - floor) * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * progress))
@@ -54,11 +50,7 @@ impl std::fmt::Debug for Schedule {
         match self {
             Schedule::Constant => f.write_str("constant"),
             Schedule::Warmup { steps } => write!(f, "warmup {steps}"),
-            Schedule::Cosine {
-                warmup,
-                total,
-                floor,
-            } => write!(f, "cosine {warmup} {total} {floor}"),
+            Schedule::Cosine { warmup, total, floor } => write!(f, "cosine {warmup} {total} {floor}"),
             Schedule::Custom(_) => f.write_str("custom"),
         }
     }
@@ -71,15 +63,8 @@ mod tests {
     #[test]
     fn factors() {
         let warmup = Schedule::Warmup { steps: 4 };
-        assert_eq!(
-            [0, 1, 3, 9].map(|s| warmup.factor(s)),
-            [0.25, 0.5, 1.0, 1.0]
-        );
-        let cosine = Schedule::Cosine {
-            warmup: 2,
-            total: 12,
-            floor: 0.1,
-        };
+        assert_eq!([0, 1, 3, 9].map(|s| warmup.factor(s)), [0.25, 0.5, 1.0, 1.0]);
+        let cosine = Schedule::Cosine { warmup: 2, total: 12, floor: 0.1 };
         let got = [0, 1, 2, 7, 12, 99].map(|s| (cosine.factor(s) * 1e9).round() / 1e9);
         assert_eq!(got, [0.5, 1.0, 1.0, 0.55, 0.1, 0.1]);
         assert_eq!(Schedule::Warmup { steps: 0 }.factor(0), 1.0);

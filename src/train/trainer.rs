@@ -58,6 +58,8 @@ pub struct Trainer {
     pub(super) runs: u32,
     /// Steps so far, skipped ones included: the step number of the schedule.
     pub(super) steps: u64,
+    /// Whether the plan's report is about these parameters: not before the first step, nor after a resume.
+    pub(super) reported: bool,
     schedule: Schedule,
     /// Loss and gradients into totals, when a step has several micro-batches.
     accumulate: Option<Plan>,
@@ -110,16 +112,8 @@ impl TrainerBuilder {
 
     /// Compiles the step. `loss` builds one scalar from the graph and the parameters; it declares the inputs it wants
     /// with [`Graph::input`] and may keep states with [`Graph::state`] and [`Graph::assign`], but sets no gate.
-    pub async fn compile(
-        self,
-        loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
-    ) -> Result<Trainer> {
-        let TrainerBuilder {
-            device,
-            params,
-            settings,
-            ..
-        } = self;
+    pub async fn compile(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
+        let TrainerBuilder { device, params, settings, .. } = self;
         settings.check(&params)?;
         let options = self.options;
         let (accumulate, apply) = if settings.micro == 1 {
@@ -149,6 +143,7 @@ impl TrainerBuilder {
             config: self.config,
             runs: 0,
             steps: 0,
+            reported: false,
             schedule: self.schedule,
             accumulate,
             apply,
@@ -157,31 +152,19 @@ impl TrainerBuilder {
 
     /// [`compile`](Self::compile), waiting on this thread.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn compile_blocking(
-        self,
-        loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
-    ) -> Result<Trainer> {
+    pub fn compile_blocking(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
         pollster::block_on(self.compile(loss))
     }
 }
 
 impl Trainer {
     /// Starts with constant learning rate, no clipping and one batch a step.
-    pub fn builder(
-        device: &Device,
-        params: Params,
-        optimizer: impl Into<Optimizer>,
-    ) -> TrainerBuilder {
+    pub fn builder(device: &Device, params: Params, optimizer: impl Into<Optimizer>) -> TrainerBuilder {
         TrainerBuilder {
             device: device.clone(),
             seed: params.seed(),
             params,
-            settings: Settings {
-                optimizer: optimizer.into(),
-                groups: Vec::new(),
-                max_norm: 0.0,
-                micro: 1,
-            },
+            settings: Settings { optimizer: optimizer.into(), groups: Vec::new(), max_norm: 0.0, micro: 1 },
             schedule: Schedule::default(),
             config: String::new(),
             options: Options::default(),
@@ -213,6 +196,7 @@ impl Trainer {
         if turn + 1 == micro {
             self.apply.run(&feed)?;
             self.steps += 1;
+            self.reported = true;
         }
         self.runs = self.runs.wrapping_add(1);
         Ok(())
@@ -229,21 +213,14 @@ impl Trainer {
         if report.ok {
             return Ok(report.loss);
         }
-        let node = if report.loss.is_finite() {
-            "norm of the gradients"
-        } else {
-            "loss"
-        };
-        Err(Error::NotFinite {
-            node: node.into(),
-            step: self.steps.saturating_sub(1),
-        })
+        let node = if report.loss.is_finite() { "norm of the gradients" } else { "loss" };
+        Err(Error::NotFinite { node: node.into(), step: self.steps.saturating_sub(1) })
     }
 
     /// Everything that is known about the last step: loss, norm of the gradients, counts of steps done and skipped.
     pub async fn report(&self) -> Result<Report> {
-        let missing = || Error::argument("report", "no step was made yet; call step first");
-        if self.steps == 0 {
+        let missing = || Error::argument("report", "no whole step was made yet; call step first");
+        if !self.reported {
             return Err(missing());
         }
         let words = self.apply.read("report").await?;

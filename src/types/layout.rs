@@ -39,27 +39,15 @@ impl Layout {
     pub fn broadcast(&self, from: &[usize], to: &[usize]) -> Layout {
         let skip = to.len().saturating_sub(from.len());
         let strides = (0..to.len())
-            .map(|i| {
-                if i < skip || from[i - skip] != to[i] {
-                    0
-                } else {
-                    self.strides[i - skip]
-                }
-            })
+            .map(|i| if i < skip || from[i - skip] != to[i] { 0 } else { self.strides[i - skip] })
             .collect();
-        Layout {
-            offset: self.offset,
-            strides,
-        }
+        Layout { offset: self.offset, strides }
     }
 
     /// Layout of the same elements under another shape, if no copy is needed.
     pub fn reshape(&self, from: &[usize], to: &[usize]) -> Option<Layout> {
         if from.iter().product::<usize>() == 0 {
-            return Some(Layout {
-                offset: self.offset,
-                ..Layout::contiguous(to)
-            });
+            return Some(Layout { offset: self.offset, ..Layout::contiguous(to) });
         }
         // Merge what is dense, then cut the merged runs into the new extents.
         let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -88,10 +76,7 @@ impl Layout {
             left /= to[i];
             step *= to[i];
         }
-        Some(Layout {
-            offset: self.offset,
-            strides,
-        })
+        Some(Layout { offset: self.offset, strides })
     }
 
     /// One past the last element that is touched.
@@ -99,13 +84,7 @@ impl Layout {
         if shape.contains(&0) {
             return self.offset;
         }
-        self.offset
-            + 1
-            + shape
-                .iter()
-                .zip(&self.strides)
-                .map(|(d, s)| (d - 1) * s)
-                .sum::<usize>()
+        self.offset + 1 + shape.iter().zip(&self.strides).map(|(d, s)| (d - 1) * s).sum::<usize>()
     }
 
     /// Merges neighbouring dimensions that are dense in all `layouts`; returns the merged extents and strides.
@@ -114,10 +93,7 @@ impl Layout {
         let mut strides: Vec<Vec<usize>> = vec![Vec::new(); layouts.len()];
         for i in (0..shape.len()).filter(|&i| shape[i] != 1) {
             let joins = !dims.is_empty()
-                && layouts
-                    .iter()
-                    .zip(&strides)
-                    .all(|(l, s)| s[s.len() - 1] == l.strides[i] * shape[i]);
+                && layouts.iter().zip(&strides).all(|(l, s)| s[s.len() - 1] == l.strides[i] * shape[i]);
             if joins {
                 if let Some(last) = dims.last_mut() {
                     *last *= shape[i];
@@ -170,52 +146,21 @@ mod tests {
 
     #[test]
     fn reshape_of_views() {
-        let l = Layout {
-            offset: 3,
-            strides: vec![1, 4],
-        };
+        let l = Layout { offset: 3, strides: vec![1, 4] };
         assert_eq!(l.reshape(&[4, 6], &[24]), None);
-        assert_eq!(
-            l.reshape(&[4, 6], &[2, 2, 6]),
-            Some(Layout {
-                offset: 3,
-                strides: vec![2, 1, 4]
-            })
-        );
+        assert_eq!(l.reshape(&[4, 6], &[2, 2, 6]), Some(Layout { offset: 3, strides: vec![2, 1, 4] }));
         let c = Layout::contiguous(&[2, 3, 4]);
-        assert_eq!(
-            c.reshape(&[2, 3, 4], &[6, 1, 4])
-                .map(|l| l.is_dense(&[6, 1, 4])),
-            Some(true)
-        );
-        let broadcast = Layout {
-            offset: 0,
-            strides: vec![0, 1],
-        };
+        assert_eq!(c.reshape(&[2, 3, 4], &[6, 1, 4]).map(|l| l.is_dense(&[6, 1, 4])), Some(true));
+        let broadcast = Layout { offset: 0, strides: vec![0, 1] };
         assert_eq!(broadcast.reshape(&[3, 4], &[12]), None);
-        assert_eq!(
-            broadcast.reshape(&[3, 4], &[3, 2, 2]),
-            Some(Layout {
-                offset: 0,
-                strides: vec![0, 2, 1]
-            })
-        );
+        assert_eq!(broadcast.reshape(&[3, 4], &[3, 2, 2]), Some(Layout { offset: 0, strides: vec![0, 2, 1] }));
     }
 
     #[test]
     fn collapse_merges_dense_dimensions() {
         let a = Layout::contiguous(&[2, 3, 4]);
-        let b = Layout {
-            offset: 0,
-            strides: vec![0, 4, 1],
-        };
-        assert_eq!(
-            Layout::collapse(&[2, 3, 4], &[&a]),
-            (vec![24], vec![vec![1]])
-        );
-        assert_eq!(
-            Layout::collapse(&[2, 3, 4], &[&a, &b]),
-            (vec![2, 12], vec![vec![12, 1], vec![0, 1]])
-        );
+        let b = Layout { offset: 0, strides: vec![0, 4, 1] };
+        assert_eq!(Layout::collapse(&[2, 3, 4], &[&a]), (vec![24], vec![vec![1]]));
+        assert_eq!(Layout::collapse(&[2, 3, 4], &[&a, &b]), (vec![2, 12], vec![vec![12, 1], vec![0, 1]]));
     }
 }

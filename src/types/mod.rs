@@ -8,8 +8,11 @@ pub use layout::{Layout, Operand};
 pub use real::Real;
 pub use tensor::{Data, Tensor};
 
-use crate::error::Refusal;
+use crate::error::{Error, Refusal};
 use std::ops::Deref;
+
+/// Elements a tensor may have: kernels number them in 32 bits.
+pub(crate) const MAX_ELEMENTS: u64 = u32::MAX as u64;
 
 /// Element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,9 +37,9 @@ impl std::fmt::Display for DType {
 pub struct Shape(pub Vec<usize>);
 
 impl Shape {
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` stands for more than it can hold.
     pub fn numel(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// Shape that both broadcast to, by the rules of NumPy.
@@ -61,11 +64,7 @@ impl Shape {
 
     /// `(outer, extent, inner)` of an axis: the tensor seen as three dimensions.
     pub fn split(&self, axis: usize) -> (usize, usize, usize) {
-        (
-            self[..axis].iter().product(),
-            self[axis],
-            self[axis + 1..].iter().product(),
-        )
+        (self[..axis].iter().product(), self[axis], self[axis + 1..].iter().product())
     }
 
     /// Last extent and the number of rows before it (a scalar is one row of one).
@@ -132,18 +131,12 @@ pub struct TensorType {
 impl TensorType {
     /// A float tensor.
     pub fn f32(shape: impl Into<Shape>) -> Self {
-        TensorType {
-            dtype: DType::F32,
-            shape: shape.into(),
-        }
+        TensorType { dtype: DType::F32, shape: shape.into() }
     }
 
     /// An unsigned integer tensor.
     pub fn u32(shape: impl Into<Shape>) -> Self {
-        TensorType {
-            dtype: DType::U32,
-            shape: shape.into(),
-        }
+        TensorType { dtype: DType::U32, shape: shape.into() }
     }
 
     /// Number of elements.
@@ -151,13 +144,25 @@ impl TensorType {
         self.shape.numel()
     }
 
+    /// Refuses a tensor that has more elements than kernels can number; empty dimensions count as one, because strides
+    /// are products of the others. `what` says where it comes from.
+    pub(crate) fn check_size(&self, what: impl FnOnce() -> String) -> Result<(), Error> {
+        let extents = self.shape.iter().map(|d| (*d).max(1) as u64);
+        let needed = extents.fold(1u64, u64::saturating_mul);
+        if needed <= MAX_ELEMENTS {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            limit: "number of elements of a tensor".into(),
+            needed,
+            available: MAX_ELEMENTS,
+            hint: format!("{} is {self}; use a smaller batch or shards", what()),
+        })
+    }
+
     /// Refuses any other element type.
     pub fn expect(&self, dtype: DType, advice: &str) -> Result<(), Refusal> {
-        if self.dtype == dtype {
-            Ok(())
-        } else {
-            Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned()))
-        }
+        if self.dtype == dtype { Ok(()) } else { Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned())) }
     }
 }
 

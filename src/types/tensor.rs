@@ -58,11 +58,7 @@ impl Tensor {
         if shape.numel() != data.len() {
             return Err(Error::argument(
                 "tensor",
-                format!(
-                    "shape {shape} has {} elements, the data {}",
-                    shape.numel(),
-                    data.len()
-                ),
+                format!("shape {shape} has {} elements, the data {}", shape.numel(), data.len()),
             ));
         }
         Ok(Tensor { shape, data })
@@ -70,10 +66,7 @@ impl Tensor {
 
     /// A scalar.
     pub fn scalar(value: f32) -> Self {
-        Tensor {
-            shape: Shape::default(),
-            data: Data::F32(vec![value]),
-        }
+        Tensor { shape: Shape::default(), data: Data::F32(vec![value]) }
     }
 
     /// All zeros.
@@ -82,10 +75,7 @@ impl Tensor {
             DType::F32 => Data::F32(vec![0.0; ty.numel()]),
             DType::U32 => Data::U32(vec![0; ty.numel()]),
         };
-        Tensor {
-            shape: ty.shape.clone(),
-            data,
-        }
+        Tensor { shape: ty.shape.clone(), data }
     }
 
     /// Shape.
@@ -99,10 +89,7 @@ impl Tensor {
             Data::F32(_) => DType::F32,
             Data::U32(_) => DType::U32,
         };
-        TensorType {
-            dtype,
-            shape: self.shape.clone(),
-        }
+        TensorType { dtype, shape: self.shape.clone() }
     }
 
     /// The elements.

@@ -40,26 +40,17 @@ impl<'g> Build<'g> {
     /// What the module computes for `output.<name>`. A scalar may stand for `[1]`.
     pub fn output(&self, name: &str, var: Var<'g>) {
         let key = format!("output.{name}");
-        let one = self
-            .case
-            .tensors
-            .get(&key)
-            .is_some_and(|t| t.shape()[..] == [1]);
-        let var = if one && var.rank() == 0 {
-            var.reshape([1])
-        } else {
-            var
-        };
+        let one = self.case.tensors.get(&key).is_some_and(|t| t.shape()[..] == [1]);
+        let var = if one && var.rank() == 0 { var.reshape([1]) } else { var };
         self.outputs.borrow_mut().push((name.to_owned(), var));
     }
 
     /// Outputs that are a selection in any order: `by` holds the selected numbers `[.., k]`, `with` what goes with
     /// them. Their cotangents are put into our order before the gradients are compared.
     pub fn set(&self, by: &str, with: &[&str]) {
-        self.sets.borrow_mut().push(Set {
-            by: format!("output.{by}"),
-            with: with.iter().map(|w| format!("output.{w}")).collect(),
-        });
+        self.sets
+            .borrow_mut()
+            .push(Set { by: format!("output.{by}"), with: with.iter().map(|w| format!("output.{w}")).collect() });
     }
 
     /// A scalar whose gradient the fixture has without naming a cotangent: it is 1.
@@ -91,11 +82,7 @@ impl<'g> Build<'g> {
         }
         let mut keys = Vec::new();
         let mut wrt = Vec::new();
-        for (key, tensor) in case
-            .tensors
-            .iter()
-            .filter(|(_, t)| t.ty().dtype == DType::F32)
-        {
+        for (key, tensor) in case.tensors.iter().filter(|(_, t)| t.ty().dtype == DType::F32) {
             if let Some(name) = key.strip_prefix("param.") {
                 let buffer = self.buffers.borrow().iter().any(|b| b == name);
                 if !buffer {
@@ -129,11 +116,7 @@ pub fn store(case: &Case, device: &Device) -> Result<Store> {
 }
 
 /// Builds a case's graph with `f`, runs it and reads all outputs and gradients.
-pub fn run(
-    case: &Case,
-    device: &Device,
-    f: impl for<'g> FnOnce(&Build<'g>) -> Result<()>,
-) -> Result<Outcome> {
+pub fn run(case: &Case, device: &Device, f: impl for<'g> FnOnce(&Build<'g>) -> Result<()>) -> Result<Outcome> {
     let graph = Graph::new();
     let build = Build {
         case,
@@ -181,10 +164,7 @@ pub fn run(
     if !cotangents.is_empty() {
         once(&cotangents)?;
     }
-    let mut outcome = Outcome {
-        sets,
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome { sets, ..Outcome::default() };
     for (key, _) in &named {
         outcome.add(key, plan.read_blocking(key)?);
     }

@@ -37,11 +37,7 @@ struct Distance {
 }
 
 /// One line: the worst tensor within the tolerance, or everything that is not.
-pub fn judge(
-    case: &Case,
-    outcome: &Outcome,
-    looseness: f64,
-) -> std::result::Result<String, String> {
+pub fn judge(case: &Case, outcome: &Outcome, looseness: f64) -> std::result::Result<String, String> {
     let mut errors: Vec<Distance> = Vec::new();
     let mut problems: Vec<String> = Vec::new();
     let wanted = |k: &str| k.starts_with("output.") || k.starts_with("grad.");
@@ -64,17 +60,13 @@ pub fn judge(
     for (key, got) in &outcome.tensors {
         // A gradient that the reference does not have at all: only zero is alike.
         if !case.has(key) && key.starts_with("grad.") && got.floats().iter().any(|v| *v != 0.0) {
-            problems.push(format!(
-                "{key} is not zero; the reference has no such gradient"
-            ));
+            problems.push(format!("{key} is not zero; the reference has no such gradient"));
         }
     }
     if !problems.is_empty() {
         return Err(problems.join("; "));
     }
-    let worst = errors
-        .iter()
-        .max_by(|a, b| a.of_bound.total_cmp(&b.of_bound));
+    let worst = errors.iter().max_by(|a, b| a.of_bound.total_cmp(&b.of_bound));
     Ok(worst.map_or_else(
         || "nothing to compare".to_owned(),
         |w| {
@@ -122,37 +114,22 @@ fn distance(
         let pairs = got.ints().iter().zip(want.ints()).enumerate();
         let wrong = pairs.filter(|(i, (a, b))| counts(*i) && a != b).count();
         return match wrong {
-            0 => Ok(Distance {
-                key: key.to_owned(),
-                of_bound: 0.0,
-                relative: 0.0,
-            }),
-            n => Err(Error::argument(
-                "integers",
-                format!("{n} of {} differ", want.ints().len()),
-            )),
+            0 => Ok(Distance { key: key.to_owned(), of_bound: 0.0, relative: 0.0 }),
+            n => Err(Error::argument("integers", format!("{n} of {} differ", want.ints().len()))),
         };
     }
     let (mut top, mut worst) = (0.0f64, 0.0f64);
     for (i, (a, b)) in got.floats().iter().zip(want.floats()).enumerate() {
         if counts(i) {
             let d = (f64::from(*a) - f64::from(*b)).abs();
-            worst = if d.is_nan() {
-                f64::INFINITY
-            } else {
-                worst.max(d)
-            };
+            worst = if d.is_nan() { f64::INFINITY } else { worst.max(d) };
             top = top.max(f64::from(b.abs()));
         }
     }
     Ok(Distance {
         key: key.to_owned(),
         of_bound: worst / (looseness * (2e-6 + 5e-4 * top)),
-        relative: if worst == 0.0 {
-            0.0
-        } else {
-            worst / top.max(1e-30)
-        },
+        relative: if worst == 0.0 { 0.0 } else { worst / top.max(1e-30) },
     })
 }
 

@@ -35,9 +35,7 @@ impl Case {
 
     /// Keys with a prefix, without it, in order.
     pub fn names<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.tensors
-            .keys()
-            .filter_map(move |k| k.strip_prefix(prefix))
+        self.tensors.keys().filter_map(move |k| k.strip_prefix(prefix))
     }
 
     /// Whether a key exists.
@@ -47,9 +45,7 @@ impl Case {
 
     /// An option by its path in the configuration: `init/heads`.
     pub fn option(&self, path: &str) -> Option<&Value> {
-        self.config
-            .pointer(&format!("/{path}"))
-            .filter(|v| !v.is_null())
+        self.config.pointer(&format!("/{path}")).filter(|v| !v.is_null())
     }
 
     /// An integer option.
@@ -70,22 +66,17 @@ impl Case {
 
     /// A flag.
     pub fn flag(&self, path: &str, default: bool) -> bool {
-        self.option(path)
-            .and_then(Value::as_bool)
-            .unwrap_or(default)
+        self.option(path).and_then(Value::as_bool).unwrap_or(default)
     }
 
     /// A list of sizes.
     pub fn sizes(&self, path: &str) -> Option<Vec<usize>> {
         let list = self.option(path)?.as_array()?;
-        list.iter()
-            .map(|v| v.as_u64().map(|v| v as usize))
-            .collect()
+        list.iter().map(|v| v.as_u64().map(|v| v as usize)).collect()
     }
 
     fn load(path: &Path) -> Result<Case> {
-        let bad =
-            |e: &dyn std::fmt::Display| Error::argument(path.display().to_string(), e.to_string());
+        let bad = |e: &dyn std::fmt::Display| Error::argument(path.display().to_string(), e.to_string());
         let bytes = std::fs::read(path).map_err(|e| bad(&e))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(&e))?;
         let meta = header.metadata().clone().unwrap_or_default();
@@ -97,10 +88,7 @@ impl Case {
         };
         let mut tensors = BTreeMap::new();
         for (key, view) in file.iter() {
-            tensors.insert(
-                key.to_owned(),
-                convert(&view).map_err(|e| bad(&format!("{key}: {e}")))?,
-            );
+            tensors.insert(key.to_owned(), convert(&view).map_err(|e| bad(&format!("{key}: {e}")))?);
         }
         let masks = json("compare_mask", "{}")?;
         let masks = masks.as_object().into_iter().flatten();
@@ -113,9 +101,7 @@ impl Case {
             version: text("version"),
             config: json("config", "{}")?,
             semantics: text("semantics"),
-            compare_mask: masks
-                .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
-                .collect(),
+            compare_mask: masks.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect(),
             tensors,
         })
     }
@@ -132,10 +118,7 @@ fn convert(view: &TensorView<'_>) -> Result<Tensor> {
             Tensor::u32(shape, ints.collect())
         }
         Dtype::U8 | Dtype::BOOL => Tensor::u32(shape, data.iter().map(|b| u32::from(*b)).collect()),
-        other => Err(Error::argument(
-            "fixture",
-            format!("element type {other:?} is unknown"),
-        )),
+        other => Err(Error::argument("fixture", format!("element type {other:?} is unknown"))),
     }
 }
 

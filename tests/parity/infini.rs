@@ -7,7 +7,8 @@ use crate::Module;
 use serde_json::Value;
 use wgrad::graph::Mode;
 use wgrad::models::infini::{
-    Cache, CausalAttention, Filter, InfiniConfig, InfiniStream, InfiniTransformer, Memory, MemoryPath, Sampling, SegmentLoss,
+    Cache, CausalAttention, Filter, InfiniConfig, InfiniStream, InfiniTransformer, Memory, MemoryPath, Sampling,
+    SegmentLoss,
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::{DType, Device, Error, Result, Tensor, Var};
@@ -27,7 +28,9 @@ fn config(case: &Case) -> Result<InfiniConfig> {
     let mut c = InfiniConfig::new(1, 1, 1);
     let old = case.version.starts_with("0.0.");
     c.memory_path = if old { MemoryPath::Rotated } else { MemoryPath::Plain };
-    let Some(Value::Object(options)) = case.option("init") else { return Err(unsupported(case, "a case without options")) };
+    let Some(Value::Object(options)) = case.option("init") else {
+        return Err(unsupported(case, "a case without options"));
+    };
     for (key, value) in options {
         let number = value.as_f64().unwrap_or_default();
         match key.as_str() {
@@ -130,7 +133,9 @@ fn wrapper(case: &Case, device: &Device) -> Result<Outcome> {
         let p = params(b)?;
         let model = InfiniTransformer::new(config(case)?)?;
         let mut options = SegmentLoss { ignore_index: Some(-1), ..Default::default() };
-        let Some(Value::Object(wrapper)) = case.option("wrapper") else { return Err(unsupported(case, "no wrapper options")) };
+        let Some(Value::Object(wrapper)) = case.option("wrapper") else {
+            return Err(unsupported(case, "no wrapper options"));
+        };
         for (key, value) in wrapper {
             let number = value.as_i64().unwrap_or_default();
             match key.as_str() {
@@ -186,11 +191,8 @@ fn generate(case: &Case, device: &Device) -> Result<Outcome> {
     let sampling = Sampling { temperature: number("temperature").unwrap_or(1.0) as f32, filter, seed: 0 };
     let new = stream.generate_blocking(&store, needed("seq_len")? as usize - n, sampling)?;
     let exclude = case.option("exclude_prompt").and_then(Value::as_bool).unwrap_or(true);
-    let rows: Vec<Vec<u32>> = new
-        .into_iter()
-        .zip(&texts)
-        .map(|(new, text)| if exclude { new } else { [text, &new[..]].concat() })
-        .collect();
+    let rows: Vec<Vec<u32>> =
+        new.into_iter().zip(&texts).map(|(new, text)| if exclude { new } else { [text, &new[..]].concat() }).collect();
     let width = rows.first().map_or(0, Vec::len);
     let mut outcome = Outcome::default();
     outcome.add("output.ids", Tensor::u32([batch, width], rows.concat())?);

@@ -7,22 +7,10 @@ use crate::Module;
 use wgrad::{Device, Result};
 
 pub static MODULES: &[(&str, &str, Module)] = &[
-    (
-        "primitive",
-        "mean cross entropy, ignore_index 2",
-        cross_entropy,
-    ),
+    ("primitive", "mean cross entropy, ignore_index 2", cross_entropy),
     ("primitive", "softmax/logsumexp", softmax),
-    (
-        "primitive",
-        "layer_norm eps1e-5 / rms_norm x/max(|x|,1e-12)*sqrt(d)*g / l2norm",
-        norms,
-    ),
-    (
-        "primitive",
-        "gelu(erf)/elu+1/sigmoid/relu/silu",
-        activations,
-    ),
+    ("primitive", "layer_norm eps1e-5 / rms_norm x/max(|x|,1e-12)*sqrt(d)*g / l2norm", norms),
+    ("primitive", "gelu(erf)/elu+1/sigmoid/relu/silu", activations),
 ];
 
 fn softmax(case: &Case, device: &Device) -> Result<Outcome> {

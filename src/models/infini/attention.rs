@@ -204,10 +204,8 @@ impl CausalAttention {
             return self.out(p, out);
         }
         let wrote = self.memory.update(turned.memory_k, heads.v, heads.beta, None);
-        let past = Memory {
-            kv: earlier(wrote.kv, segments, detach_every),
-            norm: earlier(wrote.norm, segments, detach_every),
-        };
+        let past =
+            Memory { kv: earlier(wrote.kv, segments, detach_every), norm: earlier(wrote.norm, segments, detach_every) };
         let found = past.retrieve(features(turned.memory_q));
         // The first segment has no past: its output stays as it is.
         let (near, far) = self.memory.gates(p);

@@ -88,7 +88,8 @@ impl InfiniStream {
             return Err(Error::argument("generate", message));
         }
         let batch = self.tokens_read().len();
-        let mut rngs: Vec<ChaCha8Rng> = (0..batch as u64).map(|i| ChaCha8Rng::seed_from_u64(sampling.seed ^ (i << 32))).collect();
+        let mut rngs: Vec<ChaCha8Rng> =
+            (0..batch as u64).map(|i| ChaCha8Rng::seed_from_u64(sampling.seed ^ (i << 32))).collect();
         let mut out: Vec<Vec<u32>> = vec![Vec::with_capacity(count); batch];
         for _ in 0..count {
             let logits = self.logits().await?;

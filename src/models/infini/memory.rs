@@ -66,7 +66,13 @@ impl FastweightMemory {
 
     /// Mixes the local output with what the memory returns for `queries`, both `[b, h, n, d]` (equation 6).
     #[track_caller]
-    pub fn retrieve_and_combine<'g>(&self, p: &ParamVars<'g>, local: Var<'g>, queries: Var<'g>, past: Memory<'g>) -> Var<'g> {
+    pub fn retrieve_and_combine<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        local: Var<'g>,
+        queries: Var<'g>,
+        past: Memory<'g>,
+    ) -> Var<'g> {
         let (near, far) = self.gates(p);
         local * near + past.retrieve(features(queries)) * far
     }
@@ -74,7 +80,13 @@ impl FastweightMemory {
     /// The memory after a segment. `beta` `[b, h, n, 1]` is the learned update: a share 1 of it writes nothing. A memory
     /// that nothing was written to returns 0, which is what the delta rule subtracts without a past.
     #[track_caller]
-    pub fn update<'g>(&self, keys: Var<'g>, values: Var<'g>, beta: Option<Var<'g>>, past: Option<Memory<'g>>) -> Memory<'g> {
+    pub fn update<'g>(
+        &self,
+        keys: Var<'g>,
+        values: Var<'g>,
+        beta: Option<Var<'g>>,
+        past: Option<Memory<'g>>,
+    ) -> Memory<'g> {
         let written = features(keys);
         let values = match past {
             Some(past) if self.delta_rule => values - past.retrieve(written),

@@ -116,7 +116,10 @@ impl InfiniConfig {
             }
         }
         if self.dim_head % 2 != 0 {
-            return refuse("dim_head", format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head));
+            return refuse(
+                "dim_head",
+                format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head),
+            );
         }
         for (what, p) in [("attn_dropout", self.attn_dropout), ("ff_dropout", self.ff_dropout)] {
             if !(0.0..1.0).contains(&p) {

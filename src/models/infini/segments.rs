@@ -54,7 +54,14 @@ impl InfiniTransformer {
 
     /// Logits `[b s, n, num_tokens]` of all segments at once, ids `[b s, n]`.
     #[track_caller]
-    fn side_by_side<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, segments: usize, detach_every: usize, mode: Mode) -> Var<'g> {
+    fn side_by_side<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        ids: Var<'g>,
+        segments: usize,
+        detach_every: usize,
+        mode: Mode,
+    ) -> Var<'g> {
         let g = ids.graph();
         let mut x = self.embed(p, ids);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -69,7 +76,14 @@ impl InfiniTransformer {
 
     /// Logits `[b, n, num_tokens]`, one segment after the other.
     #[track_caller]
-    fn one_by_one<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, length: usize, detach_every: usize, mode: Mode) -> Var<'g> {
+    fn one_by_one<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        ids: Var<'g>,
+        length: usize,
+        detach_every: usize,
+        mode: Mode,
+    ) -> Var<'g> {
         let n = ids.dim(1);
         let segments = n.div_ceil(length).max(1);
         let mut parts = Vec::new();

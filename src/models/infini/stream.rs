@@ -107,7 +107,14 @@ impl<'g> StreamGraph<'g> {
 
 impl InfiniTransformer {
     /// The plan that reads up to `width` tokens a text.
-    async fn advance_plan(&self, device: &Device, params: &Params, batch: usize, length: usize, width: usize) -> Result<Plan> {
+    async fn advance_plan(
+        &self,
+        device: &Device,
+        params: &Params,
+        batch: usize,
+        length: usize,
+        width: usize,
+    ) -> Result<Plan> {
         let graph = Graph::new();
         let s = StreamGraph { graph: &graph, types: states(self.config(), batch, length) };
         let p = params.vars(&graph);
@@ -162,7 +169,10 @@ impl InfiniTransformer {
         segment_length: usize,
     ) -> Result<Arc<StreamPlans>> {
         if batch == 0 || segment_length == 0 {
-            return Err(Error::argument("stream", format!("batch {batch} and segment length {segment_length}; both must be at least 1")));
+            return Err(Error::argument(
+                "stream",
+                format!("batch {batch} and segment length {segment_length}; both must be at least 1"),
+            ));
         }
         Ok(Arc::new(StreamPlans {
             batch,
@@ -195,12 +205,7 @@ impl InfiniStream {
         for (name, ty) in states(&plans.config, plans.batch, plans.segment_length) {
             store.set_zeros(&format!("stream.{name}"), &ty)?;
         }
-        Ok(InfiniStream {
-            plans: plans.clone(),
-            store,
-            lengths: vec![0; plans.batch],
-            read: vec![0; plans.batch],
-        })
+        Ok(InfiniStream { plans: plans.clone(), store, lengths: vec![0; plans.batch], read: vec![0; plans.batch] })
     }
 
     /// Bytes of the stream's state on the device: the same after any number of tokens.

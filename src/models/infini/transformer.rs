@@ -19,9 +19,8 @@ impl InfiniTransformer {
     /// A model. Fails for options no model can have.
     pub fn new(config: InfiniConfig) -> Result<Self> {
         config.check()?;
-        let layers = (0..config.depth as u32)
-            .map(|i| CausalAttention::new(format!("layers.{i}.0."), &config, 2 * i))
-            .collect();
+        let layers =
+            (0..config.depth as u32).map(|i| CausalAttention::new(format!("layers.{i}.0."), &config, 2 * i)).collect();
         Ok(InfiniTransformer { config, layers })
     }
 
@@ -67,7 +66,14 @@ impl InfiniTransformer {
 
     /// Feed-forward of layer `i` with a gated activation (GEGLU, Shazeer 2020, arXiv 2002.05202) and its residual.
     #[track_caller]
-    pub(super) fn feed_forward<'g>(&self, p: &ParamVars<'g>, i: usize, x: Var<'g>, mode: Mode, segment: u32) -> Var<'g> {
+    pub(super) fn feed_forward<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        i: usize,
+        x: Var<'g>,
+        mode: Mode,
+        segment: u32,
+    ) -> Var<'g> {
         let ff = |name: &str| p.get(&format!("layers.{i}.1.{name}"));
         let inner = self.config.ff_inner();
         let hidden = x.rms_norm(ff("norm.gamma")).matmul(ff("proj_in.weight").transpose(0, 1)) + ff("proj_in.bias");

@@ -126,9 +126,5 @@ fn groups(e: &Extents) -> [usize; 3] {
     let queries = e.batches * e.heads * e.queries.div_ceil(WIDTH);
     let keys = e.batches * e.kv_heads * e.keys.div_ceil(WIDTH);
     let pieces = e.width.div_ceil(FEATURES);
-    [
-        queries * pieces,
-        keys * pieces,
-        keys * e.value_width.div_ceil(FEATURES),
-    ]
+    [queries * pieces, keys * pieces, keys * e.value_width.div_ceil(FEATURES)]
 }

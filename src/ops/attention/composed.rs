@@ -194,18 +194,11 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         }
     }
     let views = [&[2usize, 9, 3, 2, 5][..]];
-    all.push(crate::ops::samples::Sample::new(
-        "attention of views",
-        views,
-        |_, x| {
-            let part = |n| x[0].select_index(2, n).permute(&[0, 2, 1, 3]);
-            let options = Attention {
-                causal: true,
-                ..Attention::default()
-            };
-            let y = part(0).attention(part(1), part(2), &options).out;
-            vec![y.permute(&[0, 2, 1, 3]).reshape([2, 9, 10])]
-        },
-    ));
+    all.push(crate::ops::samples::Sample::new("attention of views", views, |_, x| {
+        let part = |n| x[0].select_index(2, n).permute(&[0, 2, 1, 3]);
+        let options = Attention { causal: true, ..Attention::default() };
+        let y = part(0).attention(part(1), part(2), &options).out;
+        vec![y.permute(&[0, 2, 1, 3]).reshape([2, 9, 10])]
+    }));
     all
 }

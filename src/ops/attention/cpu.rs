@@ -43,19 +43,11 @@ impl<T: Real> Heads<'_, T> {
 }
 
 /// Extents of a call, its mask and its counts.
-pub(super) fn read<'a, T: Real>(
-    kind: &Kind,
-    call: &CpuCall<'a, T>,
-    first: usize,
-) -> (Extents, Ints<'a>, Ints<'a>) {
+pub(super) fn read<'a, T: Real>(kind: &Kind, call: &CpuCall<'a, T>, first: usize) -> (Extents, Ints<'a>, Ints<'a>) {
     let shape = |i: usize| &call.inputs[i].shape[..];
     let e = Extents::new(shape(0), shape(1), shape(2));
     let mask = if kind.masked { call.u(first) } else { &[] };
-    let counts = if kind.counted {
-        call.u(first + usize::from(kind.masked))
-    } else {
-        &[]
-    };
+    let counts = if kind.counted { call.u(first + usize::from(kind.masked)) } else { &[] };
     (e, mask, counts)
 }
 
@@ -88,8 +80,7 @@ pub(super) fn forward<T: Real>(kind: &Kind, call: &mut CpuCall<'_, T>) {
     let every: Vec<usize> = (0..e.keys).collect();
     each(kind, &e, (mask, counts), |batch, head, query, seen| {
         let shared = head / e.ratio();
-        let score =
-            |&c: &usize| scale * q.dot([batch, head, query], &k, [batch, shared, c], e.width);
+        let score = |&c: &usize| scale * q.dot([batch, head, query], &k, [batch, shared, c], e.width);
         let scores: Vec<T> = seen.iter().map(score).collect();
         let top = scores.iter().copied().fold(T::LOWEST, T::max);
         let total: T = scores.iter().map(|s| (*s - top).exp()).sum();
@@ -99,11 +90,7 @@ pub(super) fn forward<T: Real>(kind: &Kind, call: &mut CpuCall<'_, T>) {
         let out = &mut out[row * e.value_width..(row + 1) * e.value_width];
         out.fill(T::ZERO);
         for (n, &c) in if blind { &every } else { seen }.iter().enumerate() {
-            let p = if blind {
-                T::ONE / T::of(e.keys as f64)
-            } else {
-                (scores[n] - top).exp() / total
-            };
+            let p = if blind { T::ONE / T::of(e.keys as f64) } else { (scores[n] - top).exp() / total };
             for (f, out) in out.iter_mut().enumerate() {
                 *out += p * v.at([batch, shared, c], f);
             }
@@ -127,9 +114,7 @@ pub(super) fn backward<T: Real>(op: &Backward, call: &mut CpuCall<'_, T>) {
         let own = [batch, head, query];
         let row = (batch * e.heads + head) * e.queries + query;
         let key_row = |c: usize| (batch * e.kv_heads + shared) * e.keys + c;
-        let mut delta: T = (0..e.value_width)
-            .map(|f| g.at(own, f) * out[row * e.value_width + f])
-            .sum();
+        let mut delta: T = (0..e.value_width).map(|f| g.at(own, f) * out[row * e.value_width + f]).sum();
         if let Some(extra) = extra.get(row) {
             delta = delta - *extra;
         }

@@ -35,19 +35,8 @@ impl<'a> Panel<'a> {
         let count = kind.count(e, counts, batch);
         let first = kind.interval(e, rows.start, count);
         let last = kind.interval(e, rows.end - 1, count);
-        let mask = if mask.is_empty() {
-            mask
-        } else {
-            &mask[batch * e.keys..(batch + 1) * e.keys]
-        };
-        Panel {
-            kind,
-            e,
-            mask,
-            count,
-            rows,
-            keys: first.start.min(last.end)..last.end,
-        }
+        let mask = if mask.is_empty() { mask } else { &mask[batch * e.keys..(batch + 1) * e.keys] };
+        Panel { kind, e, mask, count, rows, keys: first.start.min(last.end)..last.end }
     }
 
     /// Scores of the panel, not yet scaled.
@@ -64,9 +53,7 @@ impl<'a> Panel<'a> {
         let n = self.keys.len();
         for row in 0..self.rows.len() {
             let scores = &mut scores[row * n..(row + 1) * n];
-            let seen = self
-                .kind
-                .interval(self.e, self.rows.start + row, self.count);
+            let seen = self.kind.interval(self.e, self.rows.start + row, self.count);
             let from = seen.start.clamp(self.keys.start, self.keys.end) - self.keys.start;
             let to = seen.end.clamp(self.keys.start + from, self.keys.end) - self.keys.start;
             scores[..from].fill(0.0);
@@ -86,18 +73,12 @@ impl<'a> Panel<'a> {
 }
 
 fn matrix<'a>(x: Heads<'a, f32>, batch: usize, head: usize, row: usize) -> Matrix<'a, f32> {
-    Matrix {
-        data: &x.data[x.start(batch, head, row).min(x.data.len())..],
-        strides: [x.strides[2], x.strides[3]],
-    }
+    Matrix { data: &x.data[x.start(batch, head, row).min(x.data.len())..], strides: [x.strides[2], x.strides[3]] }
 }
 
 fn transposed<'a>(x: Heads<'a, f32>, batch: usize, head: usize, row: usize) -> Matrix<'a, f32> {
     let m = matrix(x, batch, head, row);
-    Matrix {
-        strides: [m.strides[1], m.strides[0]],
-        ..m
-    }
+    Matrix { strides: [m.strides[1], m.strides[0]], ..m }
 }
 
 fn dense(data: &[f32], strides: [usize; 2]) -> Matrix<'_, f32> {
@@ -126,13 +107,7 @@ pub(super) fn forward(kind: &Kind, call: &mut CpuCall<'_, f32>) {
         let (batch, head) = (entry / e.heads, entry % e.heads);
         let kv_head = head / e.ratio();
         let first = number * size;
-        let p = Panel::new(
-            kind,
-            &e,
-            (mask, counts),
-            batch,
-            first..first + logsumexp.len(),
-        );
+        let p = Panel::new(kind, &e, (mask, counts), batch, first..first + logsumexp.len());
         let mut scores = vec![0.0; p.rows.len() * p.keys.len()];
         p.scores(q, k, [batch, head, kv_head], &mut scores);
         let mut inverse = vec![0.0; p.rows.len()];
@@ -199,30 +174,15 @@ pub(super) fn backward(op: &Backward, call: &mut CpuCall<'_, f32>) {
 }
 
 /// Gradients of every query head, key heads repeated.
-fn per_head(
-    op: &Backward,
-    call: &CpuCall<'_, f32>,
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
-) {
+fn per_head(op: &Backward, call: &CpuCall<'_, f32>, dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
     let (e, _, _) = read(&op.kind, call, 6 + usize::from(op.extra));
-    let sizes = [
-        e.queries * e.width,
-        e.keys * e.width,
-        e.keys * e.value_width,
-    ];
-    par::triples(
-        [dq, dk, dv],
-        sizes,
-        e.batches * e.heads,
-        |entry, [dq, dk, dv]| {
-            dq.fill(0.0);
-            dk.fill(0.0);
-            dv.fill(0.0);
-            one_head(op, call, entry, [dq, dk, dv]);
-        },
-    );
+    let sizes = [e.queries * e.width, e.keys * e.width, e.keys * e.value_width];
+    par::triples([dq, dk, dv], sizes, e.batches * e.heads, |entry, [dq, dk, dv]| {
+        dq.fill(0.0);
+        dk.fill(0.0);
+        dv.fill(0.0);
+        one_head(op, call, entry, [dq, dk, dv]);
+    });
 }
 
 fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: [&mut [f32]; 3]) {
@@ -267,9 +227,7 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
             let at = head_row + row;
             let out = &out[at * e.value_width..(at + 1) * e.value_width];
             let start = g.start(batch, head, first + row);
-            let delta: f32 = (0..e.value_width)
-                .map(|f| out[f] * g.data[start + f * g.strides[3]])
-                .sum();
+            let delta: f32 = (0..e.value_width).map(|f| out[f] * g.data[start + f * g.strides[3]]).sum();
             let delta = delta - extra.get(at).copied().unwrap_or(0.0);
             let slopes = &mut slopes[row * n..(row + 1) * n];
             let weights = &scores[row * n..(row + 1) * n];
@@ -286,8 +244,6 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
     }
     let share = 1.0 / e.keys.max(1) as f32;
     for dv in dv.chunks_mut(e.value_width.max(1)) {
-        dv.iter_mut()
-            .zip(&blind_sum)
-            .for_each(|(x, b)| *x += share * b);
+        dv.iter_mut().zip(&blind_sum).for_each(|(x, b)| *x += share * b);
     }
 }

@@ -107,11 +107,7 @@ impl Kind {
         } else if window > 0 {
             end = end.min(position + window);
         }
-        let start = if window > 0 {
-            (position - window + 1).max(0)
-        } else {
-            0
-        };
+        let start = if window > 0 { (position - window + 1).max(0) } else { 0 };
         let end = end.clamp(0, e.keys as i64) as usize;
         (start as usize).min(end)..end
     }
@@ -140,15 +136,10 @@ impl Kind {
         }
         let (q, k, v) = (&inputs[0].shape, &inputs[1].shape, &inputs[2].shape);
         if q[0] != k[0] || q[3] != k[3] || k[..3] != v[..3] {
-            return Refusal::shape(
-                "q [b, h, i, d], k [b, hk, j, d] and v [b, hk, j, dv] must agree in b, hk, j and d",
-            );
+            return Refusal::shape("q [b, h, i, d], k [b, hk, j, d] and v [b, hk, j, dv] must agree in b, hk, j and d");
         }
         if k[1] == 0 || q[1] % k[1] != 0 {
-            return Refusal::shape(format!(
-                "{} query heads cannot share {} key heads evenly",
-                q[1], k[1]
-            ));
+            return Refusal::shape(format!("{} query heads cannot share {} key heads evenly", q[1], k[1]));
         }
         let e = Extents::new(q, k, v);
         let mut rest = inputs[3..].iter();
@@ -158,17 +149,11 @@ impl Kind {
                 return Refusal::shape(format!("the mask of keys is {want}, got {mask}"));
             }
         }
-        if let Some(counts) = inputs[3..]
-            .get(usize::from(self.masked))
-            .filter(|_| self.counted)
-        {
+        if let Some(counts) = inputs[3..].get(usize::from(self.masked)).filter(|_| self.counted) {
             counts.expect(DType::U32, "the number of valid keys is u32")?;
             if !counts.shape.is_empty() && counts.shape[..] != [e.batches] {
                 let got = &counts.shape;
-                return Refusal::shape(format!(
-                    "the number of valid keys has shape [] or [{}], got {got}",
-                    e.batches
-                ));
+                return Refusal::shape(format!("the number of valid keys has shape [] or [{}], got {got}", e.batches));
             }
         }
         Ok(e)
@@ -189,6 +174,7 @@ struct Meta {
     window: u32,
     masked: u32,
     counts: u32,
+    lanes: u32,
     blind: u32,
     scale: f32,
     offsets: UVec4,
@@ -196,6 +182,16 @@ struct Meta {
     k: UVec4,
     v: UVec4,
     g: UVec4,
+}
+
+/// Invocations that share a query: where there are few queries, several split its keys.
+fn lanes(queries: usize) -> usize {
+    match queries {
+        0..=2 => 32,
+        3..=8 => 8,
+        9..=16 => 4,
+        _ => 1,
+    }
 }
 
 fn strides(operand: &Operand) -> UVec4 {
@@ -213,11 +209,7 @@ impl Kind {
         let e = Extents::new(q.shape(), k.shape(), v.shape());
         let g = &cx.inputs[cotangent.unwrap_or(0)];
         let lead = |o: &Operand| cx.lead(o) as u32;
-        let n = if self.counted {
-            cx.inputs[counts].numel()
-        } else {
-            0
-        };
+        let n = if self.counted { cx.inputs[counts].numel() } else { 0 };
         let meta = Meta {
             batches: e.batches as u32,
             heads: e.heads as u32,
@@ -230,6 +222,7 @@ impl Kind {
             window: self.window as u32,
             masked: u32::from(self.masked),
             counts: n as u32,
+            lanes: lanes(e.queries) as u32,
             blind: u32::from(self.blind(&e)),
             scale: self.scale as f32,
             offsets: UVec4::new(lead(q), lead(k), lead(v), lead(g)),
@@ -244,10 +237,7 @@ impl Kind {
     /// Inputs that hold the mask and the counts when `first` is the first after the floats; q stands in for what is absent.
     fn optional(&self, first: usize) -> [usize; 2] {
         let counts = first + usize::from(self.masked);
-        [
-            if self.masked { first } else { 0 },
-            if self.counted { counts } else { 0 },
-        ]
+        [if self.masked { first } else { 0 }, if self.counted { counts } else { 0 }]
     }
 }
 
@@ -290,17 +280,9 @@ impl Op for Forward {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let [mask, counts] = self.kind.optional(3);
         let (e, meta) = self.kind.meta(cx, None, counts);
-        // Few queries: several invocations share one and split its keys.
-        let lanes = match e.queries {
-            0..=2 => 32,
-            3..=8 => 8,
-            9..=16 => 4,
-            _ => 1,
-        };
-        let blocks = e.queries.div_ceil(WIDTH / lanes);
+        let blocks = e.queries.div_ceil(WIDTH / lanes(e.queries));
         let pieces = e.value_width.div_ceil(FEATURES).max(1);
         cx.dispatch(&FORWARD)
-            .constant("LANES", lanes as f64)
             .input(0)
             .input(1)
             .input(2)
@@ -321,12 +303,7 @@ impl<'g> Var<'g> {
     /// gradient to queries and keys. There is no second derivative: use
     /// [`attention_composed`](Self::attention_composed) for that, and for dropout of the probabilities.
     #[track_caller]
-    pub fn attention(
-        self,
-        keys: Var<'g>,
-        values: Var<'g>,
-        options: &Attention<'g>,
-    ) -> Attended<'g> {
+    pub fn attention(self, keys: Var<'g>, values: Var<'g>, options: &Attention<'g>) -> Attended<'g> {
         let width = self.dim(-1).max(1) as f64;
         let kind = Kind {
             scale: options.scale.unwrap_or(1.0 / width.sqrt()),
@@ -339,10 +316,7 @@ impl<'g> Var<'g> {
         inputs.extend(options.mask);
         inputs.extend(options.valid);
         let outputs = self.graph().apply(Forward { kind }, &inputs);
-        Attended {
-            out: outputs[0],
-            logsumexp: outputs[1],
-        }
+        Attended { out: outputs[0], logsumexp: outputs[1] }
     }
 }
 

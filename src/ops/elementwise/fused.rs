@@ -47,10 +47,7 @@ struct Meta {
 impl Fused {
     /// One function over its inputs.
     pub fn single(scalar: Scalar, inputs: usize) -> Self {
-        Fused {
-            nodes: vec![(scalar, (0..inputs).map(Argument::Input).collect())],
-            results: vec![0],
-        }
+        Fused { nodes: vec![(scalar, (0..inputs).map(Argument::Input).collect())], results: vec![0] }
     }
 
     fn dtypes(&self, inputs: &[DType]) -> Vec<DType> {
@@ -73,13 +70,7 @@ impl Fused {
         let dtypes: Vec<DType> = call
             .inputs
             .iter()
-            .map(|i| {
-                if matches!(i.data, Slice::Float(_)) {
-                    DType::F32
-                } else {
-                    DType::U32
-                }
-            })
+            .map(|i| if matches!(i.data, Slice::Float(_)) { DType::F32 } else { DType::U32 })
             .collect();
         let types = self.dtypes(&dtypes);
         let Some(shape) = call.outputs.first().map(|o| o.shape.clone()) else {
@@ -89,47 +80,26 @@ impl Fused {
         match call.outputs.len() {
             1 => match &mut call.outputs[0].data {
                 SliceMut::Float(out) => par::pieces(out, BLOCK * 32, |start, piece| {
-                    self.piece(
-                        &walks,
-                        &types,
-                        start,
-                        piece.len(),
-                        &mut |block, regs: &Registers<T>| {
-                            let len = BLOCK.min(piece.len() - block);
-                            piece[block..block + len]
-                                .copy_from_slice(&regs.float(self.results[0])[..len]);
-                        },
-                    );
+                    self.piece(&walks, &types, start, piece.len(), &mut |block, regs: &Registers<T>| {
+                        let len = BLOCK.min(piece.len() - block);
+                        piece[block..block + len].copy_from_slice(&regs.float(self.results[0])[..len]);
+                    });
                 }),
                 SliceMut::Int(out) => par::pieces(out, BLOCK * 32, |start, piece| {
-                    self.piece(
-                        &walks,
-                        &types,
-                        start,
-                        piece.len(),
-                        &mut |block, regs: &Registers<T>| {
-                            let len = BLOCK.min(piece.len() - block);
-                            piece[block..block + len]
-                                .copy_from_slice(&regs.int(self.results[0])[..len]);
-                        },
-                    );
+                    self.piece(&walks, &types, start, piece.len(), &mut |block, regs: &Registers<T>| {
+                        let len = BLOCK.min(piece.len() - block);
+                        piece[block..block + len].copy_from_slice(&regs.int(self.results[0])[..len]);
+                    });
                 }),
             },
             _ => {
                 let outputs = &mut call.outputs;
-                self.piece(&walks, &types, 0, shape.numel(), &mut |block,
-                                                                   regs: &Registers<
-                    T,
-                >| {
+                self.piece(&walks, &types, 0, shape.numel(), &mut |block, regs: &Registers<T>| {
                     for (output, &node) in outputs.iter_mut().zip(&self.results) {
                         let len = BLOCK.min(shape.numel() - block);
                         match &mut output.data {
-                            SliceMut::Float(o) => {
-                                o[block..block + len].copy_from_slice(&regs.float(node)[..len])
-                            }
-                            SliceMut::Int(o) => {
-                                o[block..block + len].copy_from_slice(&regs.int(node)[..len])
-                            }
+                            SliceMut::Float(o) => o[block..block + len].copy_from_slice(&regs.float(node)[..len]),
+                            SliceMut::Int(o) => o[block..block + len].copy_from_slice(&regs.int(node)[..len]),
                         }
                     }
                 });
@@ -173,18 +143,10 @@ impl<T: Real> Registers<T> {
             *counter += 1;
             (float, *counter - 1)
         };
-        let inputs = walks
-            .iter()
-            .map(|w| place(matches!(w.data, Slice::Float(_))))
-            .collect();
+        let inputs = walks.iter().map(|w| place(matches!(w.data, Slice::Float(_)))).collect();
         let nodes = types.iter().map(|t| place(*t == DType::F32)).collect();
         debug_assert_eq!(types.len(), program.nodes.len());
-        Registers {
-            floats: vec![T::ZERO; f * BLOCK],
-            ints: vec![0; i * BLOCK],
-            inputs,
-            nodes,
-        }
+        Registers { floats: vec![T::ZERO; f * BLOCK], ints: vec![0; i * BLOCK], inputs, nodes }
     }
 
     fn float(&self, node: usize) -> &[T] {
@@ -219,59 +181,37 @@ impl<T: Real> Registers<T> {
                 continue;
             }
             if let Scalar::Iota { inner, extent } = scalar {
-                iota(
-                    *inner,
-                    *extent,
-                    start,
-                    &mut self.ints[r * BLOCK..r * BLOCK + n],
-                );
+                iota(*inner, *extent, start, &mut self.ints[r * BLOCK..r * BLOCK + n]);
                 continue;
             }
             let float_args = places.first().map_or(float, |p| p.0);
             if float {
                 let (done, rest) = self.floats.split_at_mut(r * BLOCK);
                 if float_args {
-                    let args: Vec<&[T]> = places
-                        .iter()
-                        .map(|(_, p)| &done[p * BLOCK..p * BLOCK + n])
-                        .collect();
+                    let args: Vec<&[T]> = places.iter().map(|(_, p)| &done[p * BLOCK..p * BLOCK + n]).collect();
                     scalar.floats(&args, &mut rest[..n]);
                 } else {
                     let (_, p) = places[0];
-                    for (o, &x) in rest[..n]
-                        .iter_mut()
-                        .zip(&self.ints[p * BLOCK..p * BLOCK + n])
-                    {
+                    for (o, &x) in rest[..n].iter_mut().zip(&self.ints[p * BLOCK..p * BLOCK + n]) {
                         *o = T::of(f64::from(x));
                     }
                 }
             } else if float_args {
-                let args: Vec<&[T]> = places
-                    .iter()
-                    .map(|(_, p)| &self.floats[p * BLOCK..p * BLOCK + n])
-                    .collect();
+                let args: Vec<&[T]> = places.iter().map(|(_, p)| &self.floats[p * BLOCK..p * BLOCK + n]).collect();
                 scalar.test(&args, &mut self.ints[r * BLOCK..r * BLOCK + n]);
             } else {
                 let (done, rest) = self.ints.split_at_mut(r * BLOCK);
-                let args: Vec<&[u32]> = places
-                    .iter()
-                    .map(|(_, p)| &done[p * BLOCK..p * BLOCK + n])
-                    .collect();
+                let args: Vec<&[u32]> = places.iter().map(|(_, p)| &done[p * BLOCK..p * BLOCK + n]).collect();
                 scalar.ints(&args, &mut rest[..n]);
             }
         }
     }
 
     fn select(&mut self, places: &[(bool, usize)], float: bool, r: usize, n: usize) {
-        let (m, a, b) = (
-            places[0].1 * BLOCK,
-            places[1].1 * BLOCK,
-            places[2].1 * BLOCK,
-        );
+        let (m, a, b) = (places[0].1 * BLOCK, places[1].1 * BLOCK, places[2].1 * BLOCK);
         if float {
             for i in 0..n {
-                self.floats[r * BLOCK + i] =
-                    self.floats[if self.ints[m + i] != 0 { a } else { b } + i];
+                self.floats[r * BLOCK + i] = self.floats[if self.ints[m + i] != 0 { a } else { b } + i];
             }
         } else {
             for i in 0..n {
@@ -293,12 +233,7 @@ impl<'a, T: Real> Walk<'a, T> {
     fn new(input: &CpuInput<'a, T>, shape: &Shape) -> Self {
         let layout = input.layout.broadcast(input.shape, shape);
         let (dims, mut strides) = Layout::collapse(shape, &[&layout]);
-        Walk {
-            data: input.data,
-            offset: layout.offset,
-            dims,
-            strides: strides.swap_remove(0),
-        }
+        Walk { data: input.data, offset: layout.offset, dims, strides: strides.swap_remove(0) }
     }
 
     fn load<E: Copy>(&self, data: &[E], start: usize, out: &mut [E]) {
@@ -320,10 +255,7 @@ impl<'a, T: Real> Walk<'a, T> {
             match stride {
                 0 => run.fill(data[at]),
                 1 => run.copy_from_slice(&data[at..at + n]),
-                _ => run
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, o)| *o = data[at + i * stride]),
+                _ => run.iter_mut().enumerate().for_each(|(i, o)| *o = data[at + i * stride]),
             }
             done += n;
         }
@@ -332,11 +264,7 @@ impl<'a, T: Real> Walk<'a, T> {
 
 impl Op for Fused {
     fn name(&self) -> &'static str {
-        if self.nodes.len() == 1 {
-            self.nodes[0].0.name()
-        } else {
-            "fused"
-        }
+        if self.nodes.len() == 1 { self.nodes[0].0.name() } else { "fused" }
     }
 
     fn outputs(&self) -> usize {
@@ -349,14 +277,7 @@ impl Op for Fused {
             shape = shape.broadcast(&t.shape)?;
         }
         let types = self.dtypes(&inputs.iter().map(|t| t.dtype).collect::<Vec<_>>());
-        Ok(self
-            .results
-            .iter()
-            .map(|r| TensorType {
-                dtype: types[*r],
-                shape: shape.clone(),
-            })
-            .collect())
+        Ok(self.results.iter().map(|r| TensorType { dtype: types[*r], shape: shape.clone() }).collect())
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -378,11 +299,7 @@ impl Op for Fused {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let shape = cx.outputs[0].shape().clone();
-        let layouts: Vec<Layout> = cx
-            .inputs
-            .iter()
-            .map(|i| i.layout.broadcast(i.shape(), &shape))
-            .collect();
+        let layouts: Vec<Layout> = cx.inputs.iter().map(|i| i.layout.broadcast(i.shape(), &shape)).collect();
         let out = Layout::contiguous(&shape);
         let mut all: Vec<&Layout> = layouts.iter().collect();
         all.push(&out);
@@ -397,11 +314,7 @@ impl Op for Fused {
         }
         let ways: Vec<Way> = (0..cx.inputs.len())
             .map(|i| {
-                let dense = Layout {
-                    offset: 0,
-                    strides: strides[i].clone(),
-                }
-                .is_dense(&dims);
+                let dense = Layout { offset: 0, strides: strides[i].clone() }.is_dense(&dims);
                 if dense {
                     Way::Dense
                 } else if strides[i].iter().all(|s| *s == 0) {
@@ -437,9 +350,7 @@ impl Op for Fused {
         for o in 0..outputs {
             dispatch = dispatch.output(o);
         }
-        dispatch
-            .uniform(&meta)
-            .workgroups(shape.numel().div_ceil(WIDTH))
+        dispatch.uniform(&meta).workgroups(shape.numel().div_ceil(WIDTH))
     }
 }
 
@@ -465,9 +376,7 @@ impl Fused {
     /// WGSL text; equal programs over equal access patterns share it, and with it the pipeline.
     fn text(&self, inputs: &[DType], ways: &[Way], rank: usize) -> String {
         let types = self.dtypes(inputs);
-        let mut t = String::from(
-            "// #include \"shared/grid.wgsl\"\n// #include \"shared/numerics.wgsl\"\n",
-        );
+        let mut t = String::from("// #include \"shared/grid.wgsl\"\n// #include \"shared/numerics.wgsl\"\n");
         t.push_str("struct Meta { n: u32, dims: array<vec4<u32>, 2>, offsets: array<vec4<u32>, 2>, strides: array<vec4<u32>, 16> }\n");
         let mut binding = 0;
         let mut bind = |t: &mut String, text: String| {
@@ -475,19 +384,10 @@ impl Fused {
             binding += 1;
         };
         for (i, d) in inputs.iter().enumerate() {
-            bind(
-                &mut t,
-                format!("var<storage, read> a{i}: array<{}>;", wgsl_type(*d)),
-            );
+            bind(&mut t, format!("var<storage, read> a{i}: array<{}>;", wgsl_type(*d)));
         }
         for (o, node) in self.results.iter().enumerate() {
-            bind(
-                &mut t,
-                format!(
-                    "var<storage, read_write> o{o}: array<{}>;",
-                    wgsl_type(types[*node])
-                ),
-            );
+            bind(&mut t, format!("var<storage, read_write> o{o}: array<{}>;", wgsl_type(types[*node])));
         }
         bind(&mut t, "var<uniform> m: Meta;".into());
         let _ = writeln!(
@@ -506,9 +406,9 @@ impl Fused {
             let index = match way {
                 Way::Dense => format!("{offset} + i"),
                 Way::Single => offset,
-                Way::Strided => (0..rank).fold(offset, |text, d| {
-                    format!("{text} + x{d} * m.strides[{}][{}]", 2 * i + d / 4, d % 4)
-                }),
+                Way::Strided => {
+                    (0..rank).fold(offset, |text, d| format!("{text} + x{d} * m.strides[{}][{}]", 2 * i + d / 4, d % 4))
+                }
             };
             let _ = writeln!(t, "    let v{i} = a{i}[{index}];");
         }

@@ -27,15 +27,9 @@ struct Made {
 #[track_caller]
 pub(crate) fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var<'_> {
     if !(value as f32).is_finite() {
-        graph.fail(Error::argument(
-            "full",
-            format!("{value} is no finite f32; use f32::MIN or f32::MAX instead"),
-        ));
+        graph.fail(Error::argument("full", format!("{value} is no finite f32; use f32::MIN or f32::MAX instead")));
     }
-    let scalar = Scalar::Const {
-        dtype,
-        bits: value.to_bits(),
-    };
+    let scalar = Scalar::Const { dtype, bits: value.to_bits() };
     graph.apply_at(Arc::new(Made { scalar, shape }), &[], Where::caller())[0]
 }
 
@@ -46,19 +40,11 @@ impl Graph {
         let shape = shape.into();
         if axis >= shape.len() {
             let message = format!("axis {axis} of {} dimensions", shape.len());
-            self.fail(Error::Shape {
-                op: "iota".into(),
-                message,
-                shapes: vec![shape],
-                location: Where::caller(),
-            });
+            self.fail(Error::Shape { op: "iota".into(), message, shapes: vec![shape], location: Where::caller() });
             return self.full_u32([], 0);
         }
         let (_, extent, inner) = shape.split(axis);
-        let scalar = Scalar::Iota {
-            inner: inner.max(1) as u32,
-            extent: extent.max(1) as u32,
-        };
+        let scalar = Scalar::Iota { inner: inner.max(1) as u32, extent: extent.max(1) as u32 };
         self.apply_at(Arc::new(Made { scalar, shape }), &[], Where::caller())[0]
     }
 }
@@ -68,10 +54,7 @@ impl Op for Made {
         self.scalar.name()
     }
     fn infer(&self, _: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        Ok(vec![TensorType {
-            dtype: self.scalar.dtype(&[]),
-            shape: self.shape.clone(),
-        }])
+        Ok(vec![TensorType { dtype: self.scalar.dtype(&[]), shape: self.shape.clone() }])
     }
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
         cx.none()
@@ -102,10 +85,7 @@ impl Op for Elementwise {
             shape = shape.broadcast(&t.shape)?;
         }
         let dtypes: Vec<DType> = inputs.iter().map(|t| t.dtype).collect();
-        Ok(vec![TensorType {
-            dtype: self.0.dtype(&dtypes),
-            shape,
-        }])
+        Ok(vec![TensorType { dtype: self.0.dtype(&dtypes), shape }])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -133,11 +113,7 @@ impl Op for Elementwise {
                 return cx.none();
             }
         };
-        grads
-            .into_iter()
-            .zip(&cx.inputs)
-            .map(|(g, x)| g.map(|g| g.sum_to(x.shape()).into()))
-            .collect()
+        grads.into_iter().zip(&cx.inputs).map(|(g, x)| g.map(|g| g.sum_to(x.shape()).into())).collect()
     }
 
     fn scalar(&self) -> Option<Scalar> {
@@ -196,9 +172,7 @@ impl Binary {
             Binary::Max => [Some(a.ge(b).select(g, 0.0)), Some(a.ge(b).select(0.0, g))],
             Binary::Min => [Some(a.le(b).select(g, 0.0)), Some(a.le(b).select(0.0, g))],
             Binary::Pow => [Some(g * b * a.pow(b - 1.0)), Some(g * y * a.ln())],
-            Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {
-                [None, None]
-            }
+            Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => [None, None],
         }
     }
 }
@@ -352,21 +326,13 @@ impl<'g> Var<'g> {
     /// u32 to f32; f32 stays. No gradient through the conversion of integers.
     #[track_caller]
     pub fn to_f32(self) -> Var<'g> {
-        if self.dtype() == DType::F32 {
-            self
-        } else {
-            self.op(Elementwise(Scalar::ToFloat), &[])
-        }
+        if self.dtype() == DType::F32 { self } else { self.op(Elementwise(Scalar::ToFloat), &[]) }
     }
 
     /// f32 to u32, truncated towards 0 and clamped to its range; u32 stays. No gradient.
     #[track_caller]
     pub fn to_u32(self) -> Var<'g> {
-        if self.dtype() == DType::U32 {
-            self
-        } else {
-            self.op(Elementwise(Scalar::ToInt), &[])
-        }
+        if self.dtype() == DType::U32 { self } else { self.op(Elementwise(Scalar::ToInt), &[]) }
     }
 
     /// Mask (u32 0/1) of the values that are neither infinite nor NaN, by their bits.
@@ -446,86 +412,40 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         .map(|f| {
             // WGSL allows sine and cosine an absolute error of 2^-11 in [-π, π], and drivers use it.
             let loose = matches!(f, Unary::Sin | Unary::Cos);
-            Sample::new(format!("{f:?}"), [&[7, 13]], move |_, x| {
-                vec![x[0].unary(f)]
+            Sample::new(format!("{f:?}"), [&[7, 13]], move |_, x| vec![x[0].unary(f)]).tolerance(if loose {
+                5e-4
+            } else {
+                2e-5
             })
-            .tolerance(if loose { 5e-4 } else { 2e-5 })
         })
         .collect();
     for f in [Unary::Ln, Unary::Sqrt, Unary::Recip] {
-        all.push(
-            Sample::new(format!("{f:?}"), [&[5, 17]], move |_, x| {
-                vec![x[0].unary(f)]
-            })
-            .positive(0),
-        );
+        all.push(Sample::new(format!("{f:?}"), [&[5, 17]], move |_, x| vec![x[0].unary(f)]).positive(0));
     }
     for shape in [&[0usize, 3][..], &[1], &[70_001], &[1, 1, 1], &[]] {
-        all.push(Sample::new(format!("exp{shape:?}"), [shape], |_, x| {
-            vec![x[0].exp()]
-        }));
+        all.push(Sample::new(format!("exp{shape:?}"), [shape], |_, x| vec![x[0].exp()]));
     }
-    for (a, b) in [
-        (&[3usize, 1, 5][..], &[4, 1][..]),
-        (&[1], &[7]),
-        (&[2, 3], &[]),
-        (&[66_000, 2], &[2]),
-    ] {
-        all.push(Sample::new(
-            format!("arithmetic {a:?} {b:?}"),
-            [a, b],
-            |_, x| {
-                vec![
-                    x[0] + x[1],
-                    x[0] - x[1],
-                    x[0] * x[1],
-                    x[0].maximum(x[1]),
-                    x[0].minimum(x[1]),
-                ]
-            },
-        ));
+    for (a, b) in [(&[3usize, 1, 5][..], &[4, 1][..]), (&[1], &[7]), (&[2, 3], &[]), (&[66_000, 2], &[2])] {
+        all.push(Sample::new(format!("arithmetic {a:?} {b:?}"), [a, b], |_, x| {
+            vec![x[0] + x[1], x[0] - x[1], x[0] * x[1], x[0].maximum(x[1]), x[0].minimum(x[1])]
+        }));
         all.push(
-            Sample::new(format!("div pow {a:?} {b:?}"), [a, b], |_, x| {
-                vec![x[0] / x[1], x[0].pow(x[1])]
-            })
-            .positive(0)
-            .positive(1),
+            Sample::new(format!("div pow {a:?} {b:?}"), [a, b], |_, x| vec![x[0] / x[1], x[0].pow(x[1])])
+                .positive(0)
+                .positive(1),
         );
     }
     all.push(
         Sample::new("compare", [&[4, 9], &[9]], |_, x| {
-            let c = [
-                x[0].lt(x[1]),
-                x[0].le(x[1]),
-                x[0].gt(x[1]),
-                x[0].ge(x[1]),
-                x[0].eq(x[1]),
-                x[0].ne(x[1]),
-            ];
-            vec![
-                c[0] + c[1] + c[2],
-                c[3].and(c[1]).or(c[4]).xor(c[5]),
-                x[0].is_finite(),
-            ]
+            let c = [x[0].lt(x[1]), x[0].le(x[1]), x[0].gt(x[1]), x[0].ge(x[1]), x[0].eq(x[1]), x[0].ne(x[1])];
+            vec![c[0] + c[1] + c[2], c[3].and(c[1]).or(c[4]).xor(c[5]), x[0].is_finite()]
         })
         .no_gradient(),
     );
     all.push(
         Sample::new("integers", [], |_, x| {
             let (a, b) = (x[0], x[1]);
-            vec![
-                a + b,
-                a * b,
-                a - b,
-                a / b,
-                a.rem(b),
-                a.shl(b),
-                a.shr(b),
-                a.and(b),
-                a.or(b),
-                a.xor(b),
-                a.maximum(b),
-            ]
+            vec![a + b, a * b, a - b, a / b, a.rem(b), a.shl(b), a.shr(b), a.and(b), a.or(b), a.xor(b), a.maximum(b)]
         })
         .below(&[33], 1 << 20)
         .below(&[33], 9)
@@ -533,20 +453,13 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     );
     all.push(
         Sample::new("select", [&[6, 5], &[5]], |_, x| {
-            vec![
-                x[2].select(x[0], x[1]),
-                x[0].masked_fill(x[2], -3.0),
-                (x[0] * 3.0).to_u32().to_f32(),
-            ]
+            vec![x[2].select(x[0], x[1]), x[0].masked_fill(x[2], -3.0), (x[0] * 3.0).to_u32().to_f32()]
         })
         .below(&[6, 1], 2),
     );
     all.push(
         Sample::new("straight_through", [&[9], &[9]], |_, x| {
-            vec![
-                x[0] * x[1].stop_gradient(),
-                x[1].relu().straight_through(x[1]).stop_gradient() + x[0].silu(),
-            ]
+            vec![x[0] * x[1].stop_gradient(), x[1].relu().straight_through(x[1]).stop_gradient() + x[0].silu()]
         })
         .no_gradient(),
     );
@@ -555,23 +468,17 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         vec![
             row,
             g.iota([1, 70, 1], 1).to_f32() * x[0],
-            row.rem(2)
-                .eq(g.iota([3], 0))
-                .select(x[0].tanh(), row.to_f32()),
+            row.rem(2).eq(g.iota([3], 0)).select(x[0].tanh(), row.to_f32()),
             g.iota([70_001, 1], 0),
             g.iota([3, 0], 1),
         ]
     }));
-    all.push(Sample::new(
-        "long chain",
-        [&[8, 31], &[31], &[8, 1]],
-        |_, x| {
-            let mut y = x[0];
-            for i in 0..9 {
-                y = (y * x[1] + x[2]).tanh() + 0.1 * f64::from(i);
-            }
-            vec![y, y.sigmoid()]
-        },
-    ));
+    all.push(Sample::new("long chain", [&[8, 31], &[31], &[8, 1]], |_, x| {
+        let mut y = x[0];
+        for i in 0..9 {
+            y = (y * x[1] + x[2]).tanh() + 0.1 * f64::from(i);
+        }
+        vec![y, y.sigmoid()]
+    }));
     all
 }

@@ -6,10 +6,7 @@ use crate::types::{DType, Real, TensorType};
 
 /// Functions of one float.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(
-    missing_docs,
-    reason = "the names are the functions; the methods of Var document them"
-)]
+#[expect(missing_docs, reason = "the names are the functions; the methods of Var document them")]
 pub enum Unary {
     Neg,
     Exp,
@@ -32,10 +29,7 @@ pub enum Unary {
 
 /// Functions of two values of one type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(
-    missing_docs,
-    reason = "the names are the functions; the methods of Var document them"
-)]
+#[expect(missing_docs, reason = "the names are the functions; the methods of Var document them")]
 pub enum Binary {
     Add,
     Sub,
@@ -160,9 +154,7 @@ impl Scalar {
             Scalar::Const { dtype, .. } => *dtype,
             Scalar::Unary(_) | Scalar::ToFloat => DType::F32,
             Scalar::Binary(_) => inputs.first().copied().unwrap_or(DType::F32),
-            Scalar::Iota { .. } | Scalar::Compare(_) | Scalar::ToInt | Scalar::IsFinite => {
-                DType::U32
-            }
+            Scalar::Iota { .. } | Scalar::Compare(_) | Scalar::ToInt | Scalar::IsFinite => DType::U32,
             Scalar::Select => inputs.get(1).copied().unwrap_or(DType::F32),
         }
     }
@@ -181,18 +173,12 @@ impl Scalar {
         let convert = "convert with to_f32 or to_u32";
         match self {
             Scalar::Const { .. } | Scalar::Iota { .. } => Ok(()),
-            Scalar::Unary(_) | Scalar::ToInt | Scalar::IsFinite => {
-                inputs[0].expect(DType::F32, convert)
-            }
+            Scalar::Unary(_) | Scalar::ToInt | Scalar::IsFinite => inputs[0].expect(DType::F32, convert),
             Scalar::ToFloat => inputs[0].expect(DType::U32, convert),
-            Scalar::Binary(Binary::Pow) => inputs
-                .iter()
-                .try_for_each(|t| t.expect(DType::F32, convert)),
-            Scalar::Binary(
-                Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr,
-            ) => inputs
-                .iter()
-                .try_for_each(|t| t.expect(DType::U32, convert)),
+            Scalar::Binary(Binary::Pow) => inputs.iter().try_for_each(|t| t.expect(DType::F32, convert)),
+            Scalar::Binary(Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr) => {
+                inputs.iter().try_for_each(|t| t.expect(DType::U32, convert))
+            }
             Scalar::Binary(_) | Scalar::Compare(_) => inputs[1].expect(inputs[0].dtype, convert),
             Scalar::Select => {
                 inputs[0].expect(DType::U32, "the condition is a mask of u32 0/1")?;
@@ -207,14 +193,8 @@ impl Scalar {
         let b = args.get(1).map_or("", String::as_str);
         match self {
             // All digits: browsers refuse the rounded -3.4028235e38, which lies beyond the lowest f32.
-            Scalar::Const {
-                dtype: DType::F32,
-                bits,
-            } => format!("{:?}f", f64::from(f64::from_bits(*bits) as f32)),
-            Scalar::Const {
-                dtype: DType::U32,
-                bits,
-            } => format!("{}u", f64::from_bits(*bits) as u32),
+            Scalar::Const { dtype: DType::F32, bits } => format!("{:?}f", f64::from(f64::from_bits(*bits) as f32)),
+            Scalar::Const { dtype: DType::U32, bits } => format!("{}u", f64::from_bits(*bits) as u32),
             Scalar::Iota { inner, extent } => format!("(i / {inner}u) % {extent}u"),
             Scalar::Unary(f) => match f {
                 Unary::Neg => format!("-{a}"),
@@ -261,10 +241,7 @@ impl Scalar {
                 };
                 format!("select(0u, 1u, {a} {sign} {b})")
             }
-            Scalar::Select => format!(
-                "select({}, {b}, {a} != 0u)",
-                args.get(2).map_or("", String::as_str)
-            ),
+            Scalar::Select => format!("select({}, {b}, {a} != 0u)", args.get(2).map_or("", String::as_str)),
             Scalar::ToFloat => format!("f32({a})"),
             Scalar::ToInt => format!("u32({a})"),
             Scalar::IsFinite => format!("select(0u, 1u, finite({a}))"),
@@ -379,12 +356,9 @@ fn unary<T: Real>(f: Unary, a: &[T], out: &mut [T]) {
         Unary::Elu => map(a, out, |x| if x > T::ZERO { x } else { x.exp() - T::ONE }),
         Unary::EluPlusOne => map(a, out, |x| if x > T::ZERO { x + T::ONE } else { x.exp() }),
         Unary::Erf => map(a, out, T::erf),
-        Unary::Gelu => map(a, out, |x| {
-            x * half * (T::ONE + (x * T::of(GELU_HALF)).erf())
-        }),
+        Unary::Gelu => map(a, out, |x| x * half * (T::ONE + (x * T::of(GELU_HALF)).erf())),
         Unary::GeluSlope => map(a, out, |x| {
-            let density =
-                (-(x * x) * half).exp() * T::of(1.0 / (2.0 * std::f64::consts::PI).sqrt());
+            let density = (-(x * x) * half).exp() * T::of(1.0 / (2.0 * std::f64::consts::PI).sqrt());
             half * (T::ONE + (x * T::of(GELU_HALF)).erf()) + x * density
         }),
         Unary::Sin => map(a, out, T::sin),

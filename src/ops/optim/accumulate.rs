@@ -70,10 +70,7 @@ impl Op for Accumulate {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.outputs[0].numel();
-        let meta = Meta {
-            n: n as u32,
-            scale: self.scale as f32,
-        };
+        let meta = Meta { n: n as u32, scale: self.scale as f32 };
         let d = cx.dispatch(&ACCUMULATE).input(1).input(2).output(0);
         d.uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }

@@ -143,11 +143,7 @@ impl Op for Adam {
         for input in 3..8 {
             d = d.input(input);
         }
-        d.output(0)
-            .output(1)
-            .output(2)
-            .uniform(&meta)
-            .workgroups(n.div_ceil(PER_GROUP))
+        d.output(0).output(1).output(2).uniform(&meta).workgroups(n.div_ceil(PER_GROUP))
     }
 }
 
@@ -157,31 +153,11 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
     for (n, decoupled) in [(0, false), (4, true), (1028, false), (70_400, true)] {
         let name = format!("adam {n} {decoupled}");
         let sample = Sample::new(name, [&[n], &[n], &[n], &[n], &[]], move |g, x| {
-            let common = Common {
-                max_norm: 0.7,
-                lr_factor: 0.5,
-                weight_decay: 0.1,
-            };
-            let adam = Adam {
-                common,
-                decoupled,
-                beta1: 0.9,
-                beta2: 0.999,
-                eps: 1e-3,
-            };
-            let controls = Controls {
-                lr: x[4],
-                norm_sq: g.full([], 2.0),
-                ok: g.full_u32([], 1),
-                progress: x[5],
-            };
-            let closed = Controls {
-                ok: g.full_u32([], 0),
-                ..controls
-            };
-            let mut all = adam
-                .clone()
-                .step(x[0], [x[1], x[2].square()], x[3], &controls);
+            let common = Common { max_norm: 0.7, lr_factor: 0.5, weight_decay: 0.1 };
+            let adam = Adam { common, decoupled, beta1: 0.9, beta2: 0.999, eps: 1e-3 };
+            let controls = Controls { lr: x[4], norm_sq: g.full([], 2.0), ok: g.full_u32([], 1), progress: x[5] };
+            let closed = Controls { ok: g.full_u32([], 0), ..controls };
+            let mut all = adam.clone().step(x[0], [x[1], x[2].square()], x[3], &controls);
             all.extend(adam.step(x[0], [x[1], x[2]], x[3], &closed));
             all
         });

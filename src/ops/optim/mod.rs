@@ -60,25 +60,16 @@ impl Common {
 /// Refuses anything but `buffers` flat buffers of one length (a multiple of 4), then learning rate, square of the norm and gate.
 fn check(inputs: &[TensorType], buffers: usize) -> Result<Vec<TensorType>, Refusal> {
     let advice = "flat buffers, lr, norm² and gate are needed in this order";
-    let (Some(flat), Some(scalars)) = (inputs.get(..buffers), inputs.get(buffers..buffers + 3))
-    else {
+    let (Some(flat), Some(scalars)) = (inputs.get(..buffers), inputs.get(buffers..buffers + 3)) else {
         return Refusal::shape(advice);
     };
     for t in flat {
         t.expect(DType::F32, advice)?;
         if t.shape.len() != 1 || t.shape != flat[0].shape || t.shape[0] % 4 != 0 {
-            return Refusal::shape(
-                "parameters, moments and gradients need one length, a multiple of 4",
-            );
+            return Refusal::shape("parameters, moments and gradients need one length, a multiple of 4");
         }
     }
-    if *scalars
-        != [
-            TensorType::f32([]),
-            TensorType::f32([]),
-            TensorType::u32([]),
-        ]
-    {
+    if *scalars != [TensorType::f32([]), TensorType::f32([]), TensorType::u32([])] {
         return Refusal::shape(advice);
     }
     Ok(flat[..buffers - 1].to_vec())
@@ -96,15 +87,8 @@ fn flag<T: Real>(call: &CpuCall<'_, T>, input: usize) -> u32 {
 
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
-    [
-        accumulate::samples,
-        adam::samples,
-        pack::samples,
-        sgd::samples,
-        square_sum::samples,
-        tally::samples,
-    ]
-    .into_iter()
-    .flat_map(|f| f())
-    .collect()
+    [accumulate::samples, adam::samples, pack::samples, sgd::samples, square_sum::samples, tally::samples]
+        .into_iter()
+        .flat_map(|f| f())
+        .collect()
 }

@@ -60,10 +60,7 @@ impl Pack {
         let out = call.take(0);
         out.fill(T::ZERO);
         for (input, &offset) in call.inputs.iter().zip(&self.places) {
-            let place = Layout {
-                offset,
-                ..Layout::contiguous(input.shape)
-            };
+            let place = Layout { offset, ..Layout::contiguous(input.shape) };
             if let Slice::Float(data) = input.data {
                 scatter(data, input.layout, input.shape, &place, out);
             }
@@ -100,20 +97,13 @@ impl Pack {
             }
             segments[slot + 1] = segment;
         }
-        let meta = Meta {
-            start: start as u32,
-            end: end as u32,
-            count: inputs.len() as u32 + 1,
-            segments,
-        };
+        let meta = Meta { start: start as u32, end: end as u32, count: inputs.len() as u32 + 1, segments };
         let mut d = cx.dispatch(&PACK);
         for slot in 0..INPUTS {
             // Bindings that are not needed repeat the first.
             d = d.input(inputs.get(slot).or(inputs.first()).copied().unwrap_or(0));
         }
-        d.output(0)
-            .uniform(&meta)
-            .workgroups((end - start).div_ceil(WIDTH))
+        d.output(0).uniform(&meta).workgroups((end - start).div_ceil(WIDTH))
     }
 }
 
@@ -135,10 +125,7 @@ impl Op for Pack {
             at = place + t.numel();
         }
         if at > self.len {
-            return Refusal::shape(format!(
-                "inputs end at {at}, the flat buffer at {}",
-                self.len
-            ));
+            return Refusal::shape(format!("inputs end at {at}, the flat buffer at {}", self.len));
         }
         Ok(vec![TensorType::f32([self.len])])
     }
@@ -161,9 +148,7 @@ impl Op for Pack {
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let filled: Vec<usize> = (0..cx.inputs.len())
-            .filter(|i| cx.inputs[*i].numel() > 0)
-            .collect();
+        let filled: Vec<usize> = (0..cx.inputs.len()).filter(|i| cx.inputs[*i].numel() > 0).collect();
         if filled.is_empty() {
             return self.part(cx, &[], 0, self.len);
         }
@@ -197,32 +182,14 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
             let places = (0..10).map(|i| 64 * (i + 1)).collect();
             vec![
                 Pack { places, len: 768 }.pack(g, &inputs),
-                Pack {
-                    places: vec![0],
-                    len: 15,
-                }
-                .pack(g, &inputs[..1]),
-                Pack {
-                    places: vec![3],
-                    len: 8,
-                }
-                .pack(g, &[x[2]]),
-                Pack {
-                    places: vec![],
-                    len: 5,
-                }
-                .pack(g, &[]),
+                Pack { places: vec![0], len: 15 }.pack(g, &inputs[..1]),
+                Pack { places: vec![3], len: 8 }.pack(g, &[x[2]]),
+                Pack { places: vec![], len: 5 }.pack(g, &[]),
             ]
         }),
         Sample::new("pack large", [&[70_001], &[300, 301]], |g, x| {
             let places = vec![0, 70_016];
-            vec![
-                Pack {
-                    places,
-                    len: 160_384,
-                }
-                .pack(g, &[x[0], x[1].transpose(0, 1)]),
-            ]
+            vec![Pack { places, len: 160_384 }.pack(g, &[x[0], x[1].transpose(0, 1)])]
         }),
     ]
 }

@@ -112,11 +112,7 @@ impl Op for Sgd {
     }
 
     fn in_place(&self) -> &'static [(usize, usize)] {
-        if self.buffers() == 1 {
-            &[(0, 0)]
-        } else {
-            &[(0, 0), (1, 1)]
-        }
+        if self.buffers() == 1 { &[(0, 0)] } else { &[(0, 0), (1, 1)] }
     }
 
     cpu_twin!();
@@ -128,19 +124,8 @@ impl Op for Sgd {
         let lr_factor = self.common.lr_factor as f32;
         let weight_decay = self.common.weight_decay as f32;
         if self.buffers() == 1 {
-            let meta = Plain {
-                quads,
-                max_norm,
-                lr_factor,
-                weight_decay,
-            };
-            let d = cx
-                .dispatch(&SGD)
-                .input(1)
-                .input(2)
-                .input(3)
-                .input(4)
-                .output(0);
+            let meta = Plain { quads, max_norm, lr_factor, weight_decay };
+            let d = cx.dispatch(&SGD).input(1).input(2).input(3).input(4).output(0);
             return d.uniform(&meta).workgroups(groups);
         }
         let meta = Heavy {
@@ -151,14 +136,7 @@ impl Op for Sgd {
             momentum: self.momentum as f32,
             nesterov: u32::from(self.nesterov),
         };
-        let d = cx
-            .dispatch(&MOMENTUM)
-            .input(2)
-            .input(3)
-            .input(4)
-            .input(5)
-            .output(0)
-            .output(1);
+        let d = cx.dispatch(&MOMENTUM).input(2).input(3).input(4).input(5).output(0).output(1);
         d.uniform(&meta).workgroups(groups)
     }
 }
@@ -166,34 +144,14 @@ impl Op for Sgd {
 pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     let mut all = Vec::new();
-    for (n, momentum, nesterov) in [
-        (0, 0.0, false),
-        (4, 0.0, false),
-        (1028, 0.9, false),
-        (70_400, 0.9, true),
-    ] {
+    for (n, momentum, nesterov) in [(0, 0.0, false), (4, 0.0, false), (1028, 0.9, false), (70_400, 0.9, true)] {
         let name = format!("sgd {n} {momentum} {nesterov}");
         let sample = Sample::new(name, [&[n], &[n], &[n], &[]], move |g, x| {
-            let common = Common {
-                max_norm: 0.7,
-                lr_factor: 0.5,
-                weight_decay: 0.1,
-            };
-            let sgd = Sgd {
-                common,
-                momentum,
-                nesterov,
-            };
-            let controls = Controls {
-                lr: x[3],
-                norm_sq: g.full([], 2.0),
-                ok: g.full_u32([], 1),
-                progress: g.full_u32([2], 0),
-            };
-            let closed = Controls {
-                ok: g.full_u32([], 0),
-                ..controls
-            };
+            let common = Common { max_norm: 0.7, lr_factor: 0.5, weight_decay: 0.1 };
+            let sgd = Sgd { common, momentum, nesterov };
+            let controls =
+                Controls { lr: x[3], norm_sq: g.full([], 2.0), ok: g.full_u32([], 1), progress: g.full_u32([2], 0) };
+            let closed = Controls { ok: g.full_u32([], 0), ..controls };
             let velocity = (momentum > 0.0).then_some(x[1]);
             let mut all = sgd.clone().step(x[0], velocity, x[2], &controls);
             all.extend(sgd.step(x[0], velocity, x[2], &closed));

@@ -92,10 +92,6 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     [&[0usize][..], &[1], &[], &[3, 67], &[8_191], &[5, 70_001]]
         .into_iter()
-        .map(|s| {
-            Sample::new(format!("square_sum {s:?}"), [s], |_, x| {
-                vec![x[0].square_sum()]
-            })
-        })
+        .map(|s| Sample::new(format!("square_sum {s:?}"), [s], |_, x| vec![x[0].square_sum()]))
         .collect()
 }

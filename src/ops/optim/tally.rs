@@ -50,15 +50,8 @@ impl Report {
 impl Tally {
     /// New progress and report.
     #[track_caller]
-    pub fn count<'g>(
-        progress: Var<'g>,
-        loss: Var<'g>,
-        norm_sq: Var<'g>,
-        ok: Var<'g>,
-    ) -> Vec<Var<'g>> {
-        progress
-            .graph()
-            .apply(Tally, &[progress, loss, norm_sq, ok])
+    pub fn count<'g>(progress: Var<'g>, loss: Var<'g>, norm_sq: Var<'g>, ok: Var<'g>) -> Vec<Var<'g>> {
+        progress.graph().apply(Tally, &[progress, loss, norm_sq, ok])
     }
 
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {

@@ -1,0 +1,132 @@
+//! Pipelines and binding layouts, each made once.
+
+use super::gpu::{Gpu, lock};
+use crate::error::{Error, Result};
+use crate::kernels::{Access, Dispatch};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Key of a pipeline: text, constants, and the bindings.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PipelineKey {
+    text: Arc<str>,
+    constants: Vec<(&'static str, u64)>,
+    layout: LayoutKey,
+}
+
+/// Accesses of the storage bindings, then whether a static uniform and the globals follow.
+type LayoutKey = (Vec<Access>, bool, bool);
+
+/// What was made so far.
+#[derive(Default)]
+pub(super) struct Caches {
+    layouts: FxHashMap<LayoutKey, wgpu::BindGroupLayout>,
+    pipelines: FxHashMap<PipelineKey, wgpu::ComputePipeline>,
+}
+
+impl PipelineKey {
+    fn new(dispatch: &Dispatch) -> Result<Self> {
+        let constants = dispatch.constants.iter();
+        Ok(PipelineKey {
+            text: dispatch.source.text()?.into(),
+            constants: constants.map(|(n, v)| (*n, v.to_bits())).collect(),
+            layout: layout_key(dispatch),
+        })
+    }
+}
+
+impl Gpu {
+    /// Makes the pipelines that `dispatches` need and that are not there yet. Fails with the first shader that does not
+    /// compile; nothing of it stays in the cache.
+    pub(crate) async fn compile(&self, dispatches: &[Dispatch]) -> Result<()> {
+        self.check()?;
+        let mut pending = Vec::new();
+        for dispatch in dispatches {
+            let key = PipelineKey::new(dispatch)?;
+            if lock(&self.caches).pipelines.contains_key(&key) {
+                continue;
+            }
+            let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+            self.make_pipeline(dispatch, key.clone());
+            pending.push((key, dispatch.source.name(), scope.pop()));
+        }
+        let mut failed = None;
+        for (key, kernel, error) in pending {
+            if let Some(error) = error.await {
+                lock(&self.caches).pipelines.remove(&key);
+                failed.get_or_insert(Error::ShaderCompile { kernel: kernel.to_owned(), log: error.to_string() });
+            }
+        }
+        self.check()?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Layout of the bindings of a dispatch.
+    pub(crate) fn layout(&self, dispatch: &Dispatch) -> wgpu::BindGroupLayout {
+        lock(&self.caches).layout(&self.device, layout_key(dispatch))
+    }
+
+    /// Pipeline of a dispatch, from the cache or new.
+    pub(crate) fn pipeline(&self, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+        let key = PipelineKey::new(dispatch)?;
+        if let Some(pipeline) = lock(&self.caches).pipelines.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        Ok(self.make_pipeline(dispatch, key))
+    }
+
+    fn make_pipeline(&self, dispatch: &Dispatch, key: PipelineKey) -> wgpu::ComputePipeline {
+        let name = Some(dispatch.source.name());
+        let layout = self.layout(dispatch);
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: name,
+            source: wgpu::ShaderSource::Wgsl(key.text.as_ref().into()),
+        });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: name,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: name,
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &dispatch.constants,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.counters.pipelines.fetch_add(1, Ordering::Relaxed);
+        lock(&self.caches).pipelines.insert(key, pipeline.clone());
+        pipeline
+    }
+}
+
+impl Caches {
+    fn layout(&mut self, device: &wgpu::Device, key: LayoutKey) -> wgpu::BindGroupLayout {
+        if let Some(layout) = self.layouts.get(&key) {
+            return layout.clone();
+        }
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let (storage, uniform, globals) = &key;
+        let storage = storage.iter().map(|a| wgpu::BufferBindingType::Storage { read_only: *a == Access::Read });
+        let uniforms = [*uniform, *globals].into_iter().filter(|u| *u).map(|_| wgpu::BufferBindingType::Uniform);
+        let entries: Vec<_> = storage.chain(uniforms).enumerate().map(|(i, ty)| entry(i as u32, ty)).collect();
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+        self.layouts.insert(key, layout.clone());
+        layout
+    }
+}
+
+fn layout_key(dispatch: &Dispatch) -> LayoutKey {
+    (dispatch.bindings.iter().map(|b| b.access).collect(), dispatch.uniform.is_some(), dispatch.globals)
+}

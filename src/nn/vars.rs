@@ -1,0 +1,85 @@
+//! The parameters inside a graph.
+
+use super::params::Params;
+use crate::error::Error;
+use crate::graph::{Graph, Var};
+use rustc_hash::FxHashMap;
+use std::rc::Rc;
+
+impl Params {
+    /// Declares the flat states in a graph and gives every parameter as a view of its state.
+    pub fn vars<'g>(&self, graph: &'g Graph) -> ParamVars<'g> {
+        if let Some(error) = self.error() {
+            graph.fail(error.clone());
+        }
+        let mut views: Vec<(usize, Var<'g>)> = Vec::with_capacity(self.len());
+        for shard in self.shards() {
+            let leaf = graph.state(&shard.state, shard.ty());
+            for s in &shard.segments {
+                let shape = self.nth(s.param).map(|p| p.shape().clone()).unwrap_or_default();
+                views.push((s.param, leaf.slice(0, s.offset, s.len).reshape(shape)));
+            }
+        }
+        // In the order the parameters were added.
+        views.sort_by_key(|(param, _)| *param);
+        let vars = views.into_iter().map(|(_, var)| var);
+        ParamVars::from_vars(graph, self.names().map(str::to_owned).zip(vars))
+    }
+}
+
+struct Views<'g> {
+    index: FxHashMap<String, usize>,
+    views: Vec<(String, Var<'g>)>,
+}
+
+/// The parameters inside a graph. Cloning gives another handle to the same variables.
+#[derive(Clone)]
+pub struct ParamVars<'g> {
+    graph: &'g Graph,
+    all: Rc<Views<'g>>,
+    prefix: String,
+}
+
+impl<'g> ParamVars<'g> {
+    /// Variables under names of one's own choice, for a model whose parameters live elsewhere than in [`Params`].
+    pub fn from_vars(graph: &'g Graph, vars: impl IntoIterator<Item = (String, Var<'g>)>) -> Self {
+        let views: Vec<(String, Var<'g>)> = vars.into_iter().collect();
+        let index = views.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        ParamVars { graph, all: Rc::new(Views { index, views }), prefix: String::new() }
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    /// A parameter; the graph fails if there is none of this name.
+    #[track_caller]
+    pub fn get(&self, name: &str) -> Var<'g> {
+        let name = format!("{}{name}", self.prefix);
+        let view = self.all.index.get(&name).and_then(|i| self.all.views.get(*i));
+        match view {
+            Some((_, var)) => *var,
+            None => {
+                let message = "the model's parameters have no such name".to_owned();
+                self.graph.fail(Error::Name { kind: "parameter", name, message });
+                self.graph.full([], 0.0)
+            }
+        }
+    }
+
+    /// The parameter that was added as number `index`.
+    pub(crate) fn nth(&self, index: usize) -> Option<Var<'g>> {
+        self.all.views.get(index).map(|(_, var)| *var)
+    }
+
+    /// The parameters below `prefix`: `scope("layers.0").get("weight")` is `get("layers.0.weight")`.
+    pub fn scope(&self, prefix: &str) -> ParamVars<'g> {
+        ParamVars { prefix: format!("{}{prefix}.", self.prefix), ..self.clone() }
+    }
+
+    /// All names, whatever the scope.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.views.iter().map(|(name, _)| name.as_str())
+    }
+}
