@@ -47,7 +47,7 @@ impl Report {
         let bits = smooth / std::f64::consts::LN_2;
         self.bar.set_position(step);
         self.bar.set_message(format!("loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s"));
-        if self.bar.is_hidden() && step % 20 == 0 {
+        if self.bar.is_hidden() && step.is_multiple_of(20) {
             println!("step {step}: loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s");
         }
         if let Some((file, path)) = &mut self.json {

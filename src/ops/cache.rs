@@ -282,6 +282,7 @@ impl<'g> Var<'g> {
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     // Cache, rows, shape of the position, bound of its values (beyond the capacity as well).
+    #[allow(clippy::type_complexity)]
     let cases: [(&[usize], &[usize], &[usize], u32); 7] = [
         (&[7, 3], &[2, 3], &[], 7),
         (&[2, 3, 11, 5], &[2, 3, 4, 5], &[2], 14),

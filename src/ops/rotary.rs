@@ -192,7 +192,7 @@ impl Op for Rotate {
         }
         let (rank, d) = (x.shape.len(), x.shape[x.shape.len() - 1]);
         let dim = self.options.dim(d);
-        if dim % 2 != 0 || dim > d {
+        if !dim.is_multiple_of(2) || dim > d {
             return Refusal::shape(format!("{dim} of {d} features cannot be rotated: set an even dim of at most {d}"));
         }
         let n = x.shape[rank - 2];
@@ -304,6 +304,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     let xpos = |invert| Rotary { xpos: Some(XPos { center: 50, scale_base: 512.0, invert }), ..half };
     let partial = |pairs| Rotary { pairs, dim: Some(6), theta: 500.0, xpos: None };
     // Shape, shape of the positions, their bound.
+    #[allow(clippy::type_complexity)]
     let cases: [(&str, &[usize], &[usize], u32, Rotary); 10] = [
         ("interleaved", &[2, 3, 7, 10], &[7], 20, Rotary::default()),
         ("half", &[2, 3, 7, 14], &[7], 20, half),

@@ -115,7 +115,7 @@ impl InfiniConfig {
                 return refuse(what, "gives 0; expected at least 1".into());
             }
         }
-        if self.dim_head % 2 != 0 {
+        if !self.dim_head.is_multiple_of(2) {
             return refuse(
                 "dim_head",
                 format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head),

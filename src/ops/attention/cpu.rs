@@ -116,7 +116,7 @@ pub(super) fn backward<T: Real>(op: &Backward, call: &mut CpuCall<'_, T>) {
         let key_row = |c: usize| (batch * e.kv_heads + shared) * e.keys + c;
         let mut delta: T = (0..e.value_width).map(|f| g.at(own, f) * out[row * e.value_width + f]).sum();
         if let Some(extra) = extra.get(row) {
-            delta = delta - *extra;
+            delta -= *extra;
         }
         if seen.is_empty() {
             let p = T::ONE / T::of(e.keys as f64);
