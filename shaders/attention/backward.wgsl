@@ -46,7 +46,7 @@ fn value_vector(of_query: bool, batch: u32, heads: vec2<u32>, row: u32, feature:
 fn add_products(x: ptr<function, array<vec4<f32>, CHUNK>>, sums: ptr<function, array<f32, TILE>>, rows: u32) {
     for (var n = 0u; n < rows; n++) {
         var dots = vec4<f32>();
-        for (var e = 0u; e < CHUNK; e++) {
+        for (var e = 0u; e < vectors(); e++) {
             dots += (*x)[e] * ct[e * TILE + n];
         }
         (*sums)[n] += sum4(dots);
@@ -129,12 +129,12 @@ fn main(
                 st[lid] = stats[stat_row + min(tile + lid, m.queries - 1u)];
             }
             for (var f = 0u; f < m.width; f += FEATURES) {
-                for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                    let col = min(tile + n / CHUNK, cols - 1u);
-                    let e = n % CHUNK;
-                    ct[e * TILE + n / CHUNK] = score_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
+                for (var n = lid; n < TILE * vectors(); n += 64u) {
+                    let col = min(tile + n / vectors(), cols - 1u);
+                    let e = n % vectors();
+                    ct[e * TILE + n / vectors()] = score_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
                 }
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     x[e] = score_vector(BY_QUERY, batch, pair, row, f + e * 4u);
                 }
                 workgroupBarrier();
@@ -143,12 +143,12 @@ fn main(
             }
             if (KIND != DV) {
                 for (var f = 0u; f < m.value_width; f += FEATURES) {
-                    for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                        let col = min(tile + n / CHUNK, cols - 1u);
-                        let e = n % CHUNK;
-                        ct[e * TILE + n / CHUNK] = value_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
+                    for (var n = lid; n < TILE * vectors(); n += 64u) {
+                        let col = min(tile + n / vectors(), cols - 1u);
+                        let e = n % vectors();
+                        ct[e * TILE + n / vectors()] = value_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
                     }
-                    for (var e = 0u; e < CHUNK; e++) {
+                    for (var e = 0u; e < vectors(); e++) {
                         x[e] = value_vector(BY_QUERY, batch, pair, row, f + e * 4u);
                     }
                     workgroupBarrier();
@@ -156,10 +156,10 @@ fn main(
                     workgroupBarrier();
                 }
             }
-            for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                let col = min(tile + n / CHUNK, cols - 1u);
-                let f = piece + n % CHUNK * 4u;
-                let at = n % CHUNK * TILE + n / CHUNK;
+            for (var n = lid; n < TILE * vectors(); n += 64u) {
+                let col = min(tile + n / vectors(), cols - 1u);
+                let f = piece + n % vectors() * 4u;
+                let at = n % vectors() * TILE + n / vectors();
                 if (KIND == DV) {
                     ct[at] = value_vector(!BY_QUERY, batch, pair, col, f);
                 } else {
@@ -185,7 +185,7 @@ fn main(
                         weight *= (slopes[n] - stat.y) * m.scale;
                     }
                 }
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     total[e] += weight * ct[e * TILE + n];
                 }
             }
@@ -196,7 +196,7 @@ fn main(
         return;
     }
     let at = ((batch * heads + own_head) * rows + row) * width;
-    for (var e = 0u; e < CHUNK; e++) {
+    for (var e = 0u; e < vectors(); e++) {
         let f = piece + e * 4u;
         let n = width - min(f, width);
         if (n > 0u) {

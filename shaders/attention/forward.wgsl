@@ -85,24 +85,24 @@ fn main(
             scores[n] = 0.0;
         }
         for (var chunk = 0u; chunk < chunks; chunk++) {
-            for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                let key = min(tile + n / CHUNK, m.keys - 1u);
-                let e = n % CHUNK;
-                let at = e * TILE + n / CHUNK;
+            for (var n = lid; n < TILE * vectors(); n += 64u) {
+                let key = min(tile + n / vectors(), m.keys - 1u);
+                let e = n % vectors();
+                let at = e * TILE + n / vectors();
                 kt[at] = k4(k_head + key * m.k.z, chunk * FEATURES + e * 4u);
                 if (chunk == 0u) {
                     vt[at] = v4(v_head + key * m.v.z, piece + e * 4u);
                 }
             }
             if (chunks > 1u || tile <= first) {
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     x[e] = q4(q_row, chunk * FEATURES + e * 4u);
                 }
             }
             workgroupBarrier();
             for (var n = 0u; n < own; n++) {
                 var dots = vec4<f32>();
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     dots += x[e] * kt[e * TILE + n * m.lanes + lane];
                 }
                 scores[n] += sum4(dots);
@@ -124,14 +124,14 @@ fn main(
         let shrink = exp(max(top - highest, -100.0));
         top = highest;
         sum *= shrink;
-        for (var e = 0u; e < CHUNK; e++) {
+        for (var e = 0u; e < vectors(); e++) {
             total[e] *= shrink;
         }
         for (var n = 0u; n < own; n++) {
             if (scores[n] != LOWEST) {
                 let p = exp(scores[n] - top);
                 sum += p;
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     total[e] += p * vt[e * TILE + n * m.lanes + lane];
                 }
             }
@@ -154,20 +154,20 @@ fn main(
         }
         let shrink = exp(max(top - highest, -100.0));
         top = highest;
-        for (var e = 0u; e < 8u; e++) {
-            vt[e * 64u + lid] = shrink * total[e];
-        }
-        workgroupBarrier();
-        for (var e = 0u; e < 8u; e++) {
-            total[e] = joined(e * 64u + base);
-        }
-        workgroupBarrier();
-        for (var e = 0u; e < 8u; e++) {
-            vt[e * 64u + lid] = shrink * total[e + 8u];
-        }
-        workgroupBarrier();
-        for (var e = 0u; e < 8u; e++) {
-            total[e + 8u] = joined(e * 64u + base);
+        // Eight vec4s of every lane at a time.
+        for (var half = 0u; half < vectors(); half += 8u) {
+            for (var e = 0u; e < vectors(); e++) {
+                if (e / 8u == half / 8u) {
+                    vt[e % 8u * 64u + lid] = shrink * total[e];
+                }
+            }
+            workgroupBarrier();
+            for (var e = 0u; e < vectors(); e++) {
+                if (e / 8u == half / 8u) {
+                    total[e] = joined(e % 8u * 64u + base);
+                }
+            }
+            workgroupBarrier();
         }
     }
 
@@ -187,7 +187,7 @@ fn main(
         top = LOWEST;
         sum = 1.0;
     } else {
-        for (var e = 0u; e < CHUNK; e++) {
+        for (var e = 0u; e < vectors(); e++) {
             put(at * m.value_width, piece + e * 4u, total[e] / sum);
         }
     }
