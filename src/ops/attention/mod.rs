@@ -188,8 +188,7 @@ struct Meta {
 /// Invocations that share a query: where there are few queries, several split its keys.
 fn lanes(queries: usize) -> usize {
     match queries {
-        0..=2 => 32,
-        3..=8 => 8,
+        0..=8 => 8,
         9..=16 => 4,
         _ => 1,
     }
