@@ -41,15 +41,26 @@ fn value_vector(of_query: bool, batch: u32, heads: vec2<u32>, row: u32, feature:
     return v4(m.offsets.z + batch * m.v.x + heads.y * m.v.y + row * m.v.z, feature);
 }
 
-// Adds the products of an invocation's 64 features with those of the tile's rows. Loops over rows have a bound from run
-// time: some drivers would unroll them all.
+// Adds the products of an invocation's features with those of the tile's rows, four rows at a time: each feature is loaded
+// once for them. Loops over rows have a bound from run time: some drivers would unroll them all.
 fn add_products(x: ptr<function, array<vec4<f32>, CHUNK>>, sums: ptr<function, array<f32, TILE>>, rows: u32) {
-    for (var n = 0u; n < rows; n++) {
-        var dots = vec4<f32>();
-        for (var e = 0u; e < CHUNK; e++) {
-            dots += (*x)[e] * ct[e * TILE + n];
+    for (var n = 0u; n < rows; n += 4u) {
+        var a = vec4<f32>();
+        var b = vec4<f32>();
+        var c = vec4<f32>();
+        var d = vec4<f32>();
+        for (var e = 0u; e < vectors(); e++) {
+            let f = (*x)[e];
+            let at = e * TILE + n;
+            a += f * ct[at];
+            b += f * ct[at + 1u];
+            c += f * ct[at + 2u];
+            d += f * ct[at + 3u];
         }
-        (*sums)[n] += sum4(dots);
+        (*sums)[n] += sum4(a);
+        (*sums)[n + 1u] += sum4(b);
+        (*sums)[n + 2u] += sum4(c);
+        (*sums)[n + 3u] += sum4(d);
     }
 }
 
@@ -120,8 +131,8 @@ fn main(
         let stat_row = (batch * m.heads + pair.x) * m.queries;
         let own = stats[stat_row + min(row, max(m.queries, 1u) - 1u)];
         for (var tile = range.x - range.x % TILE; tile < range.y; tile += TILE) {
-            let span = min(TILE, range.y - tile);
-            for (var n = 0u; n < span; n++) {
+            let span = select(0u, min(TILE, range.y - tile), inside);
+            for (var n = 0u; n < min(TILE, span + 3u); n++) {
                 scores[n] = 0.0;
                 slopes[n] = 0.0;
             }
@@ -129,12 +140,12 @@ fn main(
                 st[lid] = stats[stat_row + min(tile + lid, m.queries - 1u)];
             }
             for (var f = 0u; f < m.width; f += FEATURES) {
-                for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                    let col = min(tile + n / CHUNK, cols - 1u);
-                    let e = n % CHUNK;
-                    ct[e * TILE + n / CHUNK] = score_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
+                for (var n = lid; n < TILE * vectors(); n += 64u) {
+                    let col = min(tile + n / vectors(), cols - 1u);
+                    let e = n % vectors();
+                    ct[e * TILE + n / vectors()] = score_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
                 }
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     x[e] = score_vector(BY_QUERY, batch, pair, row, f + e * 4u);
                 }
                 workgroupBarrier();
@@ -143,12 +154,12 @@ fn main(
             }
             if (KIND != DV) {
                 for (var f = 0u; f < m.value_width; f += FEATURES) {
-                    for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                        let col = min(tile + n / CHUNK, cols - 1u);
-                        let e = n % CHUNK;
-                        ct[e * TILE + n / CHUNK] = value_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
+                    for (var n = lid; n < TILE * vectors(); n += 64u) {
+                        let col = min(tile + n / vectors(), cols - 1u);
+                        let e = n % vectors();
+                        ct[e * TILE + n / vectors()] = value_vector(!BY_QUERY, batch, pair, col, f + e * 4u);
                     }
-                    for (var e = 0u; e < CHUNK; e++) {
+                    for (var e = 0u; e < vectors(); e++) {
                         x[e] = value_vector(BY_QUERY, batch, pair, row, f + e * 4u);
                     }
                     workgroupBarrier();
@@ -156,10 +167,10 @@ fn main(
                     workgroupBarrier();
                 }
             }
-            for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                let col = min(tile + n / CHUNK, cols - 1u);
-                let f = piece + n % CHUNK * 4u;
-                let at = n % CHUNK * TILE + n / CHUNK;
+            for (var n = lid; n < TILE * vectors(); n += 64u) {
+                let col = min(tile + n / vectors(), cols - 1u);
+                let f = piece + n % vectors() * 4u;
+                let at = n % vectors() * TILE + n / vectors();
                 if (KIND == DV) {
                     ct[at] = value_vector(!BY_QUERY, batch, pair, col, f);
                 } else {
@@ -185,8 +196,16 @@ fn main(
                         weight *= (slopes[n] - stat.y) * m.scale;
                     }
                 }
-                for (var e = 0u; e < CHUNK; e++) {
-                    total[e] += weight * ct[e * TILE + n];
+                scores[n] = weight;
+            }
+            for (var n = span; n < min(TILE, span + 3u); n++) {
+                scores[n] = 0.0;
+            }
+            for (var n = 0u; n < span; n += 4u) {
+                let w = vec4<f32>(scores[n], scores[n + 1u], scores[n + 2u], scores[n + 3u]);
+                for (var e = 0u; e < vectors(); e++) {
+                    let at = e * TILE + n;
+                    total[e] += (w.x * ct[at] + w.y * ct[at + 1u]) + (w.z * ct[at + 2u] + w.w * ct[at + 3u]);
                 }
             }
             workgroupBarrier();
@@ -196,7 +215,7 @@ fn main(
         return;
     }
     let at = ((batch * heads + own_head) * rows + row) * width;
-    for (var e = 0u; e < CHUNK; e++) {
+    for (var e = 0u; e < vectors(); e++) {
         let f = piece + e * 4u;
         let n = width - min(f, width);
         if (n > 0u) {

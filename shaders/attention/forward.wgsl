@@ -80,32 +80,45 @@ fn main(
     for (var tile = first - first % TILE; tile < last; tile += TILE) {
         // Keys of this invocation. The bound comes from run time: some drivers would unroll all loops over keys.
         let span = min(TILE, last - tile);
-        let own = (span + m.lanes - 1u - lane) / m.lanes;
-        for (var n = 0u; n < own; n++) {
+        let own = select(0u, (span + m.lanes - 1u - lane) / m.lanes, row < m.queries);
+        for (var n = 0u; n < min(TILE, own + 3u); n++) {
             scores[n] = 0.0;
         }
         for (var chunk = 0u; chunk < chunks; chunk++) {
-            for (var n = lid; n < TILE * CHUNK; n += 64u) {
-                let key = min(tile + n / CHUNK, m.keys - 1u);
-                let e = n % CHUNK;
-                let at = e * TILE + n / CHUNK;
+            for (var n = lid; n < TILE * vectors(); n += 64u) {
+                let key = min(tile + n / vectors(), m.keys - 1u);
+                let e = n % vectors();
+                let at = e * TILE + n / vectors();
                 kt[at] = k4(k_head + key * m.k.z, chunk * FEATURES + e * 4u);
                 if (chunk == 0u) {
                     vt[at] = v4(v_head + key * m.v.z, piece + e * 4u);
                 }
             }
             if (chunks > 1u || tile <= first) {
-                for (var e = 0u; e < CHUNK; e++) {
+                for (var e = 0u; e < vectors(); e++) {
                     x[e] = q4(q_row, chunk * FEATURES + e * 4u);
                 }
             }
             workgroupBarrier();
-            for (var n = 0u; n < own; n++) {
-                var dots = vec4<f32>();
-                for (var e = 0u; e < CHUNK; e++) {
-                    dots += x[e] * kt[e * TILE + n * m.lanes + lane];
+            // Four keys at a time: each feature of the query is loaded once for them.
+            for (var n = 0u; n < own; n += 4u) {
+                let c = min((n + vec4<u32>(0u, 1u, 2u, 3u)) * m.lanes + lane, vec4<u32>(TILE - 1u));
+                var s0 = vec4<f32>();
+                var s1 = vec4<f32>();
+                var s2 = vec4<f32>();
+                var s3 = vec4<f32>();
+                for (var e = 0u; e < vectors(); e++) {
+                    let f = x[e];
+                    let at = e * TILE;
+                    s0 += f * kt[at + c.x];
+                    s1 += f * kt[at + c.y];
+                    s2 += f * kt[at + c.z];
+                    s3 += f * kt[at + c.w];
                 }
-                scores[n] += sum4(dots);
+                scores[n] += sum4(s0);
+                scores[n + 1u] += sum4(s1);
+                scores[n + 2u] += sum4(s2);
+                scores[n + 3u] += sum4(s3);
             }
             if (chunk + 1u < chunks) {
                 workgroupBarrier();
@@ -124,16 +137,22 @@ fn main(
         let shrink = exp(max(top - highest, -100.0));
         top = highest;
         sum *= shrink;
-        for (var e = 0u; e < CHUNK; e++) {
+        for (var e = 0u; e < vectors(); e++) {
             total[e] *= shrink;
         }
         for (var n = 0u; n < own; n++) {
-            if (scores[n] != LOWEST) {
-                let p = exp(scores[n] - top);
-                sum += p;
-                for (var e = 0u; e < CHUNK; e++) {
-                    total[e] += p * vt[e * TILE + n * m.lanes + lane];
-                }
+            scores[n] = select(exp(scores[n] - top), 0.0, scores[n] == LOWEST);
+            sum += scores[n];
+        }
+        for (var n = own; n < min(TILE, own + 3u); n++) {
+            scores[n] = 0.0;
+        }
+        for (var n = 0u; n < own; n += 4u) {
+            let c = min((n + vec4<u32>(0u, 1u, 2u, 3u)) * m.lanes + lane, vec4<u32>(TILE - 1u));
+            let p = vec4<f32>(scores[n], scores[n + 1u], scores[n + 2u], scores[n + 3u]);
+            for (var e = 0u; e < vectors(); e++) {
+                let at = e * TILE;
+                total[e] += (p.x * vt[at + c.x] + p.y * vt[at + c.y]) + (p.z * vt[at + c.z] + p.w * vt[at + c.w]);
             }
         }
         workgroupBarrier();
@@ -154,20 +173,20 @@ fn main(
         }
         let shrink = exp(max(top - highest, -100.0));
         top = highest;
-        for (var e = 0u; e < 8u; e++) {
-            vt[e * 64u + lid] = shrink * total[e];
-        }
-        workgroupBarrier();
-        for (var e = 0u; e < 8u; e++) {
-            total[e] = joined(e * 64u + base);
-        }
-        workgroupBarrier();
-        for (var e = 0u; e < 8u; e++) {
-            vt[e * 64u + lid] = shrink * total[e + 8u];
-        }
-        workgroupBarrier();
-        for (var e = 0u; e < 8u; e++) {
-            total[e + 8u] = joined(e * 64u + base);
+        // Eight vec4s of every lane at a time.
+        for (var half = 0u; half < vectors(); half += 8u) {
+            for (var e = 0u; e < vectors(); e++) {
+                if (e / 8u == half / 8u) {
+                    vt[e % 8u * 64u + lid] = shrink * total[e];
+                }
+            }
+            workgroupBarrier();
+            for (var e = 0u; e < vectors(); e++) {
+                if (e / 8u == half / 8u) {
+                    total[e] = joined(e % 8u * 64u + base);
+                }
+            }
+            workgroupBarrier();
         }
     }
 
@@ -187,7 +206,7 @@ fn main(
         top = LOWEST;
         sum = 1.0;
     } else {
-        for (var e = 0u; e < CHUNK; e++) {
+        for (var e = 0u; e < vectors(); e++) {
             put(at * m.value_width, piece + e * 4u, total[e] / sum);
         }
     }

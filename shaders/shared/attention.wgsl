@@ -1,8 +1,11 @@
 // Operands of attention and which keys a query sees: an interval of positions and a mask.
 const TILE: u32 = 32u;
-// vec4s of features that an invocation keeps at a time.
+// vec4s of features that an invocation keeps at a time, and features.
 const CHUNK: u32 = 16u;
 const FEATURES: u32 = 64u;
+// How many of them are used. Known when the pipeline is made, so that loops unroll and arrays become registers; or 0: then it
+// is m.vectors, for software drivers, which take seconds to compile unrolled loops and have no registers to win.
+override VECTORS: u32 = 0u;
 
 struct Meta {
     batches: u32,
@@ -20,6 +23,8 @@ struct Meta {
     counts: u32,
     // Invocations that share a query in the forward kernel.
     lanes: u32,
+    // See VECTORS.
+    vectors: u32,
     // Whether a query may see no key at all, and so all of them alike.
     blind: u32,
     scale: f32,
@@ -81,6 +86,13 @@ fn v4(at: u32, feature: u32) -> vec4<f32> {
     let i = feature + vec4<u32>(0u, 1u, 2u, 3u);
     let p = at + min(i, vec4<u32>(m.value_width - 1u)) * m.v.w;
     return select(vec4<f32>(), vec4<f32>(v[p.x], v[p.y], v[p.z], v[p.w]), i < vec4<u32>(m.value_width));
+}
+
+fn vectors() -> u32 {
+    if (VECTORS > 0u) {
+        return VECTORS;
+    }
+    return m.vectors;
 }
 
 fn sum4(x: vec4<f32>) -> f32 {

@@ -1,6 +1,6 @@
 //! The gradient of attention, from the output and the logsumexp.
 
-use super::{Extents, FEATURES, Kind, WIDTH, cpu, fast, strides};
+use super::{Extents, FEATURES, Kind, WIDTH, cpu, fast, strides, unrolled};
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
@@ -102,8 +102,10 @@ impl Op for Backward {
             .write(stats)
             .uniform(&delta)
             .workgroups(rows.div_ceil(WIDTH))?;
+        let unrolled = unrolled(cx, &e);
         for (output, groups) in groups(&e).into_iter().enumerate() {
             cx.dispatch(&BACKWARD)
+                .constant("VECTORS", unrolled)
                 .constant("KIND", output as f64)
                 .constant("BY_QUERY", if output == 0 { 1.0 } else { 0.0 })
                 .input(0)

@@ -175,6 +175,7 @@ struct Meta {
     masked: u32,
     counts: u32,
     lanes: u32,
+    vectors: u32,
     blind: u32,
     scale: f32,
     offsets: UVec4,
@@ -187,11 +188,24 @@ struct Meta {
 /// Invocations that share a query: where there are few queries, several split its keys.
 fn lanes(queries: usize) -> usize {
     match queries {
-        0..=2 => 32,
-        3..=8 => 8,
+        0..=8 => 8,
         9..=16 => 4,
         _ => 1,
     }
+}
+
+/// vec4s of features that an invocation keeps; few different numbers, so that there are few pipelines.
+fn vectors(e: &Extents) -> usize {
+    match e.width.max(e.value_width) {
+        0..=16 => 4,
+        17..=32 => 8,
+        _ => 16,
+    }
+}
+
+/// The same as a constant of the pipeline; 0 on software drivers, where loops are better left as they are.
+fn unrolled(cx: &Lower<'_>, e: &Extents) -> f64 {
+    if cx.caps.software { 0.0 } else { vectors(e) as f64 }
 }
 
 fn strides(operand: &Operand) -> UVec4 {
@@ -223,6 +237,7 @@ impl Kind {
             masked: u32::from(self.masked),
             counts: n as u32,
             lanes: lanes(e.queries) as u32,
+            vectors: vectors(&e) as u32,
             blind: u32::from(self.blind(&e)),
             scale: self.scale as f32,
             offsets: UVec4::new(lead(q), lead(k), lead(v), lead(g)),
@@ -282,7 +297,9 @@ impl Op for Forward {
         let (e, meta) = self.kind.meta(cx, None, counts);
         let blocks = e.queries.div_ceil(WIDTH / lanes(e.queries));
         let pieces = e.value_width.div_ceil(FEATURES).max(1);
+        let unrolled = unrolled(cx, &e);
         cx.dispatch(&FORWARD)
+            .constant("VECTORS", unrolled)
             .input(0)
             .input(1)
             .input(2)
