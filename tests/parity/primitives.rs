@@ -4,13 +4,19 @@ use super::build::run;
 use super::compare::Outcome;
 use super::fixture::Case;
 use crate::Module;
-use wgrad::{Device, Result};
+use wgrad::ops::attention::Attention;
+use wgrad::ops::rotary::{Pairs, Rotary, XPos};
+use wgrad::{Device, Graph, Result, Tensor, Var};
 
 pub static MODULES: &[(&str, &str, Module)] = &[
     ("primitive", "mean cross entropy, ignore_index 2", cross_entropy),
     ("primitive", "softmax/logsumexp", softmax),
     ("primitive", "layer_norm eps1e-5 / rms_norm x/max(|x|,1e-12)*sqrt(d)*g / l2norm", norms),
     ("primitive", "gelu(erf)/elu+1/sigmoid/relu/silu", activations),
+    ("primitive", "colt5 RotaryEmbedding, half layout, theta 10000, positions 0..n-1", rotary_half),
+    ("primitive", "rotary_embedding_torch, interleaved, rotate_queries_with_cached_keys", rotary_interleaved),
+    ("primitive", "block recurrent RotaryEmbedding + xpos, last rows of the table", rotary_xpos),
+    ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
 ];
 
 fn softmax(case: &Case, device: &Device) -> Result<Outcome> {
@@ -49,6 +55,54 @@ fn cross_entropy(case: &Case, device: &Device) -> Result<Outcome> {
         let (logits, labels) = (b.input("logits")?, b.input("labels")?);
         let ignore = case.option("ignore_index").and_then(|v| v.as_i64());
         b.output("loss", logits.cross_entropy_mean(labels, ignore));
+        Ok(())
+    })
+}
+
+/// Positions `range` as a constant.
+fn positions(graph: &Graph, range: std::ops::Range<usize>) -> Result<Var<'_>> {
+    Ok(graph.constant(Tensor::u32([range.len()], range.map(|p| p as u32).collect())?))
+}
+
+fn rotary_half(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let x = b.input("x")?;
+        let options = Rotary { pairs: Pairs::Half, ..Rotary::default() };
+        b.output("out", x.rotary(positions(b.graph, 0..x.dim(-2))?, &options));
+        Ok(())
+    })
+}
+
+fn rotary_interleaved(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (q, k) = (b.input("q")?, b.input("k")?);
+        let (i, j) = (q.dim(-2), k.dim(-2));
+        b.output("q", q.rotary(positions(b.graph, j - i..j)?, &Rotary::default()));
+        b.output("k", k.rotary(positions(b.graph, 0..j)?, &Rotary::default()));
+        Ok(())
+    })
+}
+
+fn rotary_xpos(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (q, k) = (b.input("q")?, b.input("k")?);
+        // Queries and keys take the last rows of a table as long as the width.
+        let table = case.option("width").and_then(|v| v.as_u64()).unwrap_or(0) as usize;
+        let options = |invert| Rotary {
+            pairs: Pairs::Half,
+            xpos: Some(XPos { center: table as u32 / 2, scale_base: 512.0, invert }),
+            ..Rotary::default()
+        };
+        b.output("q", q.rotary(positions(b.graph, table - q.dim(-2)..table)?, &options(false)));
+        b.output("k", k.rotary(positions(b.graph, table - k.dim(-2)..table)?, &options(true)));
+        Ok(())
+    })
+}
+
+fn causal_attention(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let options = Attention { causal: true, ..Attention::default() };
+        b.output("out", b.input("q")?.attention(b.input("k")?, b.input("v")?, &options).out);
         Ok(())
     })
 }
