@@ -50,6 +50,13 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         &[]
     }
 
+    /// For an update in place: whether the operation itself sees to what a closed gate means for it (it has the gate among
+    /// its inputs, or is meant to ignore it). If not, in a graph with a gate it works on a copy of the state, and the
+    /// gate decides whether that becomes the state.
+    fn minds_gate(&self) -> bool {
+        true
+    }
+
     /// Whether two nodes with equal inputs may differ (random numbers keyed by the step are equal in this sense; this
     /// is only for operations that must never merge).
     fn unmergeable(&self) -> bool {

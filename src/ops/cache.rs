@@ -173,6 +173,10 @@ impl Op for WriteRows {
         &[(0, 0)]
     }
 
+    fn minds_gate(&self) -> bool {
+        self.gated
+    }
+
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
@@ -250,7 +254,8 @@ impl<'g> Var<'g> {
     /// scalar, or one per entry of the first dimension). Rows beyond the capacity are dropped.
     ///
     /// `graph.assign(cache, cache.write_rows(..))` updates the state's own buffer: nothing else is copied, unless the
-    /// old value is read afterwards. In a graph with a gate use [`write_rows_if`](Self::write_rows_if) with that gate.
+    /// old value is read afterwards. In a graph with a gate use [`write_rows_if`](Self::write_rows_if) with that gate, or a
+    /// copy is made.
     #[track_caller]
     pub fn write_rows(self, rows: Var<'g>, position: Var<'g>) -> Var<'g> {
         self.put_rows(rows, position, None)
@@ -282,8 +287,8 @@ impl<'g> Var<'g> {
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     // Cache, rows, shape of the position, bound of its values (beyond the capacity as well).
-    #[allow(clippy::type_complexity)]
-    let cases: [(&[usize], &[usize], &[usize], u32); 7] = [
+    type Case = (&'static [usize], &'static [usize], &'static [usize], u32);
+    let cases: [Case; 7] = [
         (&[7, 3], &[2, 3], &[], 7),
         (&[2, 3, 11, 5], &[2, 3, 4, 5], &[2], 14),
         (&[5, 13, 1], &[5, 1, 1], &[5], 13),

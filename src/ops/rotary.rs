@@ -304,8 +304,8 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     let xpos = |invert| Rotary { xpos: Some(XPos { center: 50, scale_base: 512.0, invert }), ..half };
     let partial = |pairs| Rotary { pairs, dim: Some(6), theta: 500.0, xpos: None };
     // Shape, shape of the positions, their bound.
-    #[allow(clippy::type_complexity)]
-    let cases: [(&str, &[usize], &[usize], u32, Rotary); 10] = [
+    type Case = (&'static str, &'static [usize], &'static [usize], u32, Rotary);
+    let cases: [Case; 10] = [
         ("interleaved", &[2, 3, 7, 10], &[7], 20, Rotary::default()),
         ("half", &[2, 3, 7, 14], &[7], 20, half),
         ("of a matrix", &[5, 2], &[5], 100, half),

@@ -204,7 +204,7 @@ impl Builder {
     }
 
     /// Lets the step that computes `value` write into the state's own buffer, if nothing reads the old value at or after
-    /// that step, nothing looks at the new value after the run, and the operation updates in place and heeds the gate
+    /// that step, nothing looks at the new value after the run, and the operation updates in place and minds the gate
     /// itself, or there is no gate.
     fn write_through(&mut self, state: &Operand, value: &Operand) -> bool {
         let info = &self.program.buffers[value.buffer];
@@ -227,9 +227,8 @@ impl Builder {
             .iter()
             .any(|(i, o)| step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer);
         let read_later = steps[at..].iter().any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
-        // With a gate, only an operation that has this gate among its inputs leaves the state alone when it is closed.
-        let heeds = self.program.gate.as_ref().is_none_or(|gate| in_place && step.inputs.contains(gate));
-        if read_later || !heeds {
+        let gated = self.program.gate.is_some() && !(in_place && step.op.minds_gate());
+        if read_later || gated {
             return false;
         }
         if let Some(copy) = steps[..at].iter().rposition(writes) {

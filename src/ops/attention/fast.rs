@@ -152,7 +152,7 @@ fn mean(e: &Extents, v: Heads<'_, f32>, [batch, head]: [usize; 2], out: &mut [f3
 pub(super) fn backward(op: &Backward, call: &mut CpuCall<'_, f32>) {
     let (e, _, _) = read(&op.kind, call, 6 + usize::from(op.extra));
     let [dq, dk, dv] = [0, 1, 2].map(|i| call.take(i));
-    let (queries, keys) = (e.queries * e.width, e.keys * e.width);
+    let keys = e.keys * e.width;
     let values = e.keys * e.value_width;
     if e.kv_heads == e.heads {
         return per_head(op, call, dq, dk, dv);
@@ -161,7 +161,6 @@ pub(super) fn backward(op: &Backward, call: &mut CpuCall<'_, f32>) {
     let heads = e.batches * e.heads;
     let mut parts_k = vec![0.0; heads * keys];
     let mut parts_v = vec![0.0; heads * values];
-    debug_assert_eq!(dq.len(), heads * queries);
     per_head(op, call, dq, &mut parts_k, &mut parts_v);
     for (grad, parts, n) in [(dk, parts_k, keys), (dv, parts_v, values)] {
         par::rows(grad, n, n * e.ratio(), |entry, grad| {
@@ -231,9 +230,14 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
             let delta = delta - extra.get(at).copied().unwrap_or(0.0);
             let slopes = &mut slopes[row * n..(row + 1) * n];
             let weights = &scores[row * n..(row + 1) * n];
-            for (s, w) in slopes.iter_mut().zip(weights) {
-                *s = (*s - delta) * w * by;
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (s, w) in slopes.iter_mut().zip(weights) {
+                        *s = (*s - delta) * w * by;
+                    }
+                },
+            );
         }
         let keys = matrix(k, batch, kv_head, p.keys.start);
         let dq_rows = &mut dq[first * e.width..last * e.width];
