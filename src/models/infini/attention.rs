@@ -117,16 +117,13 @@ impl CausalAttention {
     /// Attention within the segment; scores are scaled already.
     #[track_caller]
     fn local<'g>(&self, q: Var<'g>, k: Var<'g>, v: Var<'g>, mode: Mode, site: u32) -> Var<'g> {
-        if mode == Mode::Eval || self.config.attn_dropout == 0.0 {
-            return q.attention(k, v, &Attention { scale: Some(1.0), causal: true, ..Default::default() }).out;
+        let options = Attention { scale: Some(1.0), causal: true, ..Default::default() };
+        let p = self.config.attn_dropout;
+        if mode == Mode::Eval || p == 0.0 {
+            return q.attention(k, v, &options).out;
         }
         // Dropout acts on the probabilities, which the fused kernel never forms.
-        let (i, j) = (q.dim(2), k.dim(2));
-        let visible = (0..i * j).map(|at| u32::from(at % j <= at / j + (j - i))).collect();
-        let Ok(visible) = Tensor::u32([i, j], visible) else { return q };
-        let scores = q.matmul(k.transpose(-1, -2));
-        let scores = scores.masked_fill(q.graph().constant(visible), f64::from(f32::MIN));
-        scores.softmax(3).dropout(self.config.attn_dropout, site, mode).matmul(v)
+        q.attention_composed(k, v, &options, |probabilities| probabilities.dropout(p, site, mode))
     }
 
     #[track_caller]
