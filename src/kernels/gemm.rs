@@ -22,7 +22,7 @@ pub fn gemm<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matri
     product(c, n, k, a, b, false);
 }
 
-/// `c += a b`, otherwise as [`gemm`].
+/// `c += a b`, otherwise as [`gemm()`].
 pub fn gemm_add<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
     product(c, n, k, a, b, true);
 }
