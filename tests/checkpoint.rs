@@ -74,7 +74,8 @@ fn resumed_steps_are_the_same_bit_for_bit() -> Result<()> {
             assert!(matches!(second.loss_blocking(), Err(Error::Argument { .. })));
             let rest = run(&mut second, 10..20)?;
             assert_eq!(all[10 + micro as usize..], rest[micro as usize..], "{device}");
-            assert_eq!(contents(bytes(&whole)?)?, contents(bytes(&second)?)?);
+            // Equal contents also give equal files.
+            assert_eq!(bytes(&whole)?, bytes(&second)?);
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ struct Args {
     #[arg(long)]
     text: Option<PathBuf>,
     /// Steps in total; a resumed run goes on to this number
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 600)]
     steps: u64,
     /// Seed of initial values, batches and dropout
     #[arg(long, default_value_t = 0)]

@@ -207,7 +207,26 @@ pub(super) fn to_bytes(tensors: &BTreeMap<String, Tensor>, mut metadata: HashMap
             TensorView::new(dtype, t.shape().0.clone(), t.data().bytes()).map(|view| (name, view))
         })
         .collect();
-    safetensors::serialize(views.map_err(failed)?, Some(metadata)).map_err(failed)
+    let bytes = safetensors::serialize(views.map_err(failed)?, Some(metadata)).map_err(failed)?;
+    Ok(with_sorted_header(bytes))
+}
+
+/// The same file with the names in its header in order: equal contents give equal bytes. The library takes metadata from a
+/// hash map, whose order changes from run to run.
+fn with_sorted_header(mut bytes: Vec<u8>) -> Vec<u8> {
+    let Some((length, rest)) = bytes.split_first_chunk_mut::<8>() else { return bytes };
+    let Some(header) = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| rest.get_mut(..n)) else {
+        return bytes;
+    };
+    // Objects of serde_json are sorted maps.
+    let sorted = serde_json::from_slice::<serde_json::Value>(header).map(|h| h.to_string().into_bytes());
+    if let Ok(sorted) = sorted
+        && sorted.len() <= header.len()
+    {
+        header.fill(b' ');
+        header[..sorted.len()].copy_from_slice(&sorted);
+    }
+    bytes
 }
 
 #[cfg(not(target_arch = "wasm32"))]

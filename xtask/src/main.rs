@@ -5,6 +5,7 @@ mod apt;
 mod counts;
 mod demo;
 mod find;
+mod job;
 mod lab;
 mod node;
 mod run;

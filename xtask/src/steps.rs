@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 
 use crate::counts::Counts;
+use crate::job;
 use crate::lab::{Gpu, Lab, Need};
 use crate::run;
 use crate::summary::{Done, Stop};
@@ -35,6 +36,7 @@ pub const ALL: &[Step] = &[
     Step { name: "native", about: "kernels, gradients, parity, faults", needs: &[Need::Gpu], run: native },
     Step { name: "portable", about: "the same within WebGPU's default limits", needs: &[Need::Gpu], run: portable },
     Step { name: "swiftshader", about: "kernels on a second driver", needs: &[Need::SwiftShader], run: swiftshader },
+    Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
     Step { name: "web", about: "the wasm package and the page", needs: &[Need::Node], run: page },
     Step {
         name: "browser-shaders",
@@ -141,6 +143,11 @@ fn portable(lab: &Lab) -> Result<Done, Stop> {
 fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
     let gpu = lab.swiftshader()?;
     tests(Some(gpu), |cargo| cargo.args(["--package", "wgrad", "--test", "kernels"]))
+}
+
+fn job(_: &Lab) -> Result<Done, Stop> {
+    let note = job::check()?;
+    done("CPU executor".into(), &note)
 }
 
 fn page(lab: &Lab) -> Result<Done, Stop> {
