@@ -154,6 +154,23 @@ fn errors_of_building_are_kept_with_their_place() {
     insta::assert_snapshot!("errors_of_building", common::listed(&messages));
 }
 
+/// What stands in after an error has no dimensions; the rest of the same call must not count on any.
+#[test]
+fn an_error_in_the_middle_of_a_call_ends_it() {
+    let all = refused(|g| _ = g.einsum("ab->", &[g.input("x", TensorType::u32([2, 3]))]));
+    assert!(all.contains("to_f32"), "{all}");
+    let apart = refused(|g| _ = g.input("x", TensorType::u32([4, 3, 5, 2])).sum_to([4, 1, 5, 1]));
+    assert!(apart.contains("to_f32"), "{apart}");
+    // The gradient of attention has none; the slice before it gets nothing.
+    refused(|g| {
+        let x = g.input("x", TensorType::f32([1, 1, 6, 2]));
+        let part = x.slice(2, 1, 4);
+        let loss = part.attention(part, part, &Default::default()).out.square().sum_all();
+        let slope = g.grad(loss, &[x])[0].dense().expect("a gradient");
+        g.grad(slope.square().sum_all(), &[x]);
+    });
+}
+
 #[test]
 fn outputs_are_checked() {
     let (graph, other) = (Graph::new(), Graph::new());

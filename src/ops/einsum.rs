@@ -74,7 +74,9 @@ impl<'g> Named<'g> {
         for axis in (0..self.letters.len()).rev() {
             if !keep(self.letters[axis]) {
                 let mut shape = self.var.shape();
-                shape.0.remove(axis);
+                if axis < shape.len() {
+                    shape.0.remove(axis);
+                }
                 self.var = self.var.sum(axis).reshape(shape);
                 self.letters.remove(axis);
             }

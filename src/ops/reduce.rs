@@ -258,6 +258,10 @@ impl<'g> Var<'g> {
             if !summed[i] || from[i] == 1 {
                 continue;
             }
+            if x.rank() != from.len() {
+                // An error stands in for the sum.
+                break;
+            }
             // A run of neighbouring dimensions is one sum.
             let last = i;
             while i > 0 && (summed[i - 1] || from[i - 1] == 1) {

@@ -104,8 +104,8 @@ impl Op for View {
             }
             View::Slice { axis, start, len, step } => {
                 let g = if *step == 1 || *len <= 1 { g } else { g.dilate(*axis, *step) };
-                let covered = g.shape()[*axis];
-                g.pad(*axis, *start, x[*axis] - start - covered)
+                let covered = g.dim(*axis as isize);
+                g.pad(*axis, *start, x[*axis].saturating_sub(start + covered))
             }
             View::Expand(_) => g.sum_to(x),
             View::StopGradient => return cx.none(),

@@ -29,10 +29,7 @@ impl<'g> Memory<'g> {
     #[track_caller]
     pub fn write(past: Option<Self>, features: Var<'g>, values: Var<'g>) -> Self {
         let kv = features.transpose(-1, -2).matmul(values);
-        let axis = features.rank() - 2;
-        let mut shape = features.shape();
-        shape.0.remove(axis);
-        let norm = features.sum(axis).reshape(shape);
+        let norm = features.sum(2).reshape([features.dim(0), features.dim(1), features.dim(3)]);
         match past {
             Some(past) => Memory { kv: past.kv + kv, norm: past.norm + norm },
             None => Memory { kv, norm },
