@@ -255,6 +255,26 @@ fn bad_input_is_refused() {
     assert!(InfiniTransformer::new(InfiniConfig { ff_dropout: 1.0, ..tiny() }).is_err());
 }
 
+/// Whatever is wrong with the graph comes back when it is compiled, in every variant of the model.
+#[test]
+fn mistakes_in_a_graph_are_errors() {
+    for config in variants() {
+        let (model, params) = model(config);
+        let cut = SegmentLoss { segment_length: 4, ..Default::default() };
+        for (ty, options, says) in [
+            (TensorType::f32([2, 9]), cut, "u32"),
+            (TensorType::u32([9]), cut, ""),
+            (TensorType::u32([2, 9]), SegmentLoss { segment_length: 0, ..cut }, "segment_length"),
+            (TensorType::u32([2, 9]), SegmentLoss { detach_mems_every_num_segments: 0, ..cut }, "detach_mems"),
+        ] {
+            let graph = Graph::new();
+            let loss = model.segment_loss(&params.vars(&graph), graph.input("ids", ty), options, Mode::Train);
+            let error = Device::cpu().compile_blocking(&graph, &[("loss", loss)]).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+}
+
 #[test]
 fn padding_and_ignored_labels() {
     let (model, params) = model(InfiniConfig { use_mem_delta_rule: true, ..tiny() });

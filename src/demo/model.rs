@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::graph::Mode;
 use crate::models::infini::{InfiniConfig, InfiniTransformer, SegmentLoss};
 use crate::train::{AdamW, Schedule, Trainer};
-use crate::types::{Tensor, TensorType};
+use crate::types::TensorType;
 
 /// Pieces of text in one step.
 pub const BATCH: usize = 8;
@@ -18,16 +18,10 @@ pub const LENGTH: usize = SEGMENT * SEGMENTS + 1;
 
 /// The model, and the trainer of a fresh one.
 pub async fn create(device: &Device, seed: u64) -> Result<(InfiniTransformer, Trainer)> {
-    let config = InfiniConfig { heads: 2, dim_head: 32, ..InfiniConfig::new(256, 64, 2) };
-    let model = InfiniTransformer::new(config)?;
-    let mut params = model.init(seed);
     // The reference starts almost without memory; short runs learn faster with half-open gates.
-    let gates: Vec<String> = params.names().filter(|n| n.ends_with("head_gates")).map(str::to_owned).collect();
-    for name in gates {
-        let shape = params.get(&name)?.shape().clone();
-        params.set(&name, Tensor::zeros(&TensorType::f32(shape)))?;
-    }
-    let trainer = Trainer::builder(device, params, AdamW::default().lr(2e-3))
+    let config = InfiniConfig { heads: 2, dim_head: 32, head_gate_init_value: 0.0, ..InfiniConfig::new(256, 64, 2) };
+    let model = InfiniTransformer::new(config)?;
+    let trainer = Trainer::builder(device, model.init(seed), AdamW::default().lr(2e-3))
         .schedule(Schedule::Warmup { steps: 20 })
         .clip(1.0)
         .compile(|graph, params| {

@@ -65,7 +65,7 @@ impl CausalAttention {
         params.add(self.name("rotary_emb.freqs"), [c.dim_head / 2], Init::Values(freqs)).buffer();
         params.add(self.name("to_qkv.weight"), [3 * inner, dim], bound(dim));
         params.add(self.name("to_out.weight"), [dim, inner], bound(inner));
-        params.add(self.memory.gate_name.clone(), [c.heads], Init::Constant(10.0));
+        params.add(self.memory.gate_name.clone(), [c.heads], Init::Constant(c.head_gate_init_value as f32));
         if c.learned_delta_update {
             params.add(self.name("to_learned_delta_update_weights.0.weight"), [c.heads, dim], bound(dim));
         }
@@ -223,15 +223,15 @@ pub(super) fn positions(g: &Graph, n: usize) -> Var<'_> {
 /// Mixes the heads (axis 1) of `x` by a matrix `[h, h]`: head i of the result is `sum_j w_ij x_j`.
 fn mix_heads<'g>(weight: Var<'g>, x: Var<'g>) -> Var<'g> {
     let shape = x.shape();
-    let rest = shape[2..].iter().product();
-    weight.matmul(x.reshape([shape[0], shape[1], rest])).reshape(shape)
+    let rest = shape.iter().skip(2).product();
+    weight.matmul(x.reshape([x.dim(0), x.dim(1), rest])).reshape(shape)
 }
 
 /// Sums over the segments before each, `x` `[b s, ..]`; gradients do not cross multiples of `detach_every`.
 fn earlier<'g>(x: Var<'g>, segments: usize, detach_every: usize) -> Var<'g> {
     let shape = x.shape();
-    let b = shape[0] / segments;
-    let width: usize = shape[1..].iter().product();
+    let b = x.dim(0) / segments;
+    let width: usize = shape.iter().skip(1).product();
     let every = detach_every.clamp(1, segments);
     let groups = segments.div_ceil(every);
     let x = x.reshape([b, segments, width]).pad(1, 0, groups * every - segments).reshape([b, groups, every, width]);

@@ -67,6 +67,8 @@ pub struct InfiniConfig {
     pub use_mem_delta_rule: bool,
     /// Learned write strength per token and head; 1 writes nothing, as the package has it.
     pub learned_delta_update: bool,
+    /// Initial value of the gates between local attention (sigmoid 1) and memory (sigmoid 0).
+    pub head_gate_init_value: f64,
     /// Which queries and keys reach the memory.
     pub memory_path: MemoryPath,
     /// What happens to memories on their way to the next segment.
@@ -89,6 +91,7 @@ impl InfiniConfig {
             ff_dropout: 0.0,
             use_mem_delta_rule: false,
             learned_delta_update: false,
+            head_gate_init_value: 10.0,
             memory_path: MemoryPath::Plain,
             enhanced_recurrence: EnhancedRecurrence::Off,
             recompute: false,
@@ -120,6 +123,9 @@ impl InfiniConfig {
                 "dim_head",
                 format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head),
             );
+        }
+        if !self.head_gate_init_value.is_finite() {
+            return refuse("head_gate_init_value", format!("{} is not finite", self.head_gate_init_value));
         }
         for (what, p) in [("attn_dropout", self.attn_dropout), ("ff_dropout", self.ff_dropout)] {
             if !(0.0..1.0).contains(&p) {

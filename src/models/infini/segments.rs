@@ -2,6 +2,7 @@
 
 use super::EnhancedRecurrence;
 use super::transformer::InfiniTransformer;
+use crate::error::{Error, Where};
 use crate::graph::{Graph, Mode, Var};
 use crate::nn::ParamVars;
 
@@ -32,6 +33,15 @@ impl InfiniTransformer {
     /// Without the delta rule and enhanced recurrence all segments run side by side and memories are a prefix sum.
     #[track_caller]
     pub fn segment_loss<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, options: SegmentLoss, mode: Mode) -> Var<'g> {
+        for (what, value) in [
+            ("segment_length", options.segment_length),
+            ("detach_mems_every_num_segments", options.detach_mems_every_num_segments),
+        ] {
+            if value == 0 {
+                let what = format!("SegmentLoss::{what} at {}", Where::caller());
+                ids.graph().fail(Error::argument(what, "is 0; expected at least 1"));
+            }
+        }
         let (b, n) = (ids.dim(0), ids.dim(1).saturating_sub(1));
         let inputs = ids.slice(1, 0, n);
         let labels = ids.slice(1, 1.min(ids.dim(1)), n);

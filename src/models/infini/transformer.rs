@@ -29,7 +29,8 @@ impl InfiniTransformer {
         &self.config
     }
 
-    /// Fresh parameters: embedding N(0, 1), linear maps uniform within 1/sqrt(inputs), gains 1, head gates 10.
+    /// Fresh parameters: embedding N(0, 1), linear maps uniform within 1/sqrt(inputs), gains 1, head gates
+    /// [`InfiniConfig::head_gate_init_value`].
     pub fn init(&self, seed: u64) -> Params {
         let c = &self.config;
         let (dim, inner) = (c.dim, c.ff_inner());
