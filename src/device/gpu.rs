@@ -13,7 +13,8 @@ pub use wgpu::PowerPreference;
 /// Which adapter, and how.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
-    /// Part of the adapter's name, or its index in the list; any adapter if absent.
+    /// Part of the adapter's name, or its index in the list (a number past its end is part of a name); any adapter if
+    /// absent.
     pub adapter: Option<String>,
     /// Which of several adapters.
     pub power: PowerPreference,
@@ -76,6 +77,7 @@ impl Gpu {
         let adapter = pick(&instance, &options).await?;
         let info = adapter.get_info();
         let limits = if options.portable_limits { wgpu::Limits::default() } else { adapter.limits() };
+        enough(&limits, &adapter.limits())?;
         let descriptor =
             wgpu::DeviceDescriptor { label: Some("wgrad"), required_limits: limits.clone(), ..Default::default() };
         let made = adapter.request_device(&descriptor).await;
@@ -228,6 +230,16 @@ impl Gpu {
     }
 }
 
+/// Refuses an adapter that offers less than is asked of it.
+fn enough(asked: &wgpu::Limits, offered: &wgpu::Limits) -> Result<()> {
+    let mut refused = Ok(());
+    asked.check_limits_with_fail_fn(offered, true, |name, needed, available| {
+        let hint = "the adapter has less than every WebGPU device must; take another adapter, or the CPU executor";
+        refused = Err(Error::Limit { limit: name.into(), needed, available, hint: hint.into() });
+    });
+    refused
+}
+
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
@@ -247,8 +259,8 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
     let found = all.iter().map(|a| describe(&a.get_info())).collect();
     let wanted = |i: usize, info: &wgpu::AdapterInfo| match &options.adapter {
         Some(name) => match name.parse::<usize>() {
-            Ok(index) => i == index,
-            Err(_) => info.name.to_lowercase().contains(&name.to_lowercase()),
+            Ok(index) if index < all.len() => i == index,
+            _ => info.name.to_lowercase().contains(&name.to_lowercase()),
         },
         None => options.software || !is_software(info),
     };
@@ -306,5 +318,20 @@ impl std::fmt::Display for Gpu {
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_too_small_is_named_with_both_numbers() {
+        let asked = wgpu::Limits::default();
+        assert!(enough(&asked, &asked).is_ok());
+        let offered = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..asked.clone() };
+        let refused = enough(&asked, &offered).map_err(|e| e.to_string());
+        let said = "max_storage_buffers_per_shader_stage is too small: 8 needed, 4 available";
+        assert!(refused.is_err_and(|e| e.starts_with(said)));
     }
 }
