@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> Result<()> {
     let device = device(args)?;
     println!("device: {device}");
     println!("text: {} bytes, {}", corpus.len(), corpus.origin);
-    let length = args.segments.max(1) * args.segment_length.max(1) + 1;
+    let length = args.segments.saturating_mul(args.segment_length).saturating_add(1);
     corpus.batch(1, length, 0, 0)?;
 
     let model = model(args)?;
@@ -39,16 +39,16 @@ pub fn run(args: &Args) -> Result<()> {
         trainer.plans().for_each(|plan| println!("{plan}"));
     }
 
+    // Before training, so that a folder that cannot be made costs no work.
+    if let Some(folder) = args.save.parent().filter(|p| !p.as_os_str().is_empty()) {
+        let failed = |e: std::io::Error| Error::Io { path: folder.display().to_string(), message: e.to_string() };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     // Without a handler Ctrl-C ends the run at once; that is no reason not to start.
     let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
     train(args, &corpus, &mut trainer, &device, length, &stop)?;
-
-    if let Some(folder) = args.save.parent().filter(|p| !p.as_os_str().is_empty()) {
-        let failed = |e: std::io::Error| Error::Io { path: folder.display().to_string(), message: e.to_string() };
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
     pollster::block_on(trainer.save(&args.save))?;
     if !stop.load(Ordering::SeqCst) {
         sample(args, &device, &model, &trainer)?;
@@ -68,24 +68,19 @@ fn device(args: &Args) -> Result<Device> {
 
 fn model(args: &Args) -> Result<InfiniTransformer> {
     let Memory::Infini = args.memory;
-    let heads = args.heads.max(1);
-    let config =
-        InfiniConfig { heads, dim_head: (args.dim / heads).max(2), ..InfiniConfig::new(256, args.dim, args.depth) };
-    InfiniTransformer::new(config)
+    InfiniTransformer::new(InfiniConfig {
+        heads: args.heads,
+        dim_head: args.dim / args.heads.max(1),
+        // The package's gates start almost without memory; short runs learn faster with half-open ones.
+        head_gate_init_value: 0.0,
+        ..InfiniConfig::new(256, args.dim, args.depth)
+    })
 }
 
 fn trainer(args: &Args, device: &Device, model: &InfiniTransformer, length: usize) -> Result<Trainer> {
-    let mut params = model.init(args.seed);
-    // The package starts its embedding at N(0, 1) and its gates at 10, almost without memory. Short runs learn faster from
-    // a small embedding and open gates.
-    let gates: Vec<String> = params.names().filter(|n| n.ends_with("head_gates")).map(str::to_owned).collect();
-    for name in gates {
-        let shape = params.get(&name)?.shape().clone();
-        params.set(&name, wgrad::Tensor::zeros(&TensorType::f32(shape)))?;
-    }
     let options = SegmentLoss { segment_length: args.segment_length, ..Default::default() };
     let batch = args.batch;
-    Trainer::builder(device, params, AdamW::default().lr(args.lr))
+    Trainer::builder(device, model.init(args.seed), AdamW::default().lr(args.lr))
         .schedule(Schedule::Warmup { steps: WARMUP })
         .clip(1.0)
         .seed(args.seed)
@@ -109,7 +104,8 @@ fn train(
     let json = args.json.as_deref();
     let mut report = Report::new(trainer.steps(), args.steps, tokens, json, name, trainer.bytes())?;
     while trainer.steps() < args.steps && !stop.load(Ordering::SeqCst) {
-        let ids = corpus.batch(args.batch, length, args.seed, trainer.steps())?;
+        // The trainer's seed: a resumed run goes on with that of its checkpoint.
+        let ids = corpus.batch(args.batch, length, trainer.seed(), trainer.steps())?;
         trainer.step(&[("ids", &ids)])?;
         match trainer.loss_blocking() {
             Ok(loss) => report.step(trainer.steps(), loss)?,
@@ -129,7 +125,7 @@ fn sample(args: &Args, device: &Device, model: &InfiniTransformer, trainer: &Tra
     let prompt: Vec<u32> = args.prompt.bytes().map(u32::from).collect();
     let prompt = if prompt.is_empty() { vec![u32::from(b'\n')] } else { prompt };
     stream.feed(trainer.store(), &[&prompt])?;
-    let sampling = Sampling { temperature: 0.8, seed: args.seed, ..Default::default() };
+    let sampling = Sampling { temperature: 0.8, seed: trainer.seed(), ..Default::default() };
     let tokens = stream.generate_blocking(trainer.store(), SAMPLE, sampling)?;
     let bytes: Vec<u8> = tokens.concat().iter().map(|t| *t as u8).collect();
     println!("--- sample ---\n{}{}\n--- end ---", args.prompt, String::from_utf8_lossy(&bytes));

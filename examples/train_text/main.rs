@@ -21,7 +21,7 @@ struct Args {
     /// Steps in total; a resumed run goes on to this number
     #[arg(long, default_value_t = 600)]
     steps: u64,
-    /// Seed of initial values, batches and dropout
+    /// Seed of initial values, batches and dropout; a resumed run keeps that of its checkpoint
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Where to run; auto takes a hardware GPU if there is one, else the CPU executor
@@ -30,7 +30,7 @@ struct Args {
     /// Part of the name of the GPU adapter to use; software drivers are used only when named
     #[arg(long)]
     adapter: Option<String>,
-    /// Writes one JSON object a step
+    /// Writes one JSON object a step; a resumed run adds to the file
     #[arg(long)]
     json: Option<PathBuf>,
     /// Where the checkpoint goes
@@ -43,22 +43,22 @@ struct Args {
     #[arg(long, default_value = "    pub fn ")]
     prompt: String,
     /// Texts trained on side by side
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
     batch: usize,
     /// Segments of a text
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     segments: usize,
     /// Bytes of a segment
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     segment_length: usize,
-    /// Features of a byte
-    #[arg(long, default_value_t = 128)]
+    /// Features of a byte; shared out among the heads, an even number each
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     dim: usize,
     /// Layers
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     depth: usize,
     /// Heads
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     heads: usize,
     /// Learning rate after warming up
     #[arg(long, default_value_t = 2e-3)]
@@ -79,6 +79,14 @@ enum On {
     Auto,
     Cpu,
     Gpu,
+}
+
+/// A count of which there must be one.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".into()),
+        Ok(n) => Ok(n),
+    }
 }
 
 fn main() -> std::process::ExitCode {

@@ -1,6 +1,6 @@
 //! Progress for people and machines.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -21,12 +21,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Starts at step `done` of `steps`; a step reads `tokens` tokens.
+    /// Starts at step `done` of `steps`; a step reads `tokens` tokens. The records of a run that goes on follow those in
+    /// the file.
     pub fn new(done: u64, steps: u64, tokens: usize, json: Option<&Path>, device: String, bytes: u64) -> Result<Self> {
         let json = match json {
             Some(path) => {
                 let name = path.display().to_string();
-                let file = File::create(path).map_err(|e| Error::Io { path: name.clone(), message: e.to_string() })?;
+                let mut options = OpenOptions::new();
+                options.create(true).write(true).append(done > 0).truncate(done == 0);
+                let file = options.open(path).map_err(|e| Error::Io { path: name.clone(), message: e.to_string() })?;
                 Some((BufWriter::new(file), name))
             }
             None => None,
