@@ -59,7 +59,13 @@ impl Checkpoint {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_bytes(std::fs::read(path).map_err(|e| io(path, &e))?)
+        let named = |error| match error {
+            Error::Checkpoint { tensor, message } => {
+                Error::Checkpoint { tensor, message: format!("{}: {message}", path.display()) }
+            }
+            other => other,
+        };
+        Self::from_bytes(std::fs::read(path).map_err(|e| io(path, &e))?).map_err(named)
     }
 
     /// All names, sorted.
