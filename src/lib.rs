@@ -27,3 +27,8 @@ pub use exec::{Feed, Plan, Store};
 pub use graph::{Graph, Mode, Var};
 pub use plan::Options;
 pub use types::{DType, Data, Shape, Tensor, TensorType};
+
+/// The README's example is compiled and run like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
