@@ -44,12 +44,18 @@ impl Setup {
                 None => Ok(driver.display().to_string()),
             }
         };
-        if let (Err(_), Ok(apt)) = (check(), &mut self.apt) {
+        let install = |apt: &mut Apt| {
             let suite = match apt.candidate(PACKAGE, None)?.as_deref().and_then(apt::major) {
                 Some(major) if major >= MESA => None,
                 _ => Some(apt.backports()?),
             };
-            apt.install(&[PACKAGE], suite.as_deref())?;
+            println!("setup: {NAME}: installing {PACKAGE}");
+            apt.install(&[PACKAGE], suite.as_deref())
+        };
+        if let (Err(_), Ok(apt)) = (check(), &mut self.apt)
+            && let Err(error) = install(apt)
+        {
+            say(NAME, Err(error))?;
         }
         say(NAME, check().context(self.advice(hint)))?;
         find::lavapipe()
