@@ -75,7 +75,9 @@ impl Gpu {
         let instance = wgpu::Instance::new(desc);
         let adapter = pick(&instance, &options).await?;
         let info = adapter.get_info();
-        let limits = if options.portable_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let offered = adapter.limits();
+        sufficient(&offered)?;
+        let limits = if options.portable_limits { wgpu::Limits::default() } else { offered };
         let descriptor =
             wgpu::DeviceDescriptor { label: Some("wgrad"), required_limits: limits.clone(), ..Default::default() };
         let made = adapter.request_device(&descriptor).await;
@@ -228,6 +230,20 @@ impl Gpu {
     }
 }
 
+/// Refuses an adapter below what every WebGPU device must offer: the kernels rely on it.
+fn sufficient(offered: &wgpu::Limits) -> Result<()> {
+    let mut short = None;
+    wgpu::Limits::default().check_limits_with_fail_fn(offered, true, |limit, needed, available| {
+        short = Some(Error::Limit {
+            limit: limit.to_owned(),
+            needed,
+            available,
+            hint: "this adapter is below the WebGPU defaults; choose another one, or the CPU executor".into(),
+        });
+    });
+    short.map_or(Ok(()), Err)
+}
+
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
@@ -306,5 +322,18 @@ impl std::fmt::Display for Gpu {
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Gpu({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_below_the_defaults_is_refused_with_numbers() {
+        assert!(sufficient(&wgpu::Limits::default()).is_ok());
+        let small = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..Default::default() };
+        let message = sufficient(&small).map_err(|e| e.to_string());
+        assert!(message.is_err_and(|m| m.contains("8 needed, 4 available")));
     }
 }
