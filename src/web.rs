@@ -90,6 +90,7 @@ impl Device {
                 "auto" => match gpu().await {
                     Ok(device) => (device, None),
                     Err(Error::NoAdapter { found, .. }) => (crate::Device::cpu(), Some(refused(&found))),
+                    Err(error @ Error::Limit { .. }) => (crate::Device::cpu(), Some(error.to_string())),
                     Err(other) => return Err(other),
                 },
                 other => {

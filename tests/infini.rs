@@ -23,7 +23,8 @@ fn model(config: InfiniConfig) -> (InfiniTransformer, Params) {
     let mut params = model.init(3);
     let gates: Vec<String> = params.names().filter(|n| n.contains("head_gates")).map(str::to_owned).collect();
     for name in gates {
-        params.set(&name, Tensor::f32([2], vec![0.3, -0.4]).unwrap()).unwrap();
+        let heads = params.get(&name).unwrap().shape()[0];
+        params.set(&name, Tensor::f32([heads], (0..heads).map(|i| 0.3 - 0.7 * i as f32).collect()).unwrap()).unwrap();
     }
     (model, params)
 }
@@ -95,6 +96,18 @@ fn recomputation_changes_memory_and_nothing_else() {
         let recomputed = loss_and_gradients(&Device::cpu(), InfiniConfig { recompute: true, ..config }, options, 20);
         assert_eq!(plain, recomputed);
     }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let config = InfiniConfig { dim_head: 32, heads: 4, ..InfiniConfig::new(VOCABULARY, 96, 2) };
+    let options = SegmentLoss { segment_length: 64, ..Default::default() };
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| loss_and_gradients(&Device::cpu(), config.clone(), options, 192))
+    };
+    let one = with(1);
+    assert!(one == with(2) && one == with(5), "1, 2 and 5 threads differ");
 }
 
 /// Logits after each token of `tokens` by whole segments in one graph.

@@ -184,6 +184,9 @@ impl Plan {
 
     /// Runs once. Returns when the work is queued; the device may still be busy. Fails without any change when an input
     /// or a state is missing or does not fit, and with [`Error::DeviceLost`] on a lost device.
+    ///
+    /// On the CPU executor, do not run plans that share a store from tasks of one rayon pool: a waiting task may pick up the
+    /// other one and wait for itself. Threads of your own are fine.
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
         feed.lives_on(&self.device)?;
         match &self.executor {

@@ -36,6 +36,12 @@ pub const ALL: &[Step] = &[
     Step { name: "native", about: "kernels, gradients, parity, faults", needs: &[Need::Gpu], run: native },
     Step { name: "portable", about: "the same within WebGPU's default limits", needs: &[Need::Gpu], run: portable },
     Step { name: "swiftshader", about: "kernels on a second driver", needs: &[Need::SwiftShader], run: swiftshader },
+    Step {
+        name: "hardware-kernels",
+        about: "the kernel variants that hardware gets, on the software driver",
+        needs: &[Need::Gpu],
+        run: hardware_kernels,
+    },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
     Step { name: "web", about: "the wasm package and the page", needs: &[Need::Node], run: page },
     Step {
@@ -138,6 +144,11 @@ fn native(lab: &Lab) -> Result<Done, Stop> {
 fn portable(lab: &Lab) -> Result<Done, Stop> {
     let names = integration()?;
     tests(Some(lab.gpu()?), |cargo| cargo.args(&names).env("WGRAD_PORTABLE_LIMITS", "1"))
+}
+
+fn hardware_kernels(lab: &Lab) -> Result<Done, Stop> {
+    let names = ["--package", "wgrad", "--test", "kernels", "--test", "parity"];
+    tests(Some(lab.gpu()?), |cargo| cargo.args(names).env("WGRAD_HARDWARE_KERNELS", "1"))
 }
 
 fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
