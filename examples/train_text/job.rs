@@ -48,8 +48,10 @@ pub fn run(args: &Args) -> Result<()> {
     let flag = stop.clone();
     // Without a handler Ctrl-C ends the run at once; that is no reason not to start.
     let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
-    train(args, &corpus, &mut trainer, &device, length, &stop)?;
-    pollster::block_on(trainer.save(&args.save))?;
+    // What was learned is saved also when something else fails, such as writing the records.
+    let trained = train(args, &corpus, &mut trainer, &device, length, &stop);
+    let saved = pollster::block_on(trainer.save(&args.save));
+    trained.and(saved)?;
     if !stop.load(Ordering::SeqCst) {
         sample(args, &device, &model, &trainer)?;
     }
