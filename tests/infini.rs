@@ -289,6 +289,37 @@ fn mistakes_in_a_graph_are_errors() {
 }
 
 #[test]
+fn mixing_weights_learn_across_cuts() {
+    for (recurrence, name) in
+        [(EnhancedRecurrence::Memories, "memory_mix"), (EnhancedRecurrence::KeysValues, "key_mix")]
+    {
+        let config = InfiniConfig { enhanced_recurrence: recurrence, ..tiny() };
+        // What mixes memories learns also if they are cut after every segment; what mixes keys and values needs a run.
+        let every = if recurrence == EnhancedRecurrence::Memories { 1 } else { 2 };
+        let options = SegmentLoss { segment_length: 5, detach_mems_every_num_segments: every, ..Default::default() };
+        let all = loss_and_gradients(&Device::cpu_f64(), config, options, 20);
+        let mut found = all.iter().filter(|(n, _)| n.contains(name)).peekable();
+        assert!(found.peek().is_some(), "{name} has no gradient");
+        assert!(found.all(|(_, g)| g.floats().iter().any(|x| x.abs() > 1e-6)), "{name} has a zero gradient");
+    }
+}
+
+#[test]
+fn generating_in_two_calls_is_generating_in_one() {
+    let (plans, store) = plans(&Device::cpu(), &tiny(), 2, 4);
+    let run = |counts: &[usize]| {
+        let mut stream = InfiniStream::new(&plans).unwrap();
+        stream.feed(&store, &[&[1, 2, 3], &[1, 2, 3]]).unwrap();
+        let sampling = Sampling { filter: Filter::None, seed: 3, ..Default::default() };
+        let parts = counts.iter().map(|n| stream.generate_blocking(&store, *n, sampling).unwrap());
+        parts.reduce(|a, b| a.into_iter().zip(b).map(|(a, b)| [a, b].concat()).collect()).unwrap()
+    };
+    let whole = run(&[20]);
+    assert_eq!(whole, run(&[10, 10]));
+    assert_ne!(whole[0], whole[1], "texts draw their own numbers");
+}
+
+#[test]
 fn padding_and_ignored_labels() {
     let (model, params) = model(InfiniConfig { use_mem_delta_rule: true, ..tiny() });
     let device = Device::cpu();

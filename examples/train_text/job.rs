@@ -15,6 +15,8 @@ use wgrad::{Device, Error, GpuOptions, Result, TensorType};
 const WARMUP: u64 = 40;
 /// Bytes of the sample at the end.
 const SAMPLE: usize = 300;
+/// Steps after which a run saves in between: what a crash or a lost device can cost at most.
+const SAVE_EVERY: u64 = 200;
 
 /// Runs the whole job.
 pub fn run(args: &Args) -> Result<()> {
@@ -22,6 +24,10 @@ pub fn run(args: &Args) -> Result<()> {
         Some(path) => Corpus::file(path)?,
         None => Corpus::sources(Path::new(env!("CARGO_MANIFEST_DIR")))?,
     };
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // Without a handler Ctrl-C ends the run at once; that is no reason not to start.
+    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
     let device = device(args)?;
     println!("device: {device}");
     println!("text: {} bytes, {}", corpus.len(), corpus.origin);
@@ -44,10 +50,6 @@ pub fn run(args: &Args) -> Result<()> {
         let failed = |e: std::io::Error| Error::Io { path: folder.display().to_string(), message: e.to_string() };
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // Without a handler Ctrl-C ends the run at once; that is no reason not to start.
-    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
     // What was learned is saved also when something else fails, such as writing the records.
     let trained = train(args, &corpus, &mut trainer, &device, length, &stop);
     let saved = pollster::block_on(trainer.save(&args.save));
@@ -113,6 +115,9 @@ fn train(
             Ok(loss) => report.step(trainer.steps(), loss)?,
             Err(e @ Error::NotFinite { .. }) => report.say(&e.to_string()),
             Err(e) => return Err(e),
+        }
+        if trainer.steps() % SAVE_EVERY == 0 {
+            pollster::block_on(trainer.save(&args.save))?;
         }
     }
     if let Some(loss) = report.finish() {

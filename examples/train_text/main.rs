@@ -19,7 +19,7 @@ struct Args {
     #[arg(long)]
     text: Option<PathBuf>,
     /// Steps in total; a resumed run goes on to this number
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 500)]
     steps: u64,
     /// Seed of initial values, batches and dropout; a resumed run keeps that of its checkpoint
     #[arg(long, default_value_t = 0)]
@@ -36,7 +36,7 @@ struct Args {
     /// Where the checkpoint goes
     #[arg(long, default_value = "target/train_text.safetensors")]
     save: PathBuf,
-    /// Checkpoint to go on from
+    /// Checkpoint to go on from, with the model, batch and learning rate options it was made with
     #[arg(long)]
     resume: Option<PathBuf>,
     /// What the sample at the end continues

@@ -233,16 +233,24 @@ impl Gpu {
 
 /// Refuses an adapter below what every WebGPU device must offer: the kernels rely on it.
 fn sufficient(offered: &wgpu::Limits) -> Result<()> {
-    let mut short = None;
-    wgpu::Limits::default().check_limits_with_fail_fn(offered, true, |limit, needed, available| {
-        short = Some(Error::Limit {
-            limit: limit.to_owned(),
-            needed,
-            available,
-            hint: "this adapter is below the WebGPU defaults; choose another one, or the CPU executor".into(),
-        });
-    });
-    short.map_or(Ok(()), Err)
+    let needed = wgpu::Limits::default();
+    let what = |l: &wgpu::Limits| {
+        [
+            ("maxStorageBuffersPerShaderStage", u64::from(l.max_storage_buffers_per_shader_stage)),
+            ("maxStorageBufferBindingSize", l.max_storage_buffer_binding_size),
+            ("maxBufferSize", l.max_buffer_size),
+            ("maxComputeInvocationsPerWorkgroup", u64::from(l.max_compute_invocations_per_workgroup)),
+            ("maxComputeWorkgroupStorageSize", u64::from(l.max_compute_workgroup_storage_size)),
+            ("maxComputeWorkgroupsPerDimension", u64::from(l.max_compute_workgroups_per_dimension)),
+        ]
+    };
+    for ((limit, needed), (_, available)) in what(&needed).into_iter().zip(what(offered)) {
+        if available < needed {
+            let hint = "this adapter is below the WebGPU defaults; choose another one, or the CPU executor".into();
+            return Err(Error::Limit { limit: limit.into(), needed, available, hint });
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {

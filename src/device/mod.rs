@@ -36,7 +36,7 @@ impl Device {
     pub async fn auto() -> Result<Device> {
         match Device::gpu(GpuOptions::default()).await {
             Ok(device) => Ok(device),
-            Err(Error::NoAdapter { .. } | Error::Limit { .. }) => Ok(Device::cpu()),
+            Err(Error::NoAdapter { .. } | Error::Limit { .. } | Error::Device { .. }) => Ok(Device::cpu()),
             Err(other) => Err(other),
         }
     }

@@ -89,6 +89,11 @@ impl Trainer {
             param.is_some_and(|p| p.is_trainable())
         };
         file.compare(&self.params, &LoadOptions::default(), ours)?;
+        let theirs = file.metadata("wgrad.config").unwrap_or_default();
+        if !self.config.is_empty() && !theirs.is_empty() && theirs != self.config {
+            let message = format!("made with {theirs}, this model is {}; build the same model", self.config);
+            return Err(Error::checkpoint(None, message));
+        }
         let mut states: Vec<(String, Tensor)> = Vec::new();
         for shard in self.params.shards() {
             let own = |name: &str| name.to_owned();

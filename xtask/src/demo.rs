@@ -32,5 +32,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     if !args.rest.is_empty() {
         cargo.arg("--").args(&args.rest);
     }
+    // An interrupt is for the example, which saves and ends; this program waits for it.
+    let _ = ctrlc::set_handler(|| {});
     run::run(&mut cargo)
 }

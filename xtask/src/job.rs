@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -37,9 +39,9 @@ pub fn check() -> Result<String> {
         ensure!(!file("none").exists(), "{bad} was refused, but something was saved");
     }
     let note = "records, resumed bit for bit, bad checkpoints refused";
-    match run::which("timeout") {
-        Some(timeout) => {
-            interrupt(&timeout, &file("interrupted.safetensors"))?;
+    match run::which("kill") {
+        Some(kill) => {
+            interrupt(&kill, &file("interrupted.safetensors"))?;
             Ok(format!("{note}, interrupted"))
         }
         None => Ok(note.to_owned()),
@@ -76,12 +78,24 @@ fn records(path: &Path, count: usize) -> Result<()> {
 }
 
 /// An interrupt saves what was learned and ends cleanly; the checkpoint goes on.
-fn interrupt(timeout: &Path, save: &Path) -> Result<()> {
-    let inner = example(&["--steps", "1000000"], save, &[]);
-    let mut command = run::command(timeout);
-    command.args(["--signal=INT", "--preserve-status", "5"]).arg(inner.get_program()).args(inner.get_args());
-    let said = run::output(&mut command)?;
-    ensure!(said.contains("checkpoint: "), "an interrupt did not save:\n{said}");
+fn interrupt(kill: &Path, save: &Path) -> Result<()> {
+    let records = save.with_extension("jsonl");
+    let mut command = example(&["--steps", "1000000"], save, &["--json", text(&records)?]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the job")?;
+    let learned = || fs::read_to_string(&records).is_ok_and(|lines| lines.contains('\n'));
+    for _ in 0..600 {
+        if learned() || child.try_wait()?.is_some() {
+            break;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    let signalled = run::run(run::command(kill).arg("-INT").arg(child.id().to_string()));
+    if signalled.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait()?;
+    signalled?;
+    ensure!(status.success() && save.exists(), "an interrupt did not save: {status}");
     run::output(&mut example(&["--steps", "1"], save, &["--resume", text(save)?]))?;
     Ok(())
 }

@@ -36,6 +36,7 @@ pub const ALL: &[Step] = &[
     Step { name: "native", about: "kernels, gradients, parity, faults", needs: &[Need::Gpu], run: native },
     Step { name: "portable", about: "the same within WebGPU's default limits", needs: &[Need::Gpu], run: portable },
     Step { name: "swiftshader", about: "kernels on a second driver", needs: &[Need::SwiftShader], run: swiftshader },
+    Step { name: "parity", about: "the references' golden results, a line each", needs: &[Need::Gpu], run: parity },
     Step {
         name: "hardware-kernels",
         about: "the kernel variants that hardware gets, on the software driver",
@@ -146,6 +147,11 @@ fn portable(lab: &Lab) -> Result<Done, Stop> {
     tests(Some(lab.gpu()?), |cargo| cargo.args(&names).env("WGRAD_PORTABLE_LIMITS", "1"))
 }
 
+fn parity(lab: &Lab) -> Result<Done, Stop> {
+    let names = ["--package", "wgrad", "--test", "parity", "--", "--nocapture", "--test-threads=1"];
+    tests(Some(lab.gpu()?), |cargo| cargo.args(names))
+}
+
 fn hardware_kernels(lab: &Lab) -> Result<Done, Stop> {
     let names = ["--package", "wgrad", "--test", "kernels", "--test", "parity"];
     tests(Some(lab.gpu()?), |cargo| cargo.args(names).env("WGRAD_HARDWARE_KERNELS", "1"))
@@ -218,7 +224,7 @@ fn tests(gpu: Option<&Gpu>, set: impl Fn(&mut Command) -> &mut Command) -> Resul
     done(place, &counts.note()?)
 }
 
-/// Picks every integration test but the shaders', which have a step of their own.
+/// Picks every integration test but the shaders' and the parity test, which have steps of their own.
 fn integration() -> Result<Vec<String>> {
     let entries = fs::read_dir(run::root().join("tests")).context("no integration tests")?;
     let mut names: Vec<String> = entries
@@ -226,7 +232,7 @@ fn integration() -> Result<Vec<String>> {
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|kind| kind == "rs") || path.join("main.rs").exists())
         .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
-        .filter(|name| name != "shaders")
+        .filter(|name| !["shaders", "parity"].contains(&name.as_str()))
         .collect();
     names.sort();
     let words = names.into_iter().flat_map(|name| ["--test".to_owned(), name]);

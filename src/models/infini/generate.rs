@@ -38,6 +38,14 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// The random numbers for one token: they depend on the seed, the text's number and the place of the token alone, so that
+    /// generating in several calls gives what one call gives.
+    fn generator(&self, text: usize, place: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(((text as u64) << 40) | (place & ((1 << 40) - 1)));
+        rng
+    }
+
     /// Draws one token from logits by the Gumbel-max trick.
     fn draw(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> u32 {
         let mut order: Vec<usize> = (0..logits.len()).collect();
@@ -88,8 +96,6 @@ impl InfiniStream {
             return Err(Error::argument("generate", message));
         }
         let batch = self.tokens_read().len();
-        let mut rngs: Vec<ChaCha8Rng> =
-            (0..batch as u64).map(|i| ChaCha8Rng::seed_from_u64(sampling.seed ^ (i << 32))).collect();
         let mut out: Vec<Vec<u32>> = vec![Vec::with_capacity(count); batch];
         for _ in 0..count {
             let logits = self.logits().await?;
@@ -97,9 +103,11 @@ impl InfiniStream {
             let mut next = Vec::with_capacity(batch);
             for (i, row) in logits.floats().chunks(width.max(1)).enumerate() {
                 if row.iter().any(|x| x.is_nan()) {
-                    return Err(Error::NotFinite { node: "logits".into(), step: self.tokens_read()[i] });
+                    let message =
+                        format!("the logits of text {i} are not finite; the parameters have overflowed or are damaged");
+                    return Err(Error::argument("generate", message));
                 }
-                next.push(sampling.draw(row, &mut rngs[i]));
+                next.push(sampling.draw(row, &mut sampling.generator(i, self.tokens_read()[i])));
             }
             let tokens: Vec<&[u32]> = next.iter().map(std::slice::from_ref).collect();
             self.feed(parameters, &tokens)?;

@@ -1,6 +1,7 @@
 //! Training over long sequences, segment by segment.
 
 use super::EnhancedRecurrence;
+use super::memory::Memory;
 use super::transformer::InfiniTransformer;
 use crate::error::{Error, Where};
 use crate::graph::{Graph, Mode, Var};
@@ -101,10 +102,12 @@ impl InfiniTransformer {
         for s in 0..segments {
             let piece = ids.slice(1, s * length, length.min(n - s * length));
             let last = s + 1 == segments;
-            let (logits, written) = self.forward(p, piece, memories.as_deref(), !last, mode, s as u32);
+            let (logits, written) = self.forward_written(p, piece, memories.as_deref(), !last, mode, s as u32);
             parts.push(logits);
             let cut = (s + 1) % detach_every.max(1) == 0;
-            memories = written.map(|m| if cut { m.into_iter().map(|m| m.detach()).collect() } else { m });
+            // Cut before memories are passed down, so that what mixes them learns across a cut too.
+            let cut_off = |m: Vec<Memory<'g>>| if cut { m.into_iter().map(Memory::detach).collect() } else { m };
+            memories = written.map(|m| self.pass_down(p, cut_off(m)));
         }
         parts[0].concat(&parts[1..], 1)
     }

@@ -96,6 +96,21 @@ impl InfiniTransformer {
         mode: Mode,
         segment: u32,
     ) -> (Var<'g>, Option<Vec<Memory<'g>>>) {
+        let (logits, memories) = self.forward_written(p, ids, past, write, mode, segment);
+        (logits, memories.map(|m| self.pass_down(p, m)))
+    }
+
+    /// [`forward`](Self::forward) with the memories as the layers wrote them, not yet passed down.
+    #[track_caller]
+    pub(super) fn forward_written<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        ids: Var<'g>,
+        past: Option<&[Memory<'g>]>,
+        write: bool,
+        mode: Mode,
+        segment: u32,
+    ) -> (Var<'g>, Option<Vec<Memory<'g>>>) {
         let g = ids.graph();
         let mut x = self.embed(p, ids);
         let mut memories = Vec::new();
@@ -109,7 +124,7 @@ impl InfiniTransformer {
             x = y;
             memories.extend(memory);
         }
-        (self.logits(p, x), write.then(|| self.pass_down(p, memories)))
+        (self.logits(p, x), write.then_some(memories))
     }
 
     /// Memories as the layers read them in the next segment.

@@ -173,7 +173,11 @@ impl Binary {
             Binary::Div => [Some(g / b), Some(-(g * y / b))],
             Binary::Max => [Some(a.ge(b).select(g, 0.0)), Some(a.ge(b).select(0.0, g))],
             Binary::Min => [Some(a.le(b).select(g, 0.0)), Some(a.le(b).select(0.0, g))],
-            Binary::Pow => [Some(g * b * a.pow(b - 1.0)), Some(g * y * a.ln())],
+            Binary::Pow => {
+                // At 0 the formulas are 0 times infinity; the slopes there are 0, as in PyTorch.
+                let base = b.ne(0.0).select(g * b * a.pow(b - 1.0), 0.0);
+                [Some(base), Some(a.gt(0.0).select(g * y * a.ln(), 0.0))]
+            }
             Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => [None, None],
         }
     }
