@@ -116,7 +116,7 @@ fn train(
             Err(e @ Error::NotFinite { .. }) => report.say(&e.to_string()),
             Err(e) => return Err(e),
         }
-        if trainer.steps() % SAVE_EVERY == 0 {
+        if trainer.steps().is_multiple_of(SAVE_EVERY) {
             pollster::block_on(trainer.save(&args.save))?;
         }
     }
