@@ -50,7 +50,7 @@ impl Op for ArgMax {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let x = &inputs[0];
-        x.expect(DType::F32, "convert with to_f32")?;
+        x.require(DType::F32, "convert with to_f32")?;
         let rank = x.shape.len();
         match x.shape.get(self.axis) {
             None => Refusal::shape(format!("axis {} of {rank} dimensions", self.axis)),

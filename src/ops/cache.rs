@@ -86,7 +86,7 @@ impl Window {
 
 /// Refuses a position that is neither one u32 nor one per entry of the first dimension.
 fn check_position(cache: &Shape, position: &TensorType) -> Result<(), Refusal> {
-    position.expect(DType::U32, "the position is one u32, or one per batch entry")?;
+    position.require(DType::U32, "the position is one u32, or one per batch entry")?;
     if cache.len() < 2 {
         return Refusal::shape("needs [.., capacity, width]");
     }
@@ -135,7 +135,7 @@ impl Op for WriteRows {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let (cache, rows) = (&inputs[0], &inputs[1]);
         check_position(&cache.shape, &inputs[2])?;
-        rows.expect(cache.dtype, "rows have the element type of the cache")?;
+        rows.require(cache.dtype, "rows have the element type of the cache")?;
         let axis = cache.shape.len() - 2;
         let fits = rows.shape.len() == cache.shape.len()
             && (0..rows.shape.len()).all(|i| i == axis || rows.shape[i] == cache.shape[i]);

@@ -104,7 +104,7 @@ impl Op for Concat {
         }
         let mut extent = self.before.saturating_add(self.after);
         for t in inputs {
-            t.expect(first.dtype, "all inputs have one element type")?;
+            t.require(first.dtype, "all inputs have one element type")?;
             let same = t.shape.len() == first.shape.len()
                 && (0..t.shape.len()).all(|i| i == self.axis || t.shape[i] == first.shape[i]);
             if !same {

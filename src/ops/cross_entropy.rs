@@ -83,8 +83,8 @@ impl Op for CrossEntropy {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let (x, labels) = (&inputs[0], &inputs[1]);
-        x.expect(DType::F32, "logits are floats")?;
-        labels.expect(DType::U32, "labels are class numbers")?;
+        x.require(DType::F32, "logits are floats")?;
+        labels.require(DType::U32, "labels are class numbers")?;
         let Some((&n, rows)) = x.shape.split_last() else {
             return Refusal::shape("logits need at least one dimension");
         };

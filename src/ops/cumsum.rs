@@ -70,7 +70,7 @@ impl Op for CumSum {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let x = &inputs[0];
-        x.expect(DType::F32, "convert with to_f32")?;
+        x.require(DType::F32, "convert with to_f32")?;
         if self.axis >= x.shape.len() {
             let rank = x.shape.len();
             return Refusal::shape(format!("axis {} of {rank} dimensions", self.axis));

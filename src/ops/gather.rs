@@ -51,7 +51,7 @@ impl Op for Gather {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let (table, indices) = (&inputs[0], &inputs[1]);
-        indices.expect(DType::U32, "indices are integers; convert with to_u32")?;
+        indices.require(DType::U32, "indices are integers; convert with to_u32")?;
         if table.shape.len() != 2 {
             return Refusal::shape("expected a table [rows, width]; bring it there with reshape");
         }

@@ -45,7 +45,7 @@ impl Op for LogSumExp {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        inputs[0].expect(DType::F32, "convert with to_f32")?;
+        inputs[0].require(DType::F32, "convert with to_f32")?;
         let mut shape = inputs[0].shape.clone();
         let Some(last) = shape.0.last_mut() else {
             return Refusal::shape("needs at least one dimension");

@@ -137,8 +137,8 @@ impl Op for Matmul {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let (a, b) = (&inputs[0], &inputs[1]);
-        a.expect(DType::F32, "convert with to_f32")?;
-        b.expect(DType::F32, "convert with to_f32")?;
+        a.require(DType::F32, "convert with to_f32")?;
+        b.require(DType::F32, "convert with to_f32")?;
         if a.shape.len() < 2 || b.shape.len() < 2 {
             return Refusal::shape("both inputs need at least two dimensions; add one with unsqueeze");
         }

@@ -147,12 +147,12 @@ impl Op for Norm {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let x = &inputs[0];
-        x.expect(DType::F32, "convert with to_f32")?;
+        x.require(DType::F32, "convert with to_f32")?;
         let Some(&n) = x.shape.last() else {
             return Refusal::shape("needs at least one dimension");
         };
         for p in &inputs[1..] {
-            p.expect(DType::F32, "gains and offsets are floats")?;
+            p.require(DType::F32, "gains and offsets are floats")?;
             if p.shape[..] != [n] {
                 return Refusal::shape(format!("expected gain and offset [{n}], got {}", p.shape));
             }

@@ -102,7 +102,7 @@ impl Op for Reduce {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let x = &inputs[0];
-        x.expect(DType::F32, "convert with to_f32")?;
+        x.require(DType::F32, "convert with to_f32")?;
         if self.axis >= x.shape.len() {
             return Refusal::shape(format!("axis {} of {} dimensions", self.axis, x.shape.len()));
         }

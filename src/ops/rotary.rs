@@ -185,8 +185,8 @@ impl Op for Rotate {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let (x, positions) = (&inputs[0], &inputs[1]);
-        x.expect(DType::F32, "convert with to_f32")?;
-        positions.expect(DType::U32, "positions are u32")?;
+        x.require(DType::F32, "convert with to_f32")?;
+        positions.require(DType::U32, "positions are u32")?;
         if x.shape.len() < 2 {
             return Refusal::shape("needs [.., n, d]");
         }

@@ -104,7 +104,7 @@ impl Op for SumRuns {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let values = &inputs[0];
-        values.expect(DType::F32, "only floats are added up; convert with to_f32")?;
+        values.require(DType::F32, "only floats are added up; convert with to_f32")?;
         check_rows(self.rows)?;
         if values.shape.len() != 2 || inputs[1].shape[..] != values.shape[..1] {
             return Refusal::shape("expected values [count, width] and indices [count]");

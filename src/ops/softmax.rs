@@ -47,7 +47,7 @@ impl Op for Softmax {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        inputs[0].expect(DType::F32, "convert with to_f32")?;
+        inputs[0].require(DType::F32, "convert with to_f32")?;
         if inputs[0].shape.is_empty() {
             return Refusal::shape("needs at least one dimension");
         }

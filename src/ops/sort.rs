@@ -64,7 +64,7 @@ impl Op for SortPairs {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let keys = &inputs[0];
-        keys.expect(DType::U32, "keys are integers; convert with to_u32")?;
+        keys.require(DType::U32, "keys are integers; convert with to_u32")?;
         if keys.shape.len() != 1 {
             return Refusal::shape("expected keys [n]; flatten them with reshape");
         }

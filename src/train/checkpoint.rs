@@ -107,7 +107,7 @@ impl Checkpoint {
     }
 
     /// A tensor as f32 that must have a shape.
-    pub(super) fn expect(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+    pub(super) fn shaped(&self, name: &str, shape: &Shape) -> Result<Tensor> {
         if let Some(info) = self.header.info(name).filter(|i| i.shape != shape.0) {
             let message = format!(
                 "expected shape {shape}, the file has {:?}; build the model with the sizes of the checkpoint",
@@ -163,7 +163,7 @@ impl Checkpoint {
         for p in params.iter() {
             let name = format!("{}{}", options.prefix, p.name());
             if self.contains(&name) {
-                values.push((p.name().to_owned(), self.expect(&name, p.shape())?));
+                values.push((p.name().to_owned(), self.shaped(&name, p.shape())?));
             }
         }
         for (name, value) in values {

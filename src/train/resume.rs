@@ -121,7 +121,7 @@ impl Trainer {
             let Some(p) = self.params.nth(s.param) else {
                 continue;
             };
-            let tensor = file.expect(&name(p.name()), p.shape())?;
+            let tensor = file.shaped(&name(p.name()), p.shape())?;
             flat[s.offset..s.offset + s.len].copy_from_slice(tensor.floats());
         }
         Tensor::f32([shard.len], flat)

@@ -161,7 +161,7 @@ impl TensorType {
     }
 
     /// Refuses any other element type.
-    pub fn expect(&self, dtype: DType, advice: &str) -> Result<(), Refusal> {
+    pub fn require(&self, dtype: DType, advice: &str) -> Result<(), Refusal> {
         if self.dtype == dtype { Ok(()) } else { Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned())) }
     }
 }

@@ -129,7 +129,7 @@ impl Kind {
     /// Checks q, k, v and what follows them.
     fn check(&self, inputs: &[TensorType]) -> Result<Extents, Refusal> {
         for t in &inputs[..3] {
-            t.expect(DType::F32, "convert with to_f32")?;
+            t.require(DType::F32, "convert with to_f32")?;
             if t.shape.len() != 4 {
                 return Refusal::shape("queries, keys and values are [batch, heads, n, features]");
             }
@@ -150,7 +150,7 @@ impl Kind {
             }
         }
         if let Some(counts) = inputs[3..].get(usize::from(self.masked)).filter(|_| self.counted) {
-            counts.expect(DType::U32, "the number of valid keys is u32")?;
+            counts.require(DType::U32, "the number of valid keys is u32")?;
             if !counts.shape.is_empty() && counts.shape[..] != [e.batches] {
                 let got = &counts.shape;
                 return Refusal::shape(format!("the number of valid keys has shape [] or [{}], got {got}", e.batches));

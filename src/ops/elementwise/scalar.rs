@@ -173,16 +173,16 @@ impl Scalar {
         let convert = "convert with to_f32 or to_u32";
         match self {
             Scalar::Const { .. } | Scalar::Iota { .. } => Ok(()),
-            Scalar::Unary(_) | Scalar::ToInt | Scalar::IsFinite => inputs[0].expect(DType::F32, convert),
-            Scalar::ToFloat => inputs[0].expect(DType::U32, convert),
-            Scalar::Binary(Binary::Pow) => inputs.iter().try_for_each(|t| t.expect(DType::F32, convert)),
+            Scalar::Unary(_) | Scalar::ToInt | Scalar::IsFinite => inputs[0].require(DType::F32, convert),
+            Scalar::ToFloat => inputs[0].require(DType::U32, convert),
+            Scalar::Binary(Binary::Pow) => inputs.iter().try_for_each(|t| t.require(DType::F32, convert)),
             Scalar::Binary(Binary::Rem | Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr) => {
-                inputs.iter().try_for_each(|t| t.expect(DType::U32, convert))
+                inputs.iter().try_for_each(|t| t.require(DType::U32, convert))
             }
-            Scalar::Binary(_) | Scalar::Compare(_) => inputs[1].expect(inputs[0].dtype, convert),
+            Scalar::Binary(_) | Scalar::Compare(_) => inputs[1].require(inputs[0].dtype, convert),
             Scalar::Select => {
-                inputs[0].expect(DType::U32, "the condition is a mask of u32 0/1")?;
-                inputs[2].expect(inputs[1].dtype, convert)
+                inputs[0].require(DType::U32, "the condition is a mask of u32 0/1")?;
+                inputs[2].require(inputs[1].dtype, convert)
             }
         }
     }

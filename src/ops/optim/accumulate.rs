@@ -51,7 +51,7 @@ impl Op for Accumulate {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        inputs[0].expect(DType::F32, "totals are floats")?;
+        inputs[0].require(DType::F32, "totals are floats")?;
         if inputs[1] != inputs[0] || inputs[2] != TensorType::u32([]) {
             return Refusal::shape("needs total and value of one shape, and a u32 scalar");
         }

@@ -64,7 +64,7 @@ fn check(inputs: &[TensorType], buffers: usize) -> Result<Vec<TensorType>, Refus
         return Refusal::shape(advice);
     };
     for t in flat {
-        t.expect(DType::F32, advice)?;
+        t.require(DType::F32, advice)?;
         if t.shape.len() != 1 || t.shape != flat[0].shape || t.shape[0] % 4 != 0 {
             return Refusal::shape("parameters, moments and gradients need one length, a multiple of 4");
         }

@@ -118,7 +118,7 @@ impl Op for Pack {
         }
         let mut at = 0;
         for (t, &place) in inputs.iter().zip(&self.places) {
-            t.expect(DType::F32, "gradients are floats")?;
+            t.require(DType::F32, "gradients are floats")?;
             if place < at {
                 return Refusal::shape(format!("place {place} lies in the input before it"));
             }

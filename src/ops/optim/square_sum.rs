@@ -49,7 +49,7 @@ impl Op for SquareSum {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        inputs[0].expect(DType::F32, "convert with to_f32")?;
+        inputs[0].require(DType::F32, "convert with to_f32")?;
         Ok(vec![TensorType::f32([])])
     }
 
