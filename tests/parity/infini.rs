@@ -88,13 +88,17 @@ fn attention(case: &Case, device: &Device) -> Result<Outcome> {
     })
 }
 
-/// The first segment in one piece, the second token by token with a cache.
+/// The last segment token by token with a cache, those before it in one piece each.
 fn cached(case: &Case, device: &Device) -> Result<Outcome> {
     run(case, device, |b| {
         let (p, config) = (params(b)?, config(case)?);
         let layer = CausalAttention::new("", &config, 0);
-        let (_, memory) = layer.forward(&p, b.input("x0")?, None, true, Mode::Eval, 0);
-        let x = b.input("x1")?;
+        let segments = case.names("input.").count();
+        let mut memory = None;
+        for s in 0..segments - 1 {
+            memory = layer.forward(&p, b.input(&format!("x{s}"))?, memory, true, Mode::Eval, s as u32).1;
+        }
+        let x = b.input(&format!("x{}", segments - 1))?;
         let (batch, n) = (x.dim(0), x.dim(1));
         let written = b.graph.full_u32([batch], 1);
         let mut cache = Cache::empty(b.graph, &config, batch, n);

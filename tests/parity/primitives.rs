@@ -16,14 +16,18 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     ("primitive", "colt5 RotaryEmbedding, half layout, theta 10000, positions 0..n-1", rotary_half),
     ("primitive", "rotary_embedding_torch, interleaved, rotate_queries_with_cached_keys", rotary_interleaved),
     ("primitive", "block recurrent RotaryEmbedding + xpos, last rows of the table", rotary_xpos),
+    ("primitive", "EmbeddingBag(sum, per_sample_weights), repeated indices", embedding_bag),
+    ("CoLT5-attention", "scatter_mean", scatter_mean),
     ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
 ];
 
 fn softmax(case: &Case, device: &Device) -> Result<Outcome> {
     run(case, device, |b| {
         let x = b.input("x")?;
-        b.output("softmax", x.softmax(2));
-        b.output("logsumexp", x.logsumexp(2).reshape([3, 5]));
+        let (last, mut rows) = (x.rank() - 1, x.shape());
+        rows.0.pop();
+        b.output("softmax", x.softmax(last));
+        b.output("logsumexp", x.logsumexp(last).reshape(rows));
         Ok(())
     })
 }
@@ -103,6 +107,30 @@ fn causal_attention(case: &Case, device: &Device) -> Result<Outcome> {
     run(case, device, |b| {
         let options = Attention { causal: true, ..Attention::default() };
         b.output("out", b.input("q")?.attention(b.input("k")?, b.input("v")?, &options).out);
+        Ok(())
+    })
+}
+
+fn embedding_bag(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (table, weights) = (b.input("weight")?, b.input("w")?);
+        let rows = table.gather(b.input("indices")?) * weights.unsqueeze(2);
+        b.output("out", rows.sum(1).reshape([weights.dim(0), table.dim(1)]));
+        Ok(())
+    })
+}
+
+/// Mean of what falls into each row: the sum over its count, which is at least eps.
+fn scatter_mean(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (t, index) = (b.input("t")?, b.input("index")?);
+        let shape = case.tensor("output.out")?.shape().clone();
+        let (batch, n, width) = (t.dim(0), t.dim(1), t.dim(2));
+        let rows = shape[1];
+        let at = (b.graph.iota([batch, n], 0) * rows as u32 + index).reshape([batch * n]);
+        let sums = t.reshape([batch * n, width]).scatter_add(at, batch * rows);
+        let counts = b.graph.full([batch * n, 1], 1.0).scatter_add(at, batch * rows);
+        b.output("out", (sums / counts.maximum(case.float("eps", 1e-5))).reshape(shape));
         Ok(())
     })
 }
