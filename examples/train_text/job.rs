@@ -46,18 +46,23 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     // Before training, so that a folder that cannot be made costs no work.
-    if let Some(folder) = args.save.parent().filter(|p| !p.as_os_str().is_empty()) {
+    let save = args.checkpoint();
+    if save.is_dir() {
+        let message = format!("{} is a folder; name a file", save.display());
+        return Err(Error::argument("save", message));
+    }
+    if let Some(folder) = save.parent().filter(|p| !p.as_os_str().is_empty()) {
         let failed = |e: std::io::Error| Error::Io { path: folder.display().to_string(), message: e.to_string() };
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     // What was learned is saved also when something else fails, such as writing the records.
     let trained = train(args, &corpus, &mut trainer, &device, length, &stop);
-    let saved = pollster::block_on(trainer.save(&args.save));
+    let saved = pollster::block_on(trainer.save(save));
     trained.and(saved)?;
     if !stop.load(Ordering::SeqCst) {
         sample(args, &device, &model, &trainer)?;
     }
-    println!("checkpoint: {} (step {})", args.save.display(), trainer.steps());
+    println!("checkpoint: {} (step {})", save.display(), trainer.steps());
     Ok(())
 }
 
@@ -117,7 +122,7 @@ fn train(
             Err(e) => return Err(e),
         }
         if trainer.steps().is_multiple_of(SAVE_EVERY) {
-            pollster::block_on(trainer.save(&args.save))?;
+            pollster::block_on(trainer.save(args.checkpoint()))?;
         }
     }
     if let Some(loss) = report.finish() {

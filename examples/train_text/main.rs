@@ -7,7 +7,7 @@ mod job;
 mod report;
 
 use clap::{Parser, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Trains a byte-level language model with a memory.
 #[derive(Parser)]
@@ -33,9 +33,9 @@ struct Args {
     /// Writes one JSON object a step; a resumed run adds to the file
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where the checkpoint goes
-    #[arg(long, default_value = "target/train_text.safetensors")]
-    save: PathBuf,
+    /// Where the checkpoint goes; the resumed file if absent, else target/train_text.safetensors
+    #[arg(long)]
+    save: Option<PathBuf>,
     /// Checkpoint to go on from, with the model, batch and learning rate options it was made with
     #[arg(long)]
     resume: Option<PathBuf>,
@@ -86,6 +86,14 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number from 1 on".into()),
         Ok(n) => Ok(n),
+    }
+}
+
+impl Args {
+    /// Where the checkpoint goes.
+    fn checkpoint(&self) -> &Path {
+        let given = self.save.as_deref().or(self.resume.as_deref());
+        given.unwrap_or(Path::new("target/train_text.safetensors"))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Report {
     last: Instant,
     /// Running mean of the loss, for people.
     smooth: Option<f64>,
+    /// Weights of the running mean so far: what a start from 0 lacks.
+    weight: f64,
 }
 
 impl Report {
@@ -37,7 +39,7 @@ impl Report {
         let style = ProgressStyle::with_template("{pos:>6}/{len} {wide_bar} {msg} {eta}");
         let bar = ProgressBar::new(steps).with_position(done);
         let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Ok(Report { bar, json, device, bytes, tokens, last: Instant::now(), smooth: None })
+        Ok(Report { bar, json, device, bytes, tokens, last: Instant::now(), smooth: None, weight: 0.0 })
     }
 
     /// Tells of one finished step.
@@ -45,7 +47,10 @@ impl Report {
         let seconds = self.last.elapsed().as_secs_f64().max(1e-9);
         self.last = Instant::now();
         let rate = self.tokens as f64 / seconds;
-        let smooth = self.smooth.map_or(f64::from(loss), |s| 0.95 * s + 0.05 * f64::from(loss));
+        // Exponential mean without the pull of its start.
+        let sum = 0.95 * self.smooth.unwrap_or_default() * self.weight + 0.05 * f64::from(loss);
+        self.weight = 0.95 * self.weight + 0.05;
+        let smooth = sum / self.weight;
         self.smooth = Some(smooth);
         let bits = smooth / std::f64::consts::LN_2;
         self.bar.set_position(step);
