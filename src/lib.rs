@@ -1,5 +1,5 @@
-//! Portable WebGPU compute with a reverse-mode tape: differentiable memory and routing layers on any GPU, natively and
-//! in the browser.
+//! Portable WebGPU compute with a reverse-mode tape: differentiable memory layers on any GPU, natively and in the
+//! browser. The first model is [`models::infini`].
 
 #![deny(missing_docs)]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
