@@ -42,7 +42,7 @@ macro_rules! shared {
 
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] =
-    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "threefry",];
+    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "scores", "threefry",];
 
 impl Kernel {
     /// The text with its includes in place.
