@@ -56,6 +56,8 @@ const SHARED: &[(&str, &str)] = shared![
     "threefry",
     "top_k",
 ];
+const SHARED: &[(&str, &str)] =
+    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "scores", "threefry",];
 
 impl Kernel {
     /// The text with its includes in place.
