@@ -53,11 +53,10 @@ const SHARED: &[(&str, &str)] = shared![
     "row",
     "rows",
     "runs",
+    "scores",
     "threefry",
     "top_k",
 ];
-const SHARED: &[(&str, &str)] =
-    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "scores", "threefry",];
 
 impl Kernel {
     /// The text with its includes in place.
