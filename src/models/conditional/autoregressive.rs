@@ -162,12 +162,8 @@ impl ConditionalRoutedAutoregressiveAttention {
         // Padding is at the end of the last window.
         let padded = n < x.dim(1);
         let mask = padded.then(|| g.iota([b, later], 1).lt((n - w) as u32).reshape([rows, w]));
-        let route = Route {
-            mask,
-            random_route: route.random_route,
-            site: route.site,
-            ..Route::new(route.num_heavy_tokens_q)
-        };
+        let route =
+            Route { mask, random_route: route.random_route, site: route.site, ..Route::new(route.num_heavy_tokens_q) };
         self.q_router.forward(p, tokens, &route)
     }
 

@@ -99,7 +99,11 @@ impl ConditionalRoutedTransformerBlock {
         config.check()?;
         Ok(ConditionalRoutedTransformerBlock {
             attention: ConditionalRoutedAttention::new(params, &below(name, "conditional_attn"), config.attention)?,
-            feed_forward: ConditionalRoutedFeedForward::new(params, &below(name, "conditional_ff"), config.feed_forward)?,
+            feed_forward: ConditionalRoutedFeedForward::new(
+                params,
+                &below(name, "conditional_ff"),
+                config.feed_forward,
+            )?,
         })
     }
 

@@ -49,11 +49,7 @@ impl Default for CoordinateDescentRouterConfig {
     /// spread of those scores at width 512. With the package's own defaults, [`reference`](Self::reference), thousands of
     /// scores of a long sequence saturate at 1, where their gradient is 0.
     fn default() -> Self {
-        CoordinateDescentRouterConfig {
-            how: SoftTopK::exact(0.5),
-            cosine_sim_scale: Some(12.0),
-            ..Self::reference()
-        }
+        CoordinateDescentRouterConfig { how: SoftTopK::exact(0.5), cosine_sim_scale: Some(12.0), ..Self::reference() }
     }
 }
 
@@ -80,9 +76,8 @@ impl CoordinateDescentRouterConfig {
 
     /// Refuses values no router can have.
     pub fn check(&self) -> Result<()> {
-        let refuse = |what: &str, message: &str| {
-            Err(Error::argument(format!("CoordinateDescentRouterConfig::{what}"), message))
-        };
+        let refuse =
+            |what: &str, message: &str| Err(Error::argument(format!("CoordinateDescentRouterConfig::{what}"), message));
         if !(self.fetch_k_ratio >= 1.0 && self.fetch_k_ratio.is_finite()) {
             return refuse("fetch_k_ratio", &format!("is {}; expected at least 1", self.fetch_k_ratio));
         }

@@ -32,7 +32,8 @@ impl HeavyAttentionConfig {
     /// Refuses values no module can have; contexts have `routes` routes, and positions if `rotary`.
     pub(super) fn check(&self, routes: usize, rotary: bool) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("heavy attention: {what}"), message));
-        for (what, value) in [("dim", self.dim), ("heads", self.heads), ("dim_head", self.dim_head), ("routes", routes)] {
+        for (what, value) in [("dim", self.dim), ("heads", self.heads), ("dim_head", self.dim_head), ("routes", routes)]
+        {
             if value == 0 {
                 return refuse(what, "is 0; expected at least 1".into());
             }

@@ -79,7 +79,7 @@ impl<'g> Routed<'g> {
         }
     }
 
-    /// The selected tokens. `source` is the sample that each row of the selection reads; usually its own.
+    /// The selected tokens of `x` `[b, n, D]` and their mask.
     pub(super) fn gather(selection: Selection<'g>, x: Var<'g>, mask: Option<Var<'g>>) -> Self {
         let Selection { indices, scores } = selection;
         Routed {
@@ -87,6 +87,17 @@ impl<'g> Routed<'g> {
             scores,
             tokens: take(x, indices),
             mask: mask.map(|mask| take_mask(mask, indices)),
+        }
+    }
+
+    /// With a dimension for one route.
+    pub(super) fn with_route(self) -> Self {
+        let keep = |v: Var<'g>| v.unsqueeze(1);
+        Routed {
+            indices: self.indices.map(keep),
+            scores: keep(self.scores),
+            tokens: keep(self.tokens),
+            mask: self.mask.map(keep),
         }
     }
 
@@ -121,6 +132,20 @@ pub(super) fn check_call(what: &str, x: Var<'_>, dim: usize, route: &Route<'_>) 
     }
     if let Some(counts) = route.counts {
         expect(graph, &format!("{what}: counts"), counts, &TensorType::u32([b]));
+    }
+}
+
+/// Keeps an error in the graph for options that only the coordinate-descent router has.
+pub(super) fn only_descent(what: &str, x: Var<'_>, route: &Route<'_>) {
+    for (option, given) in [
+        ("counts", route.counts.is_some()),
+        ("routing_tokens", route.routing_tokens.is_some()),
+        ("random_route", route.random_route),
+    ] {
+        if given {
+            let message = "only the coordinate-descent router has it; leave it off";
+            x.graph().fail(Error::argument(format!("{what}: {option}"), message));
+        }
     }
 }
 
