@@ -56,6 +56,7 @@ const SHARED: &[(&str, &str)] = shared![
     "scores",
     "threefry",
     "top_k",
+    "top_k_mask",
 ];
 
 impl Kernel {
