@@ -3,7 +3,7 @@
 mod cpu;
 pub mod exp;
 pub mod gemm;
-mod lower;
+pub(crate) mod lower;
 pub mod par;
 mod registry;
 
@@ -41,8 +41,23 @@ macro_rules! shared {
 }
 
 /// Files that kernels may include.
-const SHARED: &[(&str, &str)] =
-    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "scores", "threefry",];
+const SHARED: &[(&str, &str)] = shared![
+    "attention",
+    "grid",
+    "matmul",
+    "numerics",
+    "optim",
+    "order",
+    "radix",
+    "radix_select",
+    "row",
+    "rows",
+    "runs",
+    "scores",
+    "threefry",
+    "top_k",
+    "top_k_mask",
+];
 
 impl Kernel {
     /// The text with its includes in place.
