@@ -41,8 +41,20 @@ macro_rules! shared {
 }
 
 /// Files that kernels may include.
-const SHARED: &[(&str, &str)] =
-    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "threefry",];
+const SHARED: &[(&str, &str)] = shared![
+    "attention",
+    "grid",
+    "matmul",
+    "numerics",
+    "optim",
+    "radix",
+    "row",
+    "rows",
+    "runs",
+    "sinkhorn",
+    "sinkhorn_weight",
+    "threefry",
+];
 
 impl Kernel {
     /// The text with its includes in place.

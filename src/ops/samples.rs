@@ -120,6 +120,7 @@ pub fn all() -> Vec<Sample> {
         ops::rotary::samples,
         ops::cache::samples,
         ops::attention::samples,
+        ops::route::sinkhorn::samples,
     ]
     .into_iter()
     .flat_map(|f| f())

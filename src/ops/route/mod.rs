@@ -1,0 +1,3 @@
+//! Routing: soft selections of tokens.
+
+pub mod sinkhorn;
