@@ -3,7 +3,7 @@
 mod cpu;
 pub mod exp;
 pub mod gemm;
-mod lower;
+pub(crate) mod lower;
 pub mod par;
 mod registry;
 
@@ -47,13 +47,17 @@ const SHARED: &[(&str, &str)] = shared![
     "matmul",
     "numerics",
     "optim",
+    "order",
     "radix",
+    "radix_select",
     "row",
     "rows",
     "runs",
     "sinkhorn",
     "sinkhorn_weight",
     "threefry",
+    "top_k",
+    "top_k_mask",
 ];
 
 impl Kernel {
