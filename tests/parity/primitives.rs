@@ -6,6 +6,7 @@ use super::fixture::Case;
 use crate::Module;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::rotary::{Pairs, Rotary, XPos};
+use wgrad::ops::route::sinkhorn::Sinkhorn;
 use wgrad::ops::route::soft_top_k::{DifferentiableTopK, SoftCount, SoftTopK, Start};
 use wgrad::{Device, Graph, Result, Tensor, Var};
 
@@ -19,6 +20,8 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     ("primitive", "block recurrent RotaryEmbedding + xpos, last rows of the table", rotary_xpos),
     ("primitive", "EmbeddingBag(sum, per_sample_weights), repeated indices", embedding_bag),
     ("CoLT5-attention", "scatter_mean", scatter_mean),
+    ("CoLT5-attention", "sinkhorn", sinkhorn),
+    ("CoLT5-attention", "gumbel_sinkhorn", gumbel_sinkhorn),
     ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
     ("CoLT5-attention", "coor_descent", coor_descent),
     ("CoLT5-attention", "topk", topk),
@@ -163,6 +166,14 @@ fn coor_descent(case: &Case, device: &Device) -> Result<Outcome> {
     })
 }
 
+fn sinkhorn(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let options = Sinkhorn { iterations: case.size("n_iters", 8), ..Sinkhorn::default() };
+        b.output("out", b.input("r")?.sinkhorn(&options, None));
+        Ok(())
+    })
+}
+
 fn topk(case: &Case, device: &Device) -> Result<Outcome> {
     run(case, device, |b| {
         let x = b.input("x")?;
@@ -180,6 +191,15 @@ fn topk(case: &Case, device: &Device) -> Result<Outcome> {
         b.output("indices", top.indices);
         b.output("coor_descent_values", top.soft);
         b.output("gates", top.gates);
+        Ok(())
+    })
+}
+
+fn gumbel_sinkhorn(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (iterations, temperature) = (case.size("n_iters", 8), case.float("temperature", 0.7));
+        let options = Sinkhorn { iterations, temperature, ..Sinkhorn::default() };
+        b.output("out", b.input("r")?.gumbel_sinkhorn(b.input("gumbel")?, &options));
         Ok(())
     })
 }

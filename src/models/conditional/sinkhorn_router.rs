@@ -70,11 +70,8 @@ impl SinkhornRouter {
         let fill = |v: Var<'g>| mask.map_or(v, |mask| v.masked_fill(mask, f64::from(f32::MIN)));
         let noise = route.gumbel.unwrap_or_else(|| g.gumbel([b, k, n], route.site));
         expect(g, "Sinkhorn router: gumbel", noise, &TensorType::f32([b, k, n]));
-        let options = Sinkhorn {
-            iterations: self.config.n_iters,
-            temperature: self.config.temperature,
-            ..Sinkhorn::default()
-        };
+        let options =
+            Sinkhorn { iterations: self.config.n_iters, temperature: self.config.temperature, ..Sinkhorn::default() };
         let plan = fill(fill(raw).gumbel_sinkhorn(noise, &options));
         let indices = plan.argmax(2).reshape([b, k]);
         let soft = plan.take_along(indices.unsqueeze(2), 2).reshape([b, k]);

@@ -1,3 +1,4 @@
 //! Operations that route tokens: which of them take part, and how much.
 
+pub mod sinkhorn;
 pub mod soft_top_k;
