@@ -53,6 +53,7 @@ const SHARED: &[(&str, &str)] = shared![
     "row",
     "rows",
     "runs",
+    "scores",
     "sinkhorn",
     "sinkhorn_weight",
     "threefry",

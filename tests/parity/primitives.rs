@@ -7,6 +7,7 @@ use crate::Module;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::rotary::{Pairs, Rotary, XPos};
 use wgrad::ops::route::sinkhorn::Sinkhorn;
+use wgrad::ops::route::soft_top_k::{SoftCount, SoftTopK, Start};
 use wgrad::{Device, Graph, Result, Tensor, Var};
 
 pub static MODULES: &[(&str, &str, Module)] = &[
@@ -22,6 +23,7 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     ("CoLT5-attention", "sinkhorn", sinkhorn),
     ("CoLT5-attention", "gumbel_sinkhorn", gumbel_sinkhorn),
     ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
+    ("CoLT5-attention", "coor_descent", coor_descent),
 ];
 
 fn softmax(case: &Case, device: &Device) -> Result<Outcome> {
@@ -151,6 +153,31 @@ fn gumbel_sinkhorn(case: &Case, device: &Device) -> Result<Outcome> {
         let (iterations, temperature) = (case.size("n_iters", 8), case.float("temperature", 0.7));
         let options = Sinkhorn { iterations, temperature, ..Sinkhorn::default() };
         b.output("out", b.input("r")?.gumbel_sinkhorn(b.input("gumbel")?, &options));
+        Ok(())
+    })
+}
+
+/// The coordinate descent that a case asks for. Before 0.9 it started at the rectified scores.
+fn descent(case: &Case, iterations: usize) -> SoftTopK {
+    let minor = case.version.split('.').nth(1).and_then(|v| v.parse::<u32>().ok());
+    SoftTopK::Iterations {
+        n: case.size("n_iters", iterations),
+        eps: case.float("eps", 0.1),
+        eps_init: case.option("eps_init").and_then(|v| v.as_f64()),
+        eps_decay: case.float("eps_decay", 1.0),
+        start: if minor.is_some_and(|m| m < 9) { Start::Relu } else { Start::Scores },
+    }
+}
+
+fn coor_descent(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let s = b.input("s")?;
+        // One count for all, or one a row, `[rows]` or `[rows, 1]`.
+        let k = match b.maybe_input("k") {
+            Some(k) => SoftCount::PerRow(k.reshape(&s.shape()[..s.rank() - 1])),
+            None => SoftCount::Fixed(case.float("k", 1.0)),
+        };
+        b.output("scores", s.soft_top_k(k, &descent(case, 50), b.maybe_input("mask")));
         Ok(())
     })
 }

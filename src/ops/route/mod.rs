@@ -1,3 +1,4 @@
-//! Routing: soft selections of tokens.
+//! Operations that route tokens: which of them take part, and how much.
 
 pub mod sinkhorn;
+pub mod soft_top_k;
