@@ -124,6 +124,8 @@ pub fn all() -> Vec<Sample> {
         ops::attention::samples,
         ops::route::soft_top_k::samples,
         ops::route::sinkhorn::samples,
+        ops::route::sinkhorn::samples,
+        ops::route::soft_top_k::samples,
     ]
     .into_iter()
     .flat_map(|f| f())
