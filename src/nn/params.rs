@@ -136,6 +136,12 @@ impl Params {
         self.error.as_ref()
     }
 
+    /// The same parameters with initial values of another seed; values that were set stay.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Seed of the initial values.
     pub fn seed(&self) -> u64 {
         self.seed

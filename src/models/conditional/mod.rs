@@ -11,6 +11,7 @@ mod block;
 mod branch;
 mod cross_attention;
 mod cumulative_softmax_router;
+mod decoder;
 mod descent_router;
 mod feed_forward;
 mod heavy_attention;
@@ -25,6 +26,7 @@ pub use autoregressive::{AutoregressiveConfig, AutoregressiveRoute, ConditionalR
 pub use block::{BlockConfig, BlockRoute, ConditionalRoutedTransformerBlock};
 pub use cross_attention::{ConditionalRoutedCrossAttention, CrossAttentionConfig, CrossRoute};
 pub use cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRouterConfig};
+pub use decoder::{RoutedDecoder, RoutedDecoderConfig};
 pub use descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, SourceAttention};
 pub use feed_forward::{ConditionalRoutedFeedForward, FeedForwardConfig};
 pub use heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
