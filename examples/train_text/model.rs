@@ -42,9 +42,8 @@ pub fn model(args: &Args) -> Result<Box<dyn Model>> {
     })
 }
 
-fn sampling(trainer: &Trainer) -> Sampling {
-    Sampling { temperature: 0.8, seed: trainer.seed(), ..Default::default() }
-}
+/// How the sample at the end is drawn.
+const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: None, top_p: Some(0.9) };
 
 struct Infini {
     model: InfiniTransformer,
@@ -69,6 +68,6 @@ impl Model for Infini {
         let plans = pollster::block_on(self.model.stream_plans(device, trainer.params(), 1, self.length))?;
         let mut stream = InfiniStream::new(&plans)?;
         stream.feed(trainer.store(), &[prompt])?;
-        Ok(stream.generate_blocking(trainer.store(), count, sampling(trainer))?.concat())
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
     }
 }
