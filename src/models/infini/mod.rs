@@ -14,7 +14,7 @@ mod transformer;
 pub use crate::ops::select::Sampling;
 pub use attention::CausalAttention;
 pub use cache::Cache;
-pub use generate::READ_EVERY;
+pub use crate::models::generation::READ_EVERY;
 pub use memory::{FastweightMemory, Memory};
 pub use segments::SegmentLoss;
 pub use stream::{InfiniStream, StreamPlans};
