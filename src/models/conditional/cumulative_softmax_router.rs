@@ -66,9 +66,9 @@ impl CumulativeSoftmaxRouter {
                 None => raw.top_k(route.num_tokens).indices,
             };
             let soft = raw.softmax(1).take_along(indices, 1);
-            let exists = route.mask.map(|mask| take_mask(mask, indices));
+            let exists = route.mask.map(|mask| take_mask(mask, indices, None));
             let scores = normalized(soft, exists, self.config.straight_through);
-            Routed::gather(Selection { indices, scores }, x, route.mask)
+            Routed::gather(Selection { indices, scores }, x, route.mask, None)
         };
         if route.keep_one_route_dim { routed.with_route() } else { routed }
     }
