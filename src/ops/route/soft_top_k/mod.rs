@@ -6,12 +6,14 @@
 //! 2019, arXiv 1610.06519; Lei et al. 2023, arXiv 2304.04947). Both the iteration and its fixed point are here.
 
 mod composed;
+mod differentiable;
 mod exact;
 mod grad;
 mod iterations;
 mod rows;
 mod samples;
 
+pub use differentiable::{DifferentiableTopK, SoftSelection};
 pub use exact::EXACT;
 pub use grad::{DESCENT_GRAD, DESCENT_WEIGHTS};
 pub use iterations::DESCENT;

@@ -1,6 +1,6 @@
 //! Samples for the generic checks.
 
-use super::{SoftTopK, Start};
+use super::{DifferentiableTopK, SoftTopK, Start};
 use crate::ops::samples::Sample;
 
 /// Scores `[.., n]`, with a mask if `masked`.
@@ -26,6 +26,16 @@ fn second(name: &str, how: SoftTopK) -> Sample {
         g.grad(loss, &[x[0], x[1]]).iter().filter_map(|v| v.dense()).collect()
     })
     .positive(1)
+}
+
+/// All outputs of a differentiable top-k.
+fn selected(shape: &'static [usize], k: usize, how: SoftTopK, masked: bool) -> Sample {
+    let options = DifferentiableTopK { how, ..DifferentiableTopK::default() };
+    let sample = Sample::new(format!("differentiable_top_k {shape:?} {k}"), [shape], move |_, x| {
+        let top = x[0].differentiable_top_k(k, &options, x.get(1).copied());
+        vec![top.soft, top.indices]
+    });
+    if masked { sample.below(shape, 2) } else { sample }
 }
 
 /// Samples for the generic checks.
@@ -70,6 +80,9 @@ pub fn samples() -> Vec<Sample> {
         counted("exact", &[3, 9], exact()),
         counted("exact", &[2, 2, 70], exact()),
         counted("exact", &[6], exact()),
+        selected(&[3, 9], 3, plain(), false),
+        selected(&[2, 3, 20], 5, exact(), true),
+        selected(&[4, 6], 6, exact(), false),
         second("plain", plain()),
         second("old start", old()),
         second("exact", exact()),
