@@ -125,6 +125,7 @@ pub fn all() -> Vec<Sample> {
         ops::attention::samples,
         ops::route::soft_top_k::samples,
         ops::route::sinkhorn::samples,
+        ops::route::cumulative_softmax::samples,
         ops::route::sinkhorn::samples,
         ops::route::soft_top_k::samples,
     ]

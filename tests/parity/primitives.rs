@@ -7,7 +7,7 @@ use crate::Module;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::rotary::{Pairs, Rotary, XPos};
 use wgrad::ops::route::sinkhorn::Sinkhorn;
-use wgrad::ops::route::soft_top_k::{SoftCount, SoftTopK, Start};
+use wgrad::ops::route::soft_top_k::{DifferentiableTopK, SoftCount, SoftTopK, Start};
 use wgrad::{Device, Graph, Result, Tensor, Var};
 
 pub static MODULES: &[(&str, &str, Module)] = &[
@@ -24,6 +24,7 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     ("CoLT5-attention", "gumbel_sinkhorn", gumbel_sinkhorn),
     ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
     ("CoLT5-attention", "coor_descent", coor_descent),
+    ("CoLT5-attention", "topk", topk),
 ];
 
 fn softmax(case: &Case, device: &Device) -> Result<Outcome> {
@@ -178,6 +179,27 @@ fn coor_descent(case: &Case, device: &Device) -> Result<Outcome> {
             None => SoftCount::Fixed(case.float("k", 1.0)),
         };
         b.output("scores", s.soft_top_k(k, &descent(case, 50), b.maybe_input("mask")));
+        Ok(())
+    })
+}
+
+fn topk(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let x = b.input("x")?;
+        let k = case.size("k", 1);
+        if case.flag("non_differentiable", false) {
+            let top = x.top_k(k);
+            b.output("values", top.values);
+            b.output("indices", top.indices);
+            return Ok(());
+        }
+        let ratio = case.float("coor_descent_k_ratio", 9.0 / 8.0);
+        let options = DifferentiableTopK { ratio, how: descent(case, 20) };
+        let top = x.differentiable_top_k(k, &options, b.maybe_input("mask"));
+        b.output("values", top.values);
+        b.output("indices", top.indices);
+        b.output("coor_descent_values", top.soft);
+        b.output("gates", top.gates);
         Ok(())
     })
 }

@@ -5,11 +5,11 @@ use super::branch::BranchConfig;
 use super::descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, Rows};
 use super::heavy_attention::{Context, HeavyAttention};
 use super::router::{Route, Routed};
-use super::rows::{below, expect, put, take};
+use super::rows::{below, expect, numbers, put, take, take_mask};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::nn::{Init, LocalAttention, LocalAttentionConfig, ParamVars, Params};
-use crate::types::{Tensor, TensorType};
+use crate::types::TensorType;
 
 /// Options of a [`ConditionalRoutedAutoregressiveAttention`].
 #[derive(Clone, Debug)]
@@ -199,24 +199,24 @@ impl ConditionalRoutedAutoregressiveAttention {
             soft_count: None,
             random,
         });
-        let k = chosen.indices.dim(2);
-        let visible = mask.take_along(chosen.indices, 2);
-        let tokens = take(x, chosen.indices.reshape([b, later * r, k])).reshape([rows, r, k, d]);
-        let context =
-            Context { tokens: Some(tokens), mask: Some(visible), scores: Some(chosen.scores), ..Context::default() };
+        // Rows are windows of sequences.
+        let source = self.kv_router.source_rows(rows);
+        let row = |i: usize| source.as_ref().map_or(i, |source| source(i));
+        let sequences = numbers(g, rows, |i| row(i) / later);
+        let windows = source.as_ref().map(|_| numbers(g, rows, row));
+        let visible = take_mask(mask.select_index(1, 0), chosen.indices, windows);
+        let context = Context {
+            tokens: Some(take(x, chosen.indices, Some(sequences))),
+            mask: Some(visible),
+            scores: Some(chosen.scores),
+            ..Context::default()
+        };
         (context, Some(chosen.indices))
     }
 }
 
 /// Positions in the sequence of the queries of all windows but the first, `[rows, k]`.
 fn query_positions<'g>(indices: Option<Var<'g>>, rows: usize, windows: usize, w: usize, g: &'g Graph) -> Var<'g> {
-    let starts = (0..rows).map(|i| ((i % (windows - 1) + 1) * w) as u32).collect();
-    let starts = match Tensor::u32([rows, 1], starts) {
-        Ok(starts) => g.constant(starts),
-        Err(error) => {
-            g.fail(error);
-            g.full_u32([rows, 1], 0)
-        }
-    };
+    let starts = numbers(g, rows, |i| (i % (windows - 1) + 1) * w).unsqueeze(1);
     starts + indices.unwrap_or_else(|| g.iota([rows, w], 1))
 }

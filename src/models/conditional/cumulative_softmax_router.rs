@@ -60,15 +60,12 @@ impl CumulativeSoftmaxRouter {
         let routed = if n <= route.num_tokens {
             Routed::whole(x, route.mask, 1).one_route()
         } else {
-            let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).reshape([b, n]) / self.config.temperature;
-            let indices = match route.mask {
-                Some(mask) => raw.top_k_masked(route.num_tokens, mask).indices,
-                None => raw.top_k(route.num_tokens).indices,
-            };
-            let soft = raw.softmax(1).take_along(indices, 1);
-            let exists = route.mask.map(|mask| take_mask(mask, indices));
+            let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).reshape([b, n]);
+            let chosen = raw.cumulative_softmax(route.num_tokens, self.config.temperature, route.mask);
+            let (indices, soft) = (chosen.indices, chosen.scores);
+            let exists = route.mask.map(|mask| take_mask(mask, indices, None));
             let scores = normalized(soft, exists, self.config.straight_through);
-            Routed::gather(Selection { indices, scores }, x, route.mask)
+            Routed::gather(Selection { indices, scores }, x, route.mask, None)
         };
         if route.keep_one_route_dim { routed.with_route() } else { routed }
     }

@@ -2,7 +2,7 @@
 
 use super::heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
 use super::router::{Route, Routed, Selection, check_call, normalized};
-use super::rows::{below, expect};
+use super::rows::{below, expect, numbers};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, ParamVars, Params};
@@ -272,21 +272,18 @@ impl CoordinateDescentRouter {
     }
 
     fn gather<'g>(&self, selection: Selection<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {
-        let (g, b, r) = (x.graph(), x.dim(0), selection.indices.dim(1));
-        let (mut from, mut mask) = (x, route.mask);
-        if self.config.gather_across_samples && r > 1 {
-            let sample = (0..b as u32).map(|i| i / r as u32).collect();
-            if let Ok(sample) = crate::types::Tensor::u32([b], sample) {
-                let sample = g.constant(sample);
-                let other = |v: Var<'g>, width: usize| v.reshape([b, width]).gather(sample).reshape(v.shape());
-                from = other(x, x.dim(1) * x.dim(2));
-                mask = mask.map(|mask| other(mask, x.dim(1)));
-            }
-        }
-        if mask.is_none() && route.counts.is_some() {
-            mask = Some(g.full_u32([b, x.dim(1)], 1));
-        }
-        Routed::gather(selection, from, mask)
+        let g = x.graph();
+        let mask = match route.counts {
+            Some(_) if route.mask.is_none() => Some(g.full_u32([x.dim(0), x.dim(1)], 1)),
+            _ => route.mask,
+        };
+        Routed::gather(selection, x, mask, self.source_rows(x.dim(0)).map(|row| numbers(g, x.dim(0), row)))
+    }
+
+    /// The row of the batch whose tokens a row gets, where that is not its own.
+    pub(super) fn source_rows(&self, rows: usize) -> Option<impl Fn(usize) -> usize> {
+        let r = self.config.num_routing_tokens;
+        (self.config.gather_across_samples && r > 1 && rows > 1).then_some(move |row| row / r)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod attention;
 mod autoregressive;
+mod autoregressive_cache;
 mod block;
 mod branch;
 mod cross_attention;
@@ -23,6 +24,7 @@ mod vit;
 
 pub use attention::{AttentionConfig, AttentionRoute, ConditionalRoutedAttention};
 pub use autoregressive::{AutoregressiveConfig, AutoregressiveRoute, ConditionalRoutedAutoregressiveAttention};
+pub use autoregressive_cache::AutoregressiveCache;
 pub use block::{BlockConfig, BlockRoute, ConditionalRoutedTransformerBlock};
 pub use cross_attention::{ConditionalRoutedCrossAttention, CrossAttentionConfig, CrossRoute};
 pub use cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRouterConfig};

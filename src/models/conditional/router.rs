@@ -79,14 +79,19 @@ impl<'g> Routed<'g> {
         }
     }
 
-    /// The selected tokens of `x` `[b, n, D]` and their mask.
-    pub(super) fn gather(selection: Selection<'g>, x: Var<'g>, mask: Option<Var<'g>>) -> Self {
+    /// The selected tokens of `x` `[b, n, D]` and their mask; of the sequences `samples` `[b]` if they are given.
+    pub(super) fn gather(
+        selection: Selection<'g>,
+        x: Var<'g>,
+        mask: Option<Var<'g>>,
+        samples: Option<Var<'g>>,
+    ) -> Self {
         let Selection { indices, scores } = selection;
         Routed {
             indices: Some(indices),
             scores,
-            tokens: take(x, indices),
-            mask: mask.map(|mask| take_mask(mask, indices)),
+            tokens: take(x, indices, samples),
+            mask: mask.map(|mask| take_mask(mask, indices, samples)),
         }
     }
 

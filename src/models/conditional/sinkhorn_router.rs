@@ -75,9 +75,9 @@ impl SinkhornRouter {
         let plan = fill(fill(raw).gumbel_sinkhorn(noise, &options));
         let indices = plan.argmax(2).reshape([b, k]);
         let soft = plan.take_along(indices.unsqueeze(2), 2).reshape([b, k]);
-        let exists = route.mask.map(|mask| super::rows::take_mask(mask, indices));
+        let exists = route.mask.map(|mask| super::rows::take_mask(mask, indices, None));
         let scores = normalized(soft, exists, self.config.straight_through);
-        let routed = Routed::gather(Selection { indices, scores }, x, route.mask);
+        let routed = Routed::gather(Selection { indices, scores }, x, route.mask, None);
         if route.keep_one_route_dim { routed.with_route() } else { routed }
     }
 }

@@ -4,6 +4,7 @@
 pub mod backward;
 mod composed;
 mod cpu;
+pub mod descent;
 mod fast;
 pub mod local;
 
@@ -377,5 +378,5 @@ impl<'g> Var<'g> {
 
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
-    composed::samples().into_iter().chain(local::samples()).collect()
+    [composed::samples(), local::samples(), descent::samples()].into_iter().flatten().collect()
 }
