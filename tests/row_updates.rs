@@ -222,8 +222,7 @@ fn batches(step: usize, micro: u32) -> Vec<Batch> {
                 (3, _) => Batch::missing(run),
                 (5, 0) => {
                     let mut bad = Batch::new(run);
-                    // The loss is finite, the sum of squares is not.
-                    bad.grads[0][4] = 3e38;
+                    bad.grads[0][4] = f32::INFINITY;
                     bad
                 }
                 _ => Batch::new(run),
@@ -332,7 +331,7 @@ fn a_step_that_touches_all_rows_is_dense() -> Result<()> {
 /// What the rules do at a late first touch, in units of the learning rate: section (iii) of the rules' documentation.
 #[test]
 fn first_touches_move_as_documented() -> Result<()> {
-    let [adam, ..] = [Adam::default().lr(LR)];
+    let adam = Adam::default().lr(LR);
     let moved = |rule| {
         let mut trainer = Setup::new(adam.clone(), rule).trainer(&Device::cpu_f64())?;
         (0..9).try_for_each(|run| Batch::missing(run).step(&mut trainer))?;
@@ -378,7 +377,8 @@ fn other_rules_are_refused() -> Result<()> {
     let device = Device::cpu();
     let rules = [RowUpdates::Dense, RowUpdates::PerRow, RowUpdates::Global];
     for (a, b) in rules.into_iter().flat_map(|a| rules.map(|b| (a, b))) {
-        for (optimizer, same) in [(Optimizer::from(AdamW::default()), a == b), (Sgd::default().into(), a == b)] {
+        let same = a == b;
+        for optimizer in [Optimizer::from(AdamW::default()), Sgd::default().into()] {
             // Without bias correction the two rules for rows are one.
             let sgd = optimizer.name() == "sgd" && a != RowUpdates::Dense && b != RowUpdates::Dense;
             let mut from = Setup::new(optimizer.clone(), a).trainer(&device)?;
@@ -413,11 +413,12 @@ fn counts_of_checkpoints_are_checked() -> Result<()> {
         let all = SafeTensors::deserialize(&good).expect("a good file");
         let zeros = vec![0; 4 * shape.iter().product::<usize>()];
         let tensors: Vec<_> = (all.tensors().into_iter())
-            .map(|(n, view)| match n.as_str() {
-                "optim.count.table" => {
-                    (name.to_owned(), TensorView::new(dtype, shape.clone(), &zeros).expect("a tensor"))
+            .filter_map(|(n, view)| match (n.as_str(), name) {
+                ("optim.count.table", "") => None,
+                ("optim.count.table", _) => {
+                    Some((name.to_owned(), TensorView::new(dtype, shape.clone(), &zeros).expect("a tensor")))
                 }
-                _ => (n, view),
+                _ => Some((n, view)),
             })
             .collect();
         serialize(tensors, header.metadata().clone()).expect("a file")
@@ -427,7 +428,7 @@ fn counts_of_checkpoints_are_checked() -> Result<()> {
         (spoil(name, Dtype::F32, vec![ROWS]), "U32"),
         (spoil(name, Dtype::U32, vec![ROWS + 1]), "shape"),
         (spoil("optim.count.dense", Dtype::U32, vec![ROWS]), "optim.count.dense"),
-        (spoil("optim.m.table", Dtype::U32, vec![ROWS]), "optim.count.table"),
+        (spoil("", Dtype::U32, vec![ROWS]), "optim.count.table"),
     ];
     for (file, says) in cases {
         match trainer.from_bytes(file) {
@@ -471,7 +472,10 @@ fn a_step_costs_what_its_hits_cost() -> Result<()> {
             trainer.loss_blocking()?;
             for plan in trainer.plans() {
                 assert!(plan.bytes() < 128 << 10, "{plan}");
-                assert!(workgroups(&plan.to_string()).iter().all(|n| *n < 64), "{plan}");
+                if matches!(device, Device::Gpu(_)) {
+                    let sizes = workgroups(&plan.to_string());
+                    assert!(!sizes.is_empty() && sizes.iter().all(|n| *n < 64), "{plan}");
+                }
                 let program = plan.program();
                 for step in &program.steps {
                     // Only looking up and the update itself see the table; neither writes another one.
