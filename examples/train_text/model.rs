@@ -2,7 +2,7 @@
 
 use crate::{Args, Memory};
 use wgrad::graph::Mode;
-use wgrad::models::conditional::{RoutedDecoder, RoutedDecoderConfig};
+use wgrad::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
 use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
 use wgrad::nn::{ParamVars, Params};
 use wgrad::train::Trainer;
@@ -67,6 +67,27 @@ impl Model for Infini {
     fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
         let plans = pollster::block_on(self.model.stream_plans(device, trainer.params(), 1, self.length))?;
         let mut stream = InfiniStream::new(&plans)?;
+        stream.feed(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+impl Model for RoutedDecoder {
+    fn init(&self, seed: u64) -> Params {
+        RoutedDecoder::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", RoutedDecoder::config(self))
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        RoutedDecoder::loss(self, params, ids)
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = self.stream_plans(device, trainer.params(), 1, prompt.len() + count);
+        let mut stream = RoutedStream::new(&pollster::block_on(plans)?)?;
         stream.feed(trainer.store(), &[prompt])?;
         Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
     }

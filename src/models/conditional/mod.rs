@@ -20,6 +20,7 @@ mod image;
 mod router;
 mod rows;
 mod sinkhorn_router;
+mod stream;
 mod vit;
 
 pub use attention::{AttentionConfig, AttentionRoute, ConditionalRoutedAttention};
@@ -35,4 +36,5 @@ pub use heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
 pub use image::{ConditionalRoutedImageAttention, ImageAttentionConfig};
 pub use router::{Route, Routed, Router, RouterConfig};
 pub use sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};
+pub use stream::{RoutedStream, RoutedStreamPlans};
 pub use vit::{ConditionalRoutedViT, ViTConfig};

@@ -270,8 +270,9 @@ impl RoutedStream {
     fn room(&self, i: usize, count: usize) -> Result<()> {
         let (read, capacity) = (self.read[i], self.plans.capacity as u64);
         if count as u64 > capacity - read {
-            let message =
-                format!("text {i} has {read} of {capacity} tokens, {count} more do not fit; make plans of more capacity");
+            let message = format!(
+                "text {i} has {read} of {capacity} tokens, {count} more do not fit; make plans of more capacity"
+            );
             return Err(Error::argument("feed", message));
         }
         Ok(())
