@@ -3,7 +3,7 @@
 mod cpu;
 pub mod exp;
 pub mod gemm;
-mod lower;
+pub(crate) mod lower;
 pub mod par;
 mod registry;
 
@@ -41,8 +41,21 @@ macro_rules! shared {
 }
 
 /// Files that kernels may include.
-const SHARED: &[(&str, &str)] =
-    shared!["attention", "grid", "matmul", "numerics", "optim", "radix", "row", "rows", "runs", "threefry",];
+const SHARED: &[(&str, &str)] = shared![
+    "attention",
+    "grid",
+    "matmul",
+    "numerics",
+    "optim",
+    "order",
+    "radix",
+    "radix_select",
+    "row",
+    "rows",
+    "runs",
+    "threefry",
+    "top_k",
+];
 
 impl Kernel {
     /// The text with its includes in place.

@@ -24,6 +24,7 @@ pub mod rows;
 #[doc(hidden)]
 pub mod samples;
 pub mod scan;
+pub mod select;
 pub mod softmax;
 pub mod sort;
 pub mod view;

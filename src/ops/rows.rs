@@ -4,7 +4,7 @@
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::kernels::{CpuCall, Kernel, Lower, Place, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
 
@@ -133,10 +133,7 @@ impl Op for SumRuns {
         let [n, width] = [cx.inputs[0].shape()[0], cx.inputs[0].shape()[1]];
         let meta = Meta { n: n as u32, rows: self.rows as u32, width: width as u32 };
         if self.table {
-            let size = cx.outputs[0].numel();
-            let n = size as u32;
-            let d = cx.dispatch(&ZERO).output(0).uniform(&Length { n });
-            d.workgroups(size.div_ceil(WIDTH))?;
+            zero(cx, Place::Output(0), cx.outputs[0].numel())?;
         }
         let pieces = if n > PIECE { n.div_ceil(PIECE) } else { 0 };
         let partials = cx.temp((pieces * width).max(1));
@@ -162,6 +159,11 @@ impl Op for SumRuns {
 #[derive(ShaderType)]
 struct Length {
     n: u32,
+}
+
+/// Fills a buffer of `size` elements with zeros.
+pub(crate) fn zero(cx: &mut Lower<'_>, place: Place, size: usize) -> Result<()> {
+    cx.dispatch(&ZERO).write_to(place).uniform(&Length { n: size as u32 }).workgroups(size.div_ceil(WIDTH))
 }
 
 impl RunHeads {

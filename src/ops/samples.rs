@@ -116,6 +116,8 @@ pub fn all() -> Vec<Sample> {
         ops::sort::samples,
         ops::gather::samples,
         ops::rows::samples,
+        ops::select::along::samples,
+        ops::select::top_k::samples,
         ops::random::samples,
         ops::rotary::samples,
         ops::cache::samples,
