@@ -3,6 +3,7 @@
 // #include "shared/grid.wgsl"
 // #include "shared/order.wgsl"
 // #include "shared/top_k.wgsl"
+// #include "shared/top_k_mask.wgsl"
 // #include "shared/radix_select.wgsl"
 // [stages, rows, BINS], zero at first.
 @group(0) @binding(2) var<storage, read_write> counts: array<atomic<u32>>;

@@ -5,11 +5,11 @@
 // #include "shared/top_k.wgsl"
 // The merged run is the whole row: values are written in place of ranks.
 override LAST: bool = false;
-@group(0) @binding(2) var<storage, read> ranks: array<u32>;
-@group(0) @binding(3) var<storage, read> indices: array<u32>;
-@group(0) @binding(4) var<storage, read_write> sorted: array<u32>;
-@group(0) @binding(5) var<storage, read_write> moved: array<u32>;
-@group(0) @binding(6) var<uniform> m: Meta;
+@group(0) @binding(1) var<storage, read> ranks: array<u32>;
+@group(0) @binding(2) var<storage, read> indices: array<u32>;
+@group(0) @binding(3) var<storage, read_write> sorted: array<u32>;
+@group(0) @binding(4) var<storage, read_write> moved: array<u32>;
+@group(0) @binding(5) var<uniform> m: Meta;
 
 @compute @workgroup_size(64)
 fn main(

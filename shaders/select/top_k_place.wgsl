@@ -2,6 +2,7 @@
 // #include "shared/grid.wgsl"
 // #include "shared/order.wgsl"
 // #include "shared/top_k.wgsl"
+// #include "shared/top_k_mask.wgsl"
 // #include "shared/radix_select.wgsl"
 // k = n: every entry is chosen.
 override ALL: bool = false;

@@ -2,6 +2,7 @@
 // #include "shared/grid.wgsl"
 // #include "shared/order.wgsl"
 // #include "shared/top_k.wgsl"
+// #include "shared/top_k_mask.wgsl"
 // #include "shared/radix_select.wgsl"
 override FINISH: bool = false;
 @group(0) @binding(2) var<storage, read_write> bounds: array<Bound>;

@@ -3,6 +3,7 @@
 // #include "shared/grid.wgsl"
 // #include "shared/order.wgsl"
 // #include "shared/top_k.wgsl"
+// #include "shared/top_k_mask.wgsl"
 @group(0) @binding(2) var<storage, read_write> values: array<u32>;
 @group(0) @binding(3) var<storage, read_write> indices: array<u32>;
 @group(0) @binding(4) var<uniform> m: Meta;

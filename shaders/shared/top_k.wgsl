@@ -1,5 +1,4 @@
-// What the kernels of top-k share beside order.wgsl: rows [rows, n] of floats as bits, and a mask of the same shape.
-override MASKED: bool = false;
+// What the kernels of top-k share beside order.wgsl: rows [rows, n] of floats, as bits.
 struct Meta {
     rows: u32,
     n: u32,
@@ -13,16 +12,6 @@ struct Meta {
     run: u32,
 }
 @group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read> mask: array<u32>;
-
-fn rank_at(i: u32) -> u32 {
-    if (MASKED) {
-        if (mask[i] == 0u) {
-            return RANK_MASKED;
-        }
-    }
-    return rank_of(x[i]);
-}
 
 // Bits of the value that an entry of this rank has.
 fn value_at(i: u32, rank: u32) -> u32 {

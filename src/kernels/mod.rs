@@ -55,6 +55,7 @@ const SHARED: &[(&str, &str)] = shared![
     "runs",
     "threefry",
     "top_k",
+    "top_k_mask",
 ];
 
 impl Kernel {

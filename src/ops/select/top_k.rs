@@ -117,7 +117,7 @@ impl TopKOp {
     }
 
     /// Sorts the chosen entries of each row from `from` into the outputs.
-    fn sort(&self, cx: &mut Lower<'_>, meta: Meta, from: Pairs) -> Result<()> {
+    fn sort(cx: &mut Lower<'_>, meta: Meta, from: Pairs) -> Result<()> {
         let (rows, k) = (meta.rows as usize, meta.k as usize);
         let outputs = [Place::Output(0), Place::Output(1)];
         let merges = k.div_ceil(RUN).next_power_of_two().trailing_zeros();
@@ -131,7 +131,8 @@ impl TopKOp {
         let last = |pass: u32| f64::from(u8::from(pass == merges));
         let size = k.next_power_of_two().min(RUN);
         let tiles = k.div_ceil(size);
-        self.rows(cx, &SORT)
+        cx.dispatch(&SORT)
+            .input(0)
             .constant("SIZE", size as f64)
             .constant("LAST", last(0))
             .read_from(from[0])
@@ -142,7 +143,8 @@ impl TopKOp {
             .workgroups(rows * tiles)?;
         for pass in 1..=merges {
             let run = (RUN as u32) << (pass - 1);
-            self.rows(cx, &MERGE)
+            cx.dispatch(&MERGE)
+                .input(0)
                 .constant("LAST", last(pass))
                 .read_from(target(pass - 1)[0])
                 .read_from(target(pass - 1)[1])
@@ -229,7 +231,7 @@ impl Op for TopKOp {
         }
         let pairs = [cx.temp(rows * k), cx.temp(rows * k)].map(Place::Temp);
         self.place(cx, meta, bounds, pairs)?;
-        self.sort(cx, meta, pairs)
+        Self::sort(cx, meta, pairs)
     }
 }
 
