@@ -3,12 +3,12 @@
 mod cpu;
 pub mod exp;
 pub mod gemm;
-pub(crate) mod lower;
+mod lower;
 pub mod par;
 mod registry;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
-pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Place, Source};
+pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};
 pub use registry::KERNELS;
 
 use crate::error::{Error, Result};

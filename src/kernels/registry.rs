@@ -43,6 +43,7 @@ pub static KERNELS: &[&Kernel] = &[
     &ops::scan::TILE_SUMS,
     &ops::rotary::ROTARY,
     &ops::select::along::SCATTER_UNIQUE,
+    &ops::select::top_k::LANE,
     &ops::select::top_k::SMALL,
     &ops::select::top_k::ROW,
     &ops::select::top_k::DIGITS,
