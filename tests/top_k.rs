@@ -5,7 +5,7 @@ mod common;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
-use wgrad::{Device, Feed, Graph, Tensor, TensorType, Var};
+use wgrad::{Device, Feed, GpuOptions, Graph, Tensor, TensorType, Var};
 
 /// Masked entries last, before them NaN, before them numbers by descending value; ties by index.
 fn order(row: &[f32], mask: Option<&[u32]>) -> Vec<u32> {
@@ -100,7 +100,9 @@ fn adversarial(n: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
 #[test]
 fn equals_a_full_sort() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    for device in common::devices() {
+    // The variants for hardware too.
+    let hardware = common::fresh(GpuOptions { hardware_kernels: true, ..common::options() });
+    for device in common::devices().into_iter().chain(hardware) {
         for (n, ks) in [
             (1, &[1][..]),
             (7, &[1, 3, 7]),

@@ -8,7 +8,7 @@ pub mod par;
 mod registry;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
-pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, Lower, Place, Source};
+pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};
 pub use registry::KERNELS;
 
 use crate::error::{Error, Result};

@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::types::{Tensor, TensorType};
 
+/// Temperatures below count as this one, so that logits divided by it stay finite.
+const COLDEST: f64 = 1e-10;
+
 /// How tokens are drawn from logits. The default draws from their softmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -93,10 +96,10 @@ impl<'g> Var<'g> {
         }
         let last = shape.len() - 1;
         let rows = &shape[..last];
-        let temperature = f64::from(sampling.temperature);
-        if temperature == 0.0 {
+        if sampling.temperature == 0.0 {
             return self.argmax(last).reshape(rows);
         }
+        let temperature = f64::from(sampling.temperature).max(COLDEST);
         if sampling.top_k.is_none() && sampling.top_p.is_none() {
             return (self / temperature + g.gumbel(shape.clone(), site)).argmax(last).reshape(rows);
         }
@@ -128,7 +131,7 @@ impl<'g> Var<'g> {
         // The likeliest token stays whatever the filters say.
         let keep = place.lt(vars.top_k).and(before.le(vars.top_p)).or(place.eq(0));
         let noise = g.gumbel(shape.clone(), site).take_along(top.indices, -1);
-        let warm = (top.values / vars.temperature.maximum(1e-10) + noise).maximum(lowest);
+        let warm = (top.values / vars.temperature.maximum(COLDEST) + noise).maximum(lowest);
         let score = keep.and(vars.temperature.gt(0.0)).select(warm, logits.masked_fill(keep, lowest));
         top.indices.take_along(score.argmax(last), -1).reshape(&shape[..last])
     }

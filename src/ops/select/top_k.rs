@@ -7,17 +7,20 @@
 //! Kernels: rows of up to 256 entries by counting, several a workgroup. Longer rows by a radix select of the k-th pair
 //! (11 bits a stage; counts are integers, so atomics do not disturb them), by one workgroup a row or, where there are few
 //! and long rows, by several. Then only the `k` chosen pairs are sorted: runs of 1,024 by a bitonic network, longer ones
-//! by merging. For k = n nothing is to be selected, and the row is sorted.
+//! by merging. For k = n nothing is to be selected, and the row is sorted. Software drivers, to which barriers are dear,
+//! get a row an invocation where that is little work.
 
 use super::top_k_cpu;
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
-use crate::kernels::{Buffer, CpuCall, Kernel, Lower, Place};
+use crate::kernels::{Buffer, CpuCall, DispatchBuilder, Kernel, Lower, Place};
 use crate::ops::rows::zero;
 use crate::types::{DType, TensorType};
 use encase::ShaderType;
 
+/// A row an invocation.
+pub static LANE: Kernel = kernel!("select/top_k_lane");
 /// Rows of up to 256 entries.
 pub static SMALL: Kernel = kernel!("select/top_k_small");
 /// Radix select by one workgroup a row.
@@ -44,6 +47,10 @@ const BINS: usize = 1 << BITS;
 const RANK_STAGES: u32 = 3;
 /// With fewer rows than this, several workgroups share a long row.
 const FEW_ROWS: usize = 64;
+
+/// With this many rows, and up to this many comparisons in each, a software driver gives a row to an invocation.
+const LANE_ROWS: usize = 8;
+const LANE_WORK: usize = 1 << 15;
 
 /// The largest entries of each row and their indices.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +84,7 @@ type Pairs = [Place; 2];
 
 impl TopKOp {
     /// Starts a dispatch that looks at the rows.
-    fn rows<'l, 'a>(
-        &self,
-        cx: &'l mut Lower<'a>,
-        kernel: &'static Kernel,
-    ) -> crate::kernels::lower::DispatchBuilder<'l, 'a> {
+    fn rows<'l, 'a>(&self, cx: &'l mut Lower<'a>, kernel: &'static Kernel) -> DispatchBuilder<'l, 'a> {
         let masked = f64::from(u8::from(self.masked));
         cx.dispatch(kernel).constant("MASKED", masked).input(0).input(usize::from(self.masked))
     }
@@ -212,6 +215,9 @@ impl Op for TopKOp {
         let index_stages = (usize::BITS - (n - 1).leading_zeros()).div_ceil(BITS);
         let stages = RANK_STAGES + index_stages;
         let meta = Meta { rows: rows as u32, n: n as u32, k: k as u32, tiles: 1, stage: 0, stages, run: 0 };
+        if cx.caps.software && rows >= LANE_ROWS && n * k <= LANE_WORK {
+            return self.rows(cx, &LANE).output(0).output(1).uniform(&meta).workgroups(rows.div_ceil(64));
+        }
         if n <= WIDTH {
             let groups = rows.div_ceil(WIDTH / n);
             return self.rows(cx, &SMALL).output(0).output(1).uniform(&meta).workgroups(groups);

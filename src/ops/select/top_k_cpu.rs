@@ -73,6 +73,27 @@ fn least<P: Ord + Copy>(pairs: impl Iterator<Item = P>, k: usize) -> Vec<P> {
     kept
 }
 
+/// Up to this many are kept in order while a row is read.
+const FEW: usize = 16;
+
+/// The `k` least pairs in order, `k` up to [`FEW`]: `f(place, pair)`.
+fn few<P: Ord + Copy>(pairs: impl Iterator<Item = P>, k: usize, mut f: impl FnMut(usize, P)) {
+    let mut kept = [None; FEW];
+    let kept = &mut kept[..k];
+    let mut bar = None;
+    for pair in pairs {
+        if bar.is_some_and(|bar| pair > bar) {
+            continue;
+        }
+        // None counts as behind all pairs.
+        let place = kept.iter().position(|p| p.is_none_or(|p| pair < p)).unwrap_or(k - 1);
+        kept.copy_within(place..k - 1, place + 1);
+        kept[place] = Some(pair);
+        bar = kept[k - 1];
+    }
+    kept.iter().enumerate().for_each(|(i, p)| p.iter().for_each(|p| f(i, *p)));
+}
+
 /// Runs the twin: input 0 the rows, input 1 the mask if `masked`.
 pub(super) fn run<T: Ordered>(call: &mut CpuCall<'_, T>, k: usize, masked: bool) {
     let (_, n) = call.inputs[0].shape.rows();
@@ -84,6 +105,9 @@ pub(super) fn run<T: Ordered>(call: &mut CpuCall<'_, T>, k: usize, masked: bool)
     };
     let indices = call.take_u(1);
     par::rows(indices, k, n, |row, out| {
+        if k <= FEW && n <= PIECE {
+            return few((0..n).map(|i| pair(row * n + i, i)), k, |place, pair| out[place] = T::index(pair));
+        }
         let mut parts: Vec<Vec<T::Pair>> = vec![Vec::new(); n.div_ceil(PIECE)];
         par::pieces(&mut parts, 1, |p, part| {
             let range = p * PIECE..n.min((p + 1) * PIECE);
