@@ -171,6 +171,18 @@ impl Default for RouterConfig {
     }
 }
 
+impl From<CumulativeSoftmaxRouterConfig> for RouterConfig {
+    fn from(config: CumulativeSoftmaxRouterConfig) -> Self {
+        RouterConfig::CumulativeSoftmax(config)
+    }
+}
+
+impl From<SinkhornRouterConfig> for RouterConfig {
+    fn from(config: SinkhornRouterConfig) -> Self {
+        RouterConfig::Sinkhorn(config)
+    }
+}
+
 impl From<CoordinateDescentRouterConfig> for RouterConfig {
     fn from(config: CoordinateDescentRouterConfig) -> Self {
         RouterConfig::CoordinateDescent(config)
