@@ -63,7 +63,8 @@ fn router(case: &Case, device: &Device) -> Result<Outcome> {
         let config = descent_config(case, kind, &init)?;
         let routes = match &config {
             RouterConfig::CoordinateDescent(c) => c.num_routing_tokens,
-            _ => 1,
+            RouterConfig::CumulativeSoftmax(c) => c.num_routing_tokens,
+            RouterConfig::Sinkhorn(c) => c.num_routing_tokens,
         };
         let mut declared = Params::new(0);
         let router = Router::new(&mut declared, "", dim, &config, routes)?;

@@ -68,6 +68,7 @@ pub fn descent_config(case: &Case, kind: &str, options: &Value) -> Result<Router
             for (key, value) in rest {
                 match (key, value.as_f64()) {
                     ("temperature", Some(v)) => c.temperature = v,
+                    ("num_routing_tokens", Some(v)) => c.num_routing_tokens = v as usize,
                     _ => return Err(unsupported(case, key)),
                 }
             }
@@ -78,6 +79,7 @@ pub fn descent_config(case: &Case, kind: &str, options: &Value) -> Result<Router
             for (key, value) in rest {
                 match (key, value.as_f64()) {
                     ("temperature", Some(v)) => c.temperature = v,
+                    ("num_routing_tokens", Some(v)) => c.num_routing_tokens = v as usize,
                     ("n_iters", Some(v)) => c.n_iters = v as usize,
                     _ => return Err(unsupported(case, key)),
                 }

@@ -1,7 +1,7 @@
 //! CoLT5's attention: local for every token, global for routed ones.
 
 use super::branch::{BranchConfig, HeavyBranch};
-use super::heavy_attention::HeavyAttentionConfig;
+use super::heavy_attention::{DescentKeys, HeavyAttentionConfig};
 use super::router::{Route, RouterConfig};
 use super::rows::{below, expect};
 use crate::error::{Error, Result};
@@ -45,6 +45,8 @@ pub struct AttentionConfig {
     pub use_null_q_tokens: bool,
     /// One learned key and value a head that every query sees; absent in versions 0.2.x.
     pub use_null_kv: bool,
+    /// Soft top-k over the keys in place of the softmax of the heavy branch.
+    pub heavy_descent: Option<DescentKeys>,
     /// Rotary embedding of the heavy branch, by positions in the sequence.
     pub rotary_emb: bool,
 }
@@ -69,6 +71,7 @@ impl AttentionConfig {
             multiply_queries_by_score: false,
             use_null_q_tokens: true,
             use_null_kv: true,
+            heavy_descent: None,
             rotary_emb: false,
         }
     }
@@ -80,6 +83,7 @@ impl AttentionConfig {
             dim_head: self.heavy_dim_head,
             multiply_keys_by_score: self.multiply_keys_by_score,
             null_kv: self.use_null_kv,
+            descent: self.heavy_descent.clone(),
         };
         BranchConfig {
             attention,
@@ -89,6 +93,7 @@ impl AttentionConfig {
             null_q_token: self.use_null_q_tokens,
             multiply_queries_by_score: self.multiply_queries_by_score,
             rotary: self.rotary_emb,
+            whole_if_short: false,
         }
     }
 

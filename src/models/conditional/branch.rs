@@ -16,6 +16,8 @@ pub(super) struct BranchConfig<'a> {
     pub null_q_token: bool,
     pub multiply_queries_by_score: bool,
     pub rotary: bool,
+    /// Short sequences are not routed by any kind of router.
+    pub whole_if_short: bool,
 }
 
 /// Routers, attention and what stands where no query was routed. Parameters: `q_router.*`, `kv_router.*`, `heavy_attn.*`,
@@ -28,6 +30,8 @@ pub(super) struct HeavyBranch {
     pub null_q_token: Option<String>,
     pub multiply_queries_by_score: bool,
     pub rotary: bool,
+    /// Short sequences are not routed by any kind of router.
+    pub whole_if_short: bool,
 }
 
 impl HeavyBranch {
@@ -51,6 +55,7 @@ impl HeavyBranch {
             null_q_token,
             multiply_queries_by_score: config.multiply_queries_by_score,
             rotary: config.rotary,
+            whole_if_short: config.whole_if_short,
         })
     }
 
@@ -65,8 +70,11 @@ impl HeavyBranch {
         kv: &Route<'g>,
     ) -> Var<'g> {
         let n = x.dim(1);
-        let queries = self.q_router.forward(p, x, q);
-        let keys = self.kv_router.forward(p, context, kv);
+        let routed = |router: &Router, x, route| match self.whole_if_short {
+            true => router.forward_long(p, x, route),
+            false => router.forward(p, x, route),
+        };
+        let (queries, keys) = (routed(&self.q_router, x, q), routed(&self.kv_router, context, kv));
         let positions = |routed: &Routed<'g>, n: usize| {
             self.rotary.then(|| routed.indices.unwrap_or_else(|| x.graph().iota([n], 0)))
         };

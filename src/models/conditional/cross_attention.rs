@@ -2,7 +2,7 @@
 
 use super::branch::{BranchConfig, HeavyBranch};
 use super::descent_router::CoordinateDescentRouterConfig;
-use super::heavy_attention::HeavyAttentionConfig;
+use super::heavy_attention::{DescentKeys, HeavyAttentionConfig};
 use super::router::{Route, RouterConfig};
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -31,6 +31,8 @@ pub struct CrossAttentionConfig {
     pub use_null_q_tokens: bool,
     /// One learned key and value a head that every query sees; absent in versions 0.2.x.
     pub use_null_kv: bool,
+    /// Soft top-k over the keys in place of the softmax.
+    pub descent: Option<DescentKeys>,
     /// Keys and values are routed evenly in blocks of so many tokens.
     pub route_block_size: Option<usize>,
 }
@@ -49,6 +51,7 @@ impl CrossAttentionConfig {
             multiply_keys_by_score: false,
             use_null_q_tokens: true,
             use_null_kv: true,
+            descent: None,
             route_block_size: None,
         }
     }
@@ -60,6 +63,7 @@ impl CrossAttentionConfig {
             dim_head: self.dim_head,
             multiply_keys_by_score: self.multiply_keys_by_score,
             null_kv: self.use_null_kv,
+            descent: self.descent.clone(),
         }
     }
 
@@ -120,6 +124,7 @@ impl ConditionalRoutedCrossAttention {
             null_q_token: config.use_null_q_tokens,
             multiply_queries_by_score: false,
             rotary: false,
+            whole_if_short: true,
         };
         let heavy = HeavyBranch::new(params, name, branch)?;
         Ok(ConditionalRoutedCrossAttention { config, heavy })

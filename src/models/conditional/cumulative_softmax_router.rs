@@ -13,11 +13,13 @@ pub struct CumulativeSoftmaxRouterConfig {
     pub straight_through: bool,
     /// Dot products are divided by it.
     pub temperature: f64,
+    /// Number of routing tokens, each with a selection of its own.
+    pub num_routing_tokens: usize,
 }
 
 impl Default for CumulativeSoftmaxRouterConfig {
     fn default() -> Self {
-        CumulativeSoftmaxRouterConfig { straight_through: true, temperature: 1.0 }
+        CumulativeSoftmaxRouterConfig { straight_through: true, temperature: 1.0, num_routing_tokens: 1 }
     }
 }
 
@@ -27,12 +29,15 @@ impl CumulativeSoftmaxRouterConfig {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::argument("CumulativeSoftmaxRouterConfig::temperature", "is no positive number"));
         }
-        Ok(())
+        match self.num_routing_tokens {
+            0 => Err(Error::argument("CumulativeSoftmaxRouterConfig::num_routing_tokens", "is 0; expected at least 1")),
+            _ => Ok(()),
+        }
     }
 }
 
 /// Routes the k tokens of largest score `<token, routing token> / temperature`; the score of each is its share in the softmax
-/// over the tokens of no larger score. Parameter `routing_token` `[1, D]` below its name. In the package it is called
+/// over the tokens of no larger score. Parameter `routing_token` `[r, D]` below its name. In the package it is called
 /// `DifferentiableTopKRouter`.
 #[derive(Clone, Debug)]
 pub struct CumulativeSoftmaxRouter {
@@ -46,27 +51,27 @@ impl CumulativeSoftmaxRouter {
     pub fn new(params: &mut Params, name: &str, dim: usize, config: CumulativeSoftmaxRouterConfig) -> Result<Self> {
         config.check()?;
         let routing_token = below(name, "routing_token");
-        params.add(&routing_token, [1, dim], Init::Normal { std: 1.0 });
+        params.add(&routing_token, [config.num_routing_tokens, dim], Init::Normal { std: 1.0 });
         Ok(CumulativeSoftmaxRouter { config, dim, routing_token })
     }
 
-    /// Routes tokens of `x` `[b, n, D]`; a sequence of no more than `num_tokens` is not routed. No options of the
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Routes `min(num_tokens, n)` tokens of `x` `[b, n, D]`, in ascending order of their scores. No options of the
     /// coordinate-descent router.
     #[track_caller]
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {
         check_call("cumulative-softmax router", x, self.dim, route);
         super::router::only_descent("cumulative-softmax router", x, route);
-        let (b, n) = (x.dim(0), x.dim(1));
-        let routed = if n <= route.num_tokens {
-            Routed::whole(x, route.mask, 1).one_route()
-        } else {
-            let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).reshape([b, n]);
-            let chosen = raw.cumulative_softmax(route.num_tokens, self.config.temperature, route.mask);
-            let (indices, soft) = (chosen.indices, chosen.scores);
-            let exists = route.mask.map(|mask| take_mask(mask, indices, None));
-            let scores = normalized(soft, exists, self.config.straight_through);
-            Routed::gather(Selection { indices, scores }, x, route.mask, None)
-        };
-        if route.keep_one_route_dim { routed.with_route() } else { routed }
+        let (b, n, r) = (x.dim(0), x.dim(1), self.config.num_routing_tokens);
+        let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).transpose(1, 2);
+        let mask = route.mask.map(|mask| mask.unsqueeze(1).expand([b, r, n]));
+        let chosen = raw.cumulative_softmax(route.num_tokens.min(n), self.config.temperature, mask);
+        let exists = route.mask.map(|mask| take_mask(mask, chosen.indices, None));
+        let scores = normalized(chosen.scores, exists, self.config.straight_through);
+        let routed = Routed::gather(Selection { indices: chosen.indices, scores }, x, route.mask, None);
+        if r == 1 && !route.keep_one_route_dim { routed.one_route() } else { routed }
     }
 }

@@ -144,6 +144,10 @@ impl CoordinateDescentRouter {
         Ok(CoordinateDescentRouter { config, dim, routing_token, source })
     }
 
+    pub(super) fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// The options.
     pub fn config(&self) -> &CoordinateDescentRouterConfig {
         &self.config

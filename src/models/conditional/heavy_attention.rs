@@ -5,8 +5,21 @@ use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
 use crate::ops::attention::Attention;
+use crate::ops::attention::descent::DescentAttention;
 use crate::ops::rotary::{Pairs, Rotary};
+use crate::ops::route::soft_top_k::SoftTopK;
 use crate::types::TensorType;
+
+/// Soft top-k over the keys in place of the softmax: coordinate-descent attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DescentKeys {
+    /// Keys that a query attends to: their weights sum to about k, at most 1 on each.
+    pub k: f64,
+    /// The soft top-k.
+    pub how: SoftTopK,
+    /// Divide the weights of a query by their sum.
+    pub normalize: bool,
+}
 
 /// Options of [`HeavyAttention`].
 #[derive(Clone, Debug)]
@@ -21,12 +34,21 @@ pub struct HeavyAttentionConfig {
     pub multiply_keys_by_score: bool,
     /// One learned key and value a head that every query sees; absent in versions 0.2.x.
     pub null_kv: bool,
+    /// Soft top-k over the keys in place of the softmax.
+    pub descent: Option<DescentKeys>,
 }
 
 impl HeavyAttentionConfig {
     /// Eight heads of 64 features with null keys.
     pub fn new(dim: usize) -> Self {
-        HeavyAttentionConfig { dim, heads: 8, dim_head: 64, multiply_keys_by_score: false, null_kv: true }
+        HeavyAttentionConfig {
+            dim,
+            heads: 8,
+            dim_head: 64,
+            multiply_keys_by_score: false,
+            null_kv: true,
+            descent: None,
+        }
     }
 
     /// Refuses values no module can have; contexts have `routes` routes, and positions if `rotary`.
@@ -40,6 +62,9 @@ impl HeavyAttentionConfig {
         }
         if !self.heads.is_multiple_of(routes) {
             return refuse("heads", format!("{} heads cannot be shared evenly by {routes} routes", self.heads));
+        }
+        if self.descent.as_ref().is_some_and(|d| !(d.k > 0.0 && d.k.is_finite())) {
+            return refuse("descent", "k is no positive number".into());
         }
         if rotary && !self.dim_head.is_multiple_of(2) {
             let message = format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head);
@@ -88,7 +113,7 @@ impl HeavyAttention {
     /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
     pub fn new(params: &mut Params, name: &str, config: HeavyAttentionConfig) -> Result<Self> {
         config.check(1, false)?;
-        let HeavyAttentionConfig { dim, heads, dim_head, .. } = config;
+        let HeavyAttentionConfig { dim, heads, dim_head, .. } = config.clone();
         let inner = heads * dim_head;
         let gamma = below(name, "norm.gamma");
         params.add(&gamma, [dim], Init::Ones);
@@ -186,8 +211,14 @@ impl HeavyAttention {
             v = null(1).concat(&[v], 2);
             mask = mask.map(|mask| q.graph().full_u32([b * r, 1], 1).concat(&[mask], 1));
         }
-        let options = Attention { mask, ..Attention::default() };
-        let out = split(q, n).attention(k, v, &options).out;
+        let (q, attention) = (split(q, n), Attention { mask, ..Attention::default() });
+        let out = match &self.config.descent {
+            None => q.attention(k, v, &attention).out,
+            Some(DescentKeys { k: count, how, normalize }) => {
+                let (count, how, normalize) = ((*count).into(), how.clone(), *normalize);
+                q.descent_attention(k, v, &DescentAttention { attention, k: count, how, normalize, rows: None })
+            }
+        };
         let out = out.reshape([b, heads, n, d]).permute(&[0, 2, 1, 3]).reshape([b, n, heads * d]);
         self.to_out.forward(p, out)
     }

@@ -32,7 +32,7 @@ pub use cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRo
 pub use decoder::{RoutedDecoder, RoutedDecoderConfig};
 pub use descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, SourceAttention};
 pub use feed_forward::{ConditionalRoutedFeedForward, FeedForwardConfig};
-pub use heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
+pub use heavy_attention::{Context, DescentKeys, HeavyAttention, HeavyAttentionConfig};
 pub use image::{ConditionalRoutedImageAttention, ImageAttentionConfig};
 pub use router::{Route, Routed, Router, RouterConfig};
 pub use sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};

@@ -12,7 +12,8 @@ use crate::types::TensorType;
 /// Options of one routing.
 #[derive(Clone, Copy)]
 pub struct Route<'g> {
-    /// Tokens k of each sequence that are routed. Where a sequence has no more than k, all of them are, with scores of 1.
+    /// Tokens k of each sequence that are routed. A sequence that has no more is not routed: all its tokens go, with scores
+    /// of 1. (The routers of versions 0.2.x, but for that of coordinate descent, route all its tokens.)
     pub num_tokens: usize,
     /// Tokens of each sample, u32 `[b]`, at most [`num_tokens`](Self::num_tokens): the first so many of a sample's routed
     /// tokens count. The rest have score 0, mask 0, no token and the index n, which is past the sequence.
@@ -95,17 +96,6 @@ impl<'g> Routed<'g> {
         }
     }
 
-    /// With a dimension for one route.
-    pub(super) fn with_route(self) -> Self {
-        let keep = |v: Var<'g>| v.unsqueeze(1);
-        Routed {
-            indices: self.indices.map(keep),
-            scores: keep(self.scores),
-            tokens: keep(self.tokens),
-            mask: self.mask.map(keep),
-        }
-    }
-
     /// Without the dimension of the routes, of which there is one.
     pub(super) fn one_route(self) -> Self {
         let squeeze = |v: Var<'g>| {
@@ -181,6 +171,18 @@ impl Default for RouterConfig {
     }
 }
 
+impl From<CumulativeSoftmaxRouterConfig> for RouterConfig {
+    fn from(config: CumulativeSoftmaxRouterConfig) -> Self {
+        RouterConfig::CumulativeSoftmax(config)
+    }
+}
+
+impl From<SinkhornRouterConfig> for RouterConfig {
+    fn from(config: SinkhornRouterConfig) -> Self {
+        RouterConfig::Sinkhorn(config)
+    }
+}
+
 impl From<CoordinateDescentRouterConfig> for RouterConfig {
     fn from(config: CoordinateDescentRouterConfig) -> Self {
         RouterConfig::CoordinateDescent(config)
@@ -210,23 +212,43 @@ pub enum Router {
 }
 
 impl Router {
-    /// Adds the parameters of a router of `routes` routes below `name`. Fails for options no router can have, and for
-    /// several routes of a router that knows one.
+    /// Adds the parameters of a router of `routes` routes below `name`, whatever number its options have. Fails for options
+    /// no router can have.
     pub fn new(params: &mut Params, name: &str, dim: usize, config: &RouterConfig, routes: usize) -> Result<Self> {
-        match config {
+        let num_routing_tokens = routes;
+        Ok(match config.clone() {
             RouterConfig::CoordinateDescent(c) => {
-                let config = CoordinateDescentRouterConfig { num_routing_tokens: routes, ..c.clone() };
-                Ok(Router::CoordinateDescent(CoordinateDescentRouter::new(params, name, dim, config)?))
-            }
-            _ if routes != 1 => {
-                let message = format!("{routes} routes; only the coordinate-descent router has more than one");
-                Err(Error::argument("Router::new", message))
+                let config = CoordinateDescentRouterConfig { num_routing_tokens, ..c };
+                Router::CoordinateDescent(CoordinateDescentRouter::new(params, name, dim, config)?)
             }
             RouterConfig::CumulativeSoftmax(c) => {
-                Ok(Router::CumulativeSoftmax(CumulativeSoftmaxRouter::new(params, name, dim, c.clone())?))
+                let config = CumulativeSoftmaxRouterConfig { num_routing_tokens, ..c };
+                Router::CumulativeSoftmax(CumulativeSoftmaxRouter::new(params, name, dim, config)?)
             }
-            RouterConfig::Sinkhorn(c) => Ok(Router::Sinkhorn(SinkhornRouter::new(params, name, dim, c.clone())?)),
+            RouterConfig::Sinkhorn(c) => {
+                let config = SinkhornRouterConfig { num_routing_tokens, ..c };
+                Router::Sinkhorn(SinkhornRouter::new(params, name, dim, config)?)
+            }
+        })
+    }
+
+    /// Features of a token.
+    fn dim(&self) -> usize {
+        match self {
+            Router::CoordinateDescent(router) => router.dim(),
+            Router::CumulativeSoftmax(router) => router.dim(),
+            Router::Sinkhorn(router) => router.dim(),
         }
+    }
+
+    /// [`forward`](Self::forward), but a sequence of no more than `num_tokens` is not routed, by no kind of router.
+    #[track_caller]
+    pub(super) fn forward_long<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {
+        if x.dim(1) > route.num_tokens || route.counts.is_some() {
+            return self.forward(p, x, route);
+        }
+        check_call("router", x, self.dim(), route);
+        Routed::whole(x, route.mask, 1).one_route()
     }
 
     /// Whether a token may be routed more than once.

@@ -1,7 +1,7 @@
 //! The Sinkhorn router of versions 0.2.x: slots take the tokens that a doubly stochastic assignment gives them.
 
 use super::router::{Route, Routed, Selection, check_call, normalized};
-use super::rows::{below, expect};
+use super::rows::{below, expect, take_mask};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, ParamVars, Params};
@@ -17,11 +17,13 @@ pub struct SinkhornRouterConfig {
     pub n_iters: usize,
     /// The noisy logarithms of the scores are divided by it.
     pub temperature: f64,
+    /// Number of routing tokens, each with a selection of its own.
+    pub num_routing_tokens: usize,
 }
 
 impl Default for SinkhornRouterConfig {
     fn default() -> Self {
-        SinkhornRouterConfig { straight_through: true, n_iters: 8, temperature: 0.7 }
+        SinkhornRouterConfig { straight_through: true, n_iters: 8, temperature: 0.7, num_routing_tokens: 1 }
     }
 }
 
@@ -34,13 +36,16 @@ impl SinkhornRouterConfig {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::argument("SinkhornRouterConfig::temperature", "is no positive number"));
         }
-        Ok(())
+        match self.num_routing_tokens {
+            0 => Err(Error::argument("SinkhornRouterConfig::num_routing_tokens", "is 0; expected at least 1")),
+            _ => Ok(()),
+        }
     }
 }
 
 /// Gumbel-Sinkhorn (Mena et al. 2018, arXiv 1802.08665) of k slots that all score the tokens alike; each takes its likeliest
 /// token, so a token may be taken more than once. The logarithm is of the plain dot products, as in the package: negative
-/// ones count as 1e-20 and get no gradient. Parameter `routing_token` `[1, D]` below its name.
+/// ones count as 1e-20 and get no gradient. Parameter `routing_token` `[r, D]` below its name.
 #[derive(Clone, Debug)]
 pub struct SinkhornRouter {
     config: SinkhornRouterConfig,
@@ -53,8 +58,12 @@ impl SinkhornRouter {
     pub fn new(params: &mut Params, name: &str, dim: usize, config: SinkhornRouterConfig) -> Result<Self> {
         config.check()?;
         let routing_token = below(name, "routing_token");
-        params.add(&routing_token, [1, dim], Init::Normal { std: 1.0 });
+        params.add(&routing_token, [config.num_routing_tokens, dim], Init::Normal { std: 1.0 });
         Ok(SinkhornRouter { config, dim, routing_token })
+    }
+
+    pub(super) fn dim(&self) -> usize {
+        self.dim
     }
 
     /// Routes `min(num_tokens, n)` tokens of `x` `[b, n, D]`, with fresh noise unless it is given. No options of the
@@ -63,21 +72,26 @@ impl SinkhornRouter {
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {
         check_call("Sinkhorn router", x, self.dim, route);
         super::router::only_descent("Sinkhorn router", x, route);
-        let (g, b, n) = (x.graph(), x.dim(0), x.dim(1));
+        let (g, b, n, r) = (x.graph(), x.dim(0), x.dim(1), self.config.num_routing_tokens);
         let k = route.num_tokens.min(n);
-        let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).reshape([b, 1, n]).expand([b, k, n]);
-        let mask = route.mask.map(|mask| mask.unsqueeze(1).expand([b, k, n]));
+        let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).transpose(1, 2);
+        let raw = raw.unsqueeze(2).expand([b, r, k, n]);
+        let mask = route.mask.map(|mask| mask.reshape([b, 1, 1, n]).expand([b, r, k, n]));
         let fill = |v: Var<'g>| mask.map_or(v, |mask| v.masked_fill(mask, f64::from(f32::MIN)));
-        let noise = route.gumbel.unwrap_or_else(|| g.gumbel([b, k, n], route.site));
-        expect(g, "Sinkhorn router: gumbel", noise, &TensorType::f32([b, k, n]));
+        let noise = route.gumbel.unwrap_or_else(|| g.gumbel([b, r, k, n], route.site));
+        if noise.rank() == 3 {
+            expect(g, "Sinkhorn router: gumbel", noise, &TensorType::f32([b * r, k, n]));
+        } else {
+            expect(g, "Sinkhorn router: gumbel", noise, &TensorType::f32([b, r, k, n]));
+        }
         let options =
             Sinkhorn { iterations: self.config.n_iters, temperature: self.config.temperature, ..Sinkhorn::default() };
-        let plan = fill(fill(raw).gumbel_sinkhorn(noise, &options));
-        let indices = plan.argmax(2).reshape([b, k]);
-        let soft = plan.take_along(indices.unsqueeze(2), 2).reshape([b, k]);
-        let exists = route.mask.map(|mask| super::rows::take_mask(mask, indices, None));
+        let plan = fill(fill(raw).gumbel_sinkhorn(noise.reshape([b, r, k, n]), &options));
+        let indices = plan.argmax(3).reshape([b, r, k]);
+        let soft = plan.take_along(indices.unsqueeze(3), 3).reshape([b, r, k]);
+        let exists = route.mask.map(|mask| take_mask(mask, indices, None));
         let scores = normalized(soft, exists, self.config.straight_through);
         let routed = Routed::gather(Selection { indices, scores }, x, route.mask, None);
-        if route.keep_one_route_dim { routed.with_route() } else { routed }
+        if r == 1 && !route.keep_one_route_dim { routed.one_route() } else { routed }
     }
 }
