@@ -77,6 +77,19 @@ impl SoftTopK {
         SoftTopK::iterations(20, 0.03).scaled(4.0, 0.7)
     }
 
+    /// For routers that are to learn: the fixed point at epsilon 1, for scores of deviation about 1. Cosines of tokens and a
+    /// routing direction of width `dim`, times `sqrt(dim)`, have that deviation while the direction is independent of
+    /// the tokens.
+    ///
+    /// Only entries below 1 pass gradient. Of 1,024 tokens selected from 32,768, 99.9 % do so here (measured, with soft
+    /// scores that add up to 1,024); still 57 % when training has made the scores four times as wide. With
+    /// [`reference`](Self::reference) on raw products of width 512 none does: some 3,100 entries are exactly 1, and the router
+    /// stays as it was initialised. Let the soft scores add up to the number of selected tokens (ratio 1): with more, more
+    /// of the selected ones saturate.
+    pub fn learnable() -> Self {
+        SoftTopK::exact(1.0)
+    }
+
     /// Epsilon scaling: begins at `eps_init` and multiplies by `eps_decay` after each iteration. The fixed point needs
     /// none, so [`Exact`](Self::Exact) stays as it is.
     pub fn scaled(mut self, init: f64, decay: f64) -> Self {
