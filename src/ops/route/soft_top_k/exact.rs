@@ -5,6 +5,7 @@
 //! that it clips itself. So `C <- {s + a_C > 0}` only grows after its first step, and ends at the solution. `a` is kept as the
 //! pair (p, d), a = d - p with p one of the scores: as one number it would lose what little the scores differ by.
 
+use super::long;
 use super::rows::{Rows, bounded, exp_total, infer, like_counts, per_row};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -26,9 +27,9 @@ const ALL: f64 = 1.6e38;
 /// Inputs scores `[.., n]`, counts `[..]` or `[]` and, if masked, the mask `[.., n]`; outputs the result and the pairs (p, d),
 /// `[.., 2]`.
 #[derive(Clone, Debug)]
-struct Exact {
-    eps: f32,
-    masked: bool,
+pub struct Exact {
+    pub eps: f32,
+    pub masked: bool,
 }
 
 #[derive(ShaderType)]
@@ -128,6 +129,9 @@ impl Op for Exact {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
+        if let Some(pieces) = long::cut(rows, n) {
+            return self.lower_long(cx, &pieces);
+        }
         let (lanes, groups) = row_grid(cx, rows, n);
         let meta = Meta {
             rows: rows as u32,

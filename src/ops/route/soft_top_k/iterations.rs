@@ -5,7 +5,7 @@
 
 use super::grad::DescentGrad;
 use super::rows::{Rows, SMALLEST, bounded, exp_total, infer, like_counts, per_row};
-use super::{Start, composed};
+use super::{Start, composed, long};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -30,12 +30,12 @@ pub struct Descent {
 /// Shape of the rows and how they are read.
 #[derive(ShaderType)]
 pub struct Meta {
-    rows: u32,
-    n: u32,
-    iterations: u32,
-    relu: u32,
-    masked: u32,
-    counts: u32,
+    pub rows: u32,
+    pub n: u32,
+    pub iterations: u32,
+    pub relu: u32,
+    pub masked: u32,
+    pub counts: u32,
 }
 
 pub fn apply<'g>(s: Var<'g>, k: Var<'g>, schedule: Vec<f32>, start: Start, mask: Option<Var<'g>>) -> Var<'g> {
@@ -155,6 +155,9 @@ impl Op for Descent {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
+        if let Some(pieces) = long::cut(rows, n) {
+            return self.lower_long(cx, &pieces);
+        }
         let (lanes, groups) = row_grid(cx, rows, n);
         let meta = self.meta(rows, n, cx.inputs[1].numel());
         cx.dispatch(&DESCENT)

@@ -10,6 +10,7 @@ mod differentiable;
 mod exact;
 mod grad;
 mod iterations;
+mod long;
 mod rows;
 mod samples;
 
@@ -17,6 +18,7 @@ pub use differentiable::{DifferentiableTopK, SoftSelection};
 pub use exact::EXACT;
 pub use grad::{DESCENT_GRAD, DESCENT_WEIGHTS};
 pub use iterations::DESCENT;
+pub use long::{DESCENT_LONG, EXACT_LONG};
 pub use samples::samples;
 
 use crate::error::{Error, Where};
