@@ -61,8 +61,9 @@ fn ways() -> Vec<SoftTopK> {
 fn exact_rows_add_up() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     for device in common::devices() {
-        for n in [1, 2, 7, 64, 130, 1000, 5003] {
-            for spread in [0.0, 0.1, 1.0, 22.6, 1000.0] {
+        for n in [1, 2, 7, 64, 130, 1000, 5003, 8200] {
+            let spreads: &[f32] = if n > 8000 { &[0.0, 22.6] } else { &[0.0, 0.1, 1.0, 22.6, 1000.0] };
+            for spread in spreads {
                 let rows = 5;
                 let s: Vec<f32> = normal(rows * n, &mut rng).iter().map(|x| x * spread + 3.0).collect();
                 let mask: Vec<u32> = (0..s.len()).map(|_| u32::from(rng.random::<f32>() < 0.7)).collect();
@@ -120,7 +121,16 @@ fn order_and_shift_do_not_matter() {
 /// not disturb each other: each gives the same bits alone.
 #[test]
 fn hard_rows() {
-    let n = 70;
+    hard(70, &[0.0, 1e-6, 1.0, 7.0, 10.5, 69.0, 70.0, 100.0]);
+}
+
+#[test]
+fn hard_long_rows() {
+    hard(8_190, &[1.0, 1e3 + 0.5, 8_189.0]);
+    hard(8_200, &[1.0, 1e3 + 0.5, 8_199.0]);
+}
+
+fn hard(n: usize, counts: &[f64]) {
     let big = f32::MAX;
     let one = |at: usize, value: f32, rest: f32| (0..n).map(|i| if i == at { value } else { rest }).collect::<Vec<_>>();
     let mut rows: Vec<Vec<f32>> = vec![
@@ -143,12 +153,12 @@ fn hard_rows() {
         (0..n).map(|i| (i / 7) as f32).collect(),
         (0..n).map(|i| -0.0 * i as f32).collect(),
     ];
-    rows.push((0..n).map(|i| 1.5f32.powi(i as i32)).collect());
+    rows.push((0..n).map(|i| 1.5f32.powi(i as i32 % 70)).collect());
     let all: Vec<f32> = rows.concat();
     let g: Vec<f32> = (0..all.len()).map(|i| ((i * 7919) % 13) as f32 - 6.0).collect();
     for device in common::devices() {
         for how in ways() {
-            for k in [0.0, 1e-6, 1.0, 7.0, 10.5, 69.0, 70.0, 100.0] {
+            for k in counts.iter().copied() {
                 let got = solve(&device, n, &all, k, &how, None, &g);
                 let again = solve(&device, n, &all, k, &how, None, &g);
                 assert_eq!(got.y, again.y);
@@ -171,8 +181,13 @@ fn hard_rows() {
 /// A NaN is NaN in its place and changes nothing else in the values, nor anything in other rows.
 #[test]
 fn nan_stays_where_it_is() {
+    for (rows, n) in [(9, 40), (4, 60), (4, 8_300)] {
+        nan(rows, n);
+    }
+}
+
+fn nan(rows: usize, n: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let (rows, n) = (9, 40);
     let s = normal(rows * n, &mut rng);
     let g = normal(rows * n, &mut rng);
     let mut bad = s.clone();
@@ -208,6 +223,36 @@ fn masked_rows_are_zero() {
             let got = solve(&device, n, &s, 3.0, &how, Some(&mask), &vec![1.5; 2 * n]);
             for (i, m) in mask.iter().enumerate() {
                 assert!(*m == 1 || (got.y[i] == 0.0 && got.ds[i] == 0.0), "{device} {how:?}: {i}");
+            }
+        }
+    }
+}
+
+/// Counts of rows that leave nothing to choose, or are no counts.
+#[test]
+fn any_count() {
+    let n = 6;
+    let counts = [0.0, -1.0, f32::NAN, 6.0, 100.0, 1e-30, 3e38, 2.0];
+    let rows = counts.len();
+    for device in common::devices() {
+        for how in ways() {
+            let graph = Graph::new();
+            let s = graph.input("s", TensorType::f32([rows, n]));
+            let k = graph.input("k", TensorType::f32([rows]));
+            let y = s.soft_top_k(k, &how, None);
+            let grads = graph.vjp(&[(y, y)], &[s, k]);
+            let (ds, dk) = (grads[0].dense().unwrap(), grads[1].dense().unwrap());
+            let plan = device.compile_blocking(&graph, &[("y", y), ("ds", ds), ("dk", dk)]).unwrap();
+            let values = Tensor::f32([rows, n], (0..rows * n).map(|i| ((i * 5) % 7) as f32 * 0.2).collect()).unwrap();
+            plan.run(&Feed::new().input("s", &values).input("k", &Tensor::f32([rows], counts.to_vec()).unwrap()))
+                .unwrap();
+            let read = |name| plan.read_blocking(name).unwrap().floats().to_vec();
+            let (y, ds, dk) = (read("y"), read("ds"), read("dk"));
+            assert!(y.iter().chain(&ds).chain(&dk).all(|v| v.is_finite()), "{device} {how:?}: {y:?} {ds:?} {dk:?}");
+            assert!(y[..3 * n].iter().chain(&ds[..3 * n]).chain(&dk[..3]).all(|v| *v == 0.0), "{device} {how:?}");
+            if let SoftTopK::Exact { .. } = how {
+                assert!(y[3 * n..5 * n].iter().all(|y| *y == 1.0), "{device}");
+                assert!(ds[3 * n..5 * n].iter().chain(&dk[3..5]).all(|d| *d == 0.0), "{device}");
             }
         }
     }
