@@ -83,7 +83,8 @@ impl Exact {
                 (pair[0], pair[1]) = (p, d);
                 let y = &mut y[i * input.n..(i + 1) * input.n];
                 input.write(row, y, |s| (((s - p) + d).min(T::ZERO) / e).exp());
-                if !(k > T::ZERO) {
+                let wanted = k > T::ZERO;
+                if !wanted {
                     y.fill(T::ZERO);
                 }
             }

@@ -109,7 +109,8 @@ impl Descent {
                 let a = self.solve(&input.valid(row), k, trace);
                 let y = &mut y[i * input.n..(i + 1) * input.n];
                 input.write(row, y, |s| ((s + a).min(T::ZERO) / e).exp());
-                if !(k > T::ZERO) {
+                let wanted = k > T::ZERO;
+                if !wanted {
                     y.fill(T::ZERO);
                 }
             }
