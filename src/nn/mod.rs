@@ -4,6 +4,7 @@ mod embedding;
 mod init;
 mod linear;
 mod params;
+mod sharded;
 mod vars;
 
 pub use embedding::Embedding;
@@ -11,4 +12,5 @@ pub use init::Init;
 pub use linear::Linear;
 pub(crate) use params::Shard;
 pub use params::{Param, Params};
+pub use sharded::{Sharded, ShardedType};
 pub use vars::ParamVars;
