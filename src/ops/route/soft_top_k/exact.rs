@@ -6,7 +6,7 @@
 //! pair (p, d), a = d - p with p one of the scores: as one number it would lose what little the scores differ by.
 
 use super::long;
-use super::rows::{Rows, bounded, exp_total, infer, like_counts, per_row};
+use super::rows::{Rows, bounded, exp_total, infer, lesser, like_counts, per_row};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -61,7 +61,7 @@ fn solve<T: Real>(scores: &mut [T], k: T, e: T) -> (T, T) {
         }
         let total = exp_total(scores, |s| {
             let x = s - p;
-            (x + d <= T::ZERO).then(|| x / e)
+            if x + d > T::ZERO { T::LOWEST } else { x / e }
         });
         clipped = now;
         d = e * ((k - T::of(now as f64)).ln() - total.ln());
@@ -82,7 +82,7 @@ impl Exact {
                 let (p, d) = if open { solve(&mut scores, k, e) } else { (T::ZERO, T::of(ALL)) };
                 (pair[0], pair[1]) = (p, d);
                 let y = &mut y[i * input.n..(i + 1) * input.n];
-                input.write(row, y, |s| (((s - p) + d).min(T::ZERO) / e).exp());
+                input.write(row, y, |s| lesser((s - p) + d, T::ZERO) / e);
                 let wanted = k > T::ZERO;
                 if !wanted {
                     y.fill(T::ZERO);

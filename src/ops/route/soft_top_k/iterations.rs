@@ -4,7 +4,7 @@
 //! `a_t = e_t (ln k - logsumexp(min(s, -a_{t-1}) / e_t))`, and the result is `exp(min(s + a_T, 0) / e_{T+1})`.
 
 use super::grad::DescentGrad;
-use super::rows::{Rows, SMALLEST, bounded, exp_total, infer, like_counts, per_row};
+use super::rows::{Rows, SMALLEST, bounded, exp_total, infer, lesser, like_counts, per_row};
 use super::{Start, composed, long};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -88,7 +88,7 @@ impl Descent {
             } else {
                 let x = top.min(-a);
                 clipped = scores.iter().filter(|s| **s > -a).count();
-                let total = exp_total(scores, |s| Some((s.min(-a) - x) / e));
+                let total = exp_total(scores, |s| (lesser(s, -a) - x) / e);
                 a = e * (log_k - total.ln()) - x;
             }
             a_trace[t] = a;
@@ -108,7 +108,7 @@ impl Descent {
                 let k = input.k(row);
                 let a = self.solve(&input.valid(row), k, trace);
                 let y = &mut y[i * input.n..(i + 1) * input.n];
-                input.write(row, y, |s| ((s + a).min(T::ZERO) / e).exp());
+                input.write(row, y, |s| lesser(s + a, T::ZERO) / e);
                 let wanted = k > T::ZERO;
                 if !wanted {
                     y.fill(T::ZERO);
