@@ -3,7 +3,7 @@
 mod cpu;
 pub mod exp;
 pub mod gemm;
-mod lower;
+pub(crate) mod lower;
 pub mod par;
 mod registry;
 
@@ -43,6 +43,7 @@ macro_rules! shared {
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = shared![
     "attention",
+    "digits",
     "grid",
     "matmul",
     "numerics",
@@ -53,6 +54,7 @@ const SHARED: &[(&str, &str)] = shared![
     "row",
     "rows",
     "runs",
+    "scores",
     "threefry",
     "top_k",
     "top_k_mask",

@@ -20,6 +20,7 @@ pub mod optim;
 pub mod random;
 pub mod reduce;
 pub mod rotary;
+pub mod route;
 pub mod rows;
 #[doc(hidden)]
 pub mod samples;

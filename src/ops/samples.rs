@@ -123,6 +123,7 @@ pub fn all() -> Vec<Sample> {
         ops::rotary::samples,
         ops::cache::samples,
         ops::attention::samples,
+        ops::route::soft_top_k::samples,
     ]
     .into_iter()
     .flat_map(|f| f())

@@ -6,6 +6,7 @@ use super::fixture::Case;
 use crate::Module;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::rotary::{Pairs, Rotary, XPos};
+use wgrad::ops::route::soft_top_k::{DifferentiableTopK, SoftCount, SoftTopK, Start};
 use wgrad::{Device, Graph, Result, Tensor, Var};
 
 pub static MODULES: &[(&str, &str, Module)] = &[
@@ -19,6 +20,8 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     ("primitive", "EmbeddingBag(sum, per_sample_weights), repeated indices", embedding_bag),
     ("CoLT5-attention", "scatter_mean", scatter_mean),
     ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
+    ("CoLT5-attention", "coor_descent", coor_descent),
+    ("CoLT5-attention", "topk", topk),
 ];
 
 fn softmax(case: &Case, device: &Device) -> Result<Outcome> {
@@ -131,6 +134,52 @@ fn scatter_mean(case: &Case, device: &Device) -> Result<Outcome> {
         let sums = t.reshape([batch * n, width]).scatter_add(at, batch * rows);
         let counts = b.graph.full([batch * n, 1], 1.0).scatter_add(at, batch * rows);
         b.output("out", (sums / counts.maximum(case.float("eps", 1e-5))).reshape(shape));
+        Ok(())
+    })
+}
+
+/// The coordinate descent that a case asks for. Before 0.9 it started at the rectified scores.
+fn descent(case: &Case, iterations: usize) -> SoftTopK {
+    let minor = case.version.split('.').nth(1).and_then(|v| v.parse::<u32>().ok());
+    SoftTopK::Iterations {
+        n: case.size("n_iters", iterations),
+        eps: case.float("eps", 0.1),
+        eps_init: case.option("eps_init").and_then(|v| v.as_f64()),
+        eps_decay: case.float("eps_decay", 1.0),
+        start: if minor.is_some_and(|m| m < 9) { Start::Relu } else { Start::Scores },
+    }
+}
+
+fn coor_descent(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let s = b.input("s")?;
+        // One count for all, or one a row, `[rows]` or `[rows, 1]`.
+        let k = match b.maybe_input("k") {
+            Some(k) => SoftCount::PerRow(k.reshape(&s.shape()[..s.rank() - 1])),
+            None => SoftCount::Fixed(case.float("k", 1.0)),
+        };
+        b.output("scores", s.soft_top_k(k, &descent(case, 50), b.maybe_input("mask")));
+        Ok(())
+    })
+}
+
+fn topk(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let x = b.input("x")?;
+        let k = case.size("k", 1);
+        if case.flag("non_differentiable", false) {
+            let top = x.top_k(k);
+            b.output("values", top.values);
+            b.output("indices", top.indices);
+            return Ok(());
+        }
+        let ratio = case.float("coor_descent_k_ratio", 9.0 / 8.0);
+        let options = DifferentiableTopK { ratio, how: descent(case, 20) };
+        let top = x.differentiable_top_k(k, &options, b.maybe_input("mask"));
+        b.output("values", top.values);
+        b.output("indices", top.indices);
+        b.output("coor_descent_values", top.soft);
+        b.output("gates", top.gates);
         Ok(())
     })
 }

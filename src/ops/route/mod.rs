@@ -1,0 +1,3 @@
+//! Operations that route tokens: which of them take part, and how much.
+
+pub mod soft_top_k;

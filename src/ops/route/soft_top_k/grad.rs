@@ -1,0 +1,176 @@
+//! Gradient of the coordinate descent from its trace: 2 T numbers a row instead of T rows.
+//!
+//! With `u = g y / e_{T+1}` on entries that are free at the end, `G_T = sum u` and `G_{t-1} = G_t p_t`, where `p_t` is the
+//! total softmax weight of the entries clipped at t: `ds_j = u_j - sum_t G_t softmax_t(j)` over the t at which j is free,
+//! and `dk = sum_t G_t e_t / k`.
+
+use super::Start;
+use super::iterations::Descent;
+use super::rows::{Rows, SMALLEST, infer, lesser, like_counts};
+use crate::error::{Refusal, Result};
+use crate::graph::{Cotangent, Gradient, Op, Vjp, cpu_twin};
+use crate::kernel;
+use crate::kernels::exp::exp_slice;
+use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::types::{Real, TensorType};
+
+/// The scalars of a row, one row an invocation.
+pub static DESCENT_WEIGHTS: Kernel = kernel!("route/descent_weights");
+/// The gradient of a score, one an invocation.
+pub static DESCENT_GRAD: Kernel = kernel!("route/descent_grad");
+
+const WIDTH: usize = 64;
+/// Exponents below this are 0 in single precision.
+const FLOOR: f64 = -104.0;
+
+/// Inputs scores, counts, epsilons, trace, `u`, `sum u` `[.., 1]`, `g` (only its own derivative looks at it) and, if masked,
+/// the mask; outputs the gradients of the scores `[.., n]` and of the counts `[..]`.
+#[derive(Clone, Debug)]
+pub struct DescentGrad(pub Descent);
+
+/// The scalars of one row.
+struct Recurrence<'a, T> {
+    descent: &'a Descent,
+    a: &'a [T],
+    c: &'a [T],
+    log_k: T,
+}
+
+impl<'a, T: Real> Recurrence<'a, T> {
+    fn new(descent: &'a Descent, trace: &'a [T], k: T) -> Self {
+        let (a, c) = trace.split_at(descent.iterations());
+        Recurrence { descent, a, c, log_k: k.max(T::of(SMALLEST)).ln() }
+    }
+
+    fn e(&self, t: usize) -> T {
+        T::of(f64::from(self.descent.schedule[t]))
+    }
+
+    fn exp(x: T) -> T {
+        x.max(T::of(FLOOR)).min(T::ZERO).exp()
+    }
+
+    /// All `G_t`, and `sum_t G_t e_t`.
+    fn weights(&self, total: T) -> (Vec<T>, T) {
+        let n = self.a.len();
+        let mut weights = vec![T::ZERO; n];
+        let (mut g, mut sum) = (total, T::ZERO);
+        for t in (0..n).rev() {
+            weights[t] = g;
+            sum += g * self.e(t);
+            if t > 0 {
+                let drop = (self.a[t] - self.a[t - 1]) / self.e(t) - self.log_k;
+                g *= (self.c[t] * Self::exp(drop)).min(T::ONE);
+            }
+        }
+        (weights, sum)
+    }
+
+    /// Takes from gradients what the sums inside the iterations take from them; 0 from clipped scores.
+    fn take(&self, scores: &[T], weights: &[T], ds: &mut [T]) {
+        let first = usize::from(self.descent.start == Start::Scores);
+        let mut block = [T::ZERO; 256];
+        for (scores, ds) in scores.chunks(block.len()).zip(ds.chunks_mut(block.len())) {
+            let block = &mut block[..scores.len()];
+            for t in (first..self.a.len()).rev() {
+                let before = if t > 0 { -self.a[t - 1] } else { T::ZERO };
+                let (a, e) = (self.a[t], self.e(t));
+                for (x, &s) in block.iter_mut().zip(scores) {
+                    let free = lesser((s + a) / e - self.log_k, T::ZERO);
+                    *x = if s > before { T::LOWEST } else { free };
+                }
+                exp_slice(block);
+                for (d, x) in ds.iter_mut().zip(block.iter()) {
+                    *d -= weights[t] * *x;
+                }
+            }
+        }
+    }
+}
+
+impl DescentGrad {
+    fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        let input = Rows::new(call, 1, self.0.masked.then_some(7));
+        let (trace, u, totals) = (call.f(3), call.f(4), call.f(5));
+        let width = 2 * self.0.iterations();
+        let (ds, dk) = (call.take(0), call.take(1));
+        let grain = input.grain(self.0.iterations());
+        par::ragged_pair((ds, input.n), (dk, 1), input.rows, grain, |_, piece, ds, dk| {
+            for (i, dk) in dk.iter_mut().enumerate() {
+                let row = piece * grain + i;
+                let k = input.k(row);
+                let recurrence = Recurrence::new(&self.0, &trace[row * width..(row + 1) * width], k);
+                let (weights, sum) = recurrence.weights(totals[row]);
+                *dk = if k > T::of(SMALLEST) { sum / k } else { T::ZERO };
+                let ds = &mut ds[i * input.n..(i + 1) * input.n];
+                ds.copy_from_slice(&u[row * input.n..(row + 1) * input.n]);
+                recurrence.take(&input.all(row), &weights, ds);
+            }
+        });
+    }
+}
+
+impl Op for DescentGrad {
+    fn name(&self) -> &'static str {
+        "soft_top_k_grad"
+    }
+
+    fn outputs(&self) -> usize {
+        2
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
+        let (ds, rows) = infer(&inputs[0], &inputs[1], inputs.get(7))?;
+        Ok(vec![ds, TensorType::f32(rows)])
+    }
+
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
+        // A function of scores, counts and g alone: trace and u follow from them.
+        let fresh = [0, 1, 6].map(|i| cx.inputs[i].renamed());
+        let [s, k, g] = fresh;
+        let y = self.0.composed(s, k, cx.inputs.get(7).copied());
+        let first = cx.graph.vjp(&[(y, g)], &[s, k]);
+        let mut seeds = Vec::new();
+        for (gradient, cotangent) in first.iter().zip(&cx.cotangents) {
+            if let (Some(d), Some(c)) = (gradient.dense(), cotangent) {
+                // One count for all rows: its gradient is the sum of theirs.
+                let c = if d.shape() == c.shape() { *c } else { like_counts(*c, d) };
+                seeds.push((d, c));
+            }
+        }
+        let second = cx.graph.vjp(&seeds, &fresh);
+        let mut all = cx.none();
+        for (i, gradient) in [0, 1, 6].into_iter().zip(&second) {
+            all[i] = Gradient::dense(gradient).map(Cotangent::Dense);
+        }
+        all
+    }
+
+    cpu_twin!();
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let (rows, n) = cx.inputs[0].shape().rows();
+        let meta = self.0.meta(rows, n, cx.inputs[1].numel());
+        let weights = cx.temp(rows * self.0.iterations());
+        cx.dispatch(&DESCENT_WEIGHTS)
+            .input(1)
+            .input(2)
+            .input(3)
+            .input(5)
+            .write(weights)
+            .output(1)
+            .uniform(&meta)
+            .workgroups(rows.div_ceil(WIDTH))?;
+        cx.dispatch(&DESCENT_GRAD)
+            .input(0)
+            .input(if self.0.masked { 7 } else { 0 })
+            .input(1)
+            .input(2)
+            .input(3)
+            .read(weights)
+            .input(4)
+            .output(0)
+            .uniform(&meta)
+            .workgroups((rows * n).div_ceil(WIDTH))
+    }
+}
