@@ -12,6 +12,7 @@ mod parity {
     pub mod compare;
     pub mod fixture;
     pub mod infini;
+    pub mod local;
     pub mod primitives;
 }
 
@@ -23,7 +24,8 @@ use wgrad::{Device, Result, Tensor};
 pub type Module = fn(&Case, &Device) -> Result<Outcome>;
 
 /// Modules by the fixtures' metadata `system` and `module`.
-pub static MODULES: &[&[(&str, &str, Module)]] = &[parity::primitives::MODULES, parity::infini::MODULES];
+pub static MODULES: &[&[(&str, &str, Module)]] =
+    &[parity::primitives::MODULES, parity::infini::MODULES, parity::local::MODULES];
 
 fn module(case: &Case) -> Option<Module> {
     let mut all = MODULES.iter().flat_map(|table| table.iter());

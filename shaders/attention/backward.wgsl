@@ -74,7 +74,9 @@ fn audience(first: u32, last: u32, count: i32) -> vec2<u32> {
     } else if (m.window > 0u) {
         start = i32(first) - i32(m.window) + 1 - lead;
     }
-    if (m.window > 0u) {
+    if (m.block > 0u) {
+        end = min(end, i32((last / m.block + 2u) * m.block) - lead);
+    } else if (m.window > 0u) {
         end = min(end, i32(last) + i32(m.window) - lead);
     }
     return vec2<u32>(u32(max(start, 0)), u32(max(end, 0)));
@@ -111,7 +113,7 @@ fn main(
     var range = vec2<u32>(interval(block, count).x, interval(block_end, count).y);
     if (!BY_QUERY) {
         range = audience(block, block_end, count);
-        // Queries that see nothing give all values the same weight.
+        // Queries that see nothing may give all values the same weight.
         if (KIND == DV && m.blind == 1u) {
             range = vec2<u32>(0u, cols);
         }
@@ -189,7 +191,7 @@ fn main(
                 let blind = stat.x < 0.5 * LOWEST;
                 var weight = 0.0;
                 if (KIND == DV && blind) {
-                    weight = 1.0 / f32(m.keys);
+                    weight = select(1.0 / f32(m.keys), 0.0, m.blind == 2u);
                 } else if (!blind && key >= seen.x && key < seen.y && unmasked(batch, key)) {
                     weight = exp(m.scale * scores[n] - stat.x);
                     if (KIND != DV) {

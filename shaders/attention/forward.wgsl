@@ -77,6 +77,11 @@ fn main(
     var scores: array<f32, TILE>;
     var top = LOWEST;
     var sum = 0.0;
+    let zeros = zero_keys(query);
+    if (zeros > 0u && lane == 0u) {
+        top = 0.0;
+        sum = f32(zeros);
+    }
     for (var tile = first - first % TILE; tile < last; tile += TILE) {
         // Keys of this invocation. The bound comes from run time: some drivers would unroll all loops over keys.
         let span = min(TILE, last - tile);
@@ -195,10 +200,11 @@ fn main(
     }
     let at = (batch * m.heads + head) * m.queries + row;
     if (sum == 0.0) {
-        // No key is visible: all scores are equally low, and the softmax is uniform.
+        // No key is visible: all scores are equally low, and the softmax is uniform; or zeros are asked for.
+        let every = select(m.keys, 0u, m.blind == 2u);
         for (var f = piece; f < min(piece + FEATURES, m.value_width); f++) {
             var mean = 0.0;
-            for (var key = 0u; key < m.keys; key++) {
+            for (var key = 0u; key < every; key++) {
                 mean += v[v_head + key * m.v.z + f * m.v.w];
             }
             out[at * m.value_width + f] = mean / f32(max(m.keys, 1u));

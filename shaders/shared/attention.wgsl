@@ -18,6 +18,10 @@ struct Meta {
     causal: u32,
     // Positions a query looks back at most (and forward, unless causal), itself included; 0 is no bound.
     window: u32,
+    // Not 0: causal by blocks, a query sees its own and the previous block of so many keys. It replaces the window.
+    block: u32,
+    // Keys of logit 0 and value 0 that follow the last one.
+    tail: u32,
     masked: u32,
     // How many runtime key counts there are: 0, 1 or one per batch entry.
     counts: u32,
@@ -25,7 +29,7 @@ struct Meta {
     lanes: u32,
     // See VECTORS.
     vectors: u32,
-    // Whether a query may see no key at all, and so all of them alike.
+    // A query that sees no key: 0, there is none; 1, it sees all of them alike; 2, it gets zeros.
     blind: u32,
     scale: f32,
     // First elements and strides of q, k, v and the cotangent of the output.
@@ -59,10 +63,20 @@ fn interval(query: u32, count: i32) -> vec2<u32> {
     } else if (m.window > 0u) {
         end = min(end, p + i32(m.window));
     }
-    if (m.window > 0u) {
+    if (m.block > 0u) {
+        start = max((p / i32(m.block) - 1) * i32(m.block), 0);
+    } else if (m.window > 0u) {
         start = max(p - i32(m.window) + 1, 0);
     }
     return vec2<u32>(u32(start), u32(clamp(end, 0, i32(m.keys))));
+}
+
+// How many keys of the tail a query sees.
+fn zero_keys(query: u32) -> u32 {
+    if (m.tail == 0u) {
+        return 0u;
+    }
+    return min(query + m.window, m.keys + m.tail) - min(query + m.window, m.keys);
 }
 
 fn unmasked(batch: u32, key: u32) -> bool {

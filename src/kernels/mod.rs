@@ -55,6 +55,8 @@ const SHARED: &[(&str, &str)] = shared![
     "rows",
     "runs",
     "scores",
+    "sinkhorn",
+    "sinkhorn_weight",
     "threefry",
     "top_k",
     "top_k_mask",

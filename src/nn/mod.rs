@@ -3,6 +3,7 @@
 mod embedding;
 mod init;
 mod linear;
+mod local_attention;
 mod params;
 mod sharded;
 mod vars;
@@ -10,6 +11,7 @@ mod vars;
 pub use embedding::Embedding;
 pub use init::Init;
 pub use linear::Linear;
+pub use local_attention::{LocalAttention, LocalAttentionConfig};
 pub(crate) use params::Shard;
 pub use params::{Param, Params};
 pub use sharded::{Sharded, ShardedType};

@@ -6,6 +6,7 @@ use super::fixture::Case;
 use crate::Module;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::rotary::{Pairs, Rotary, XPos};
+use wgrad::ops::route::sinkhorn::Sinkhorn;
 use wgrad::ops::route::soft_top_k::{DifferentiableTopK, SoftCount, SoftTopK, Start};
 use wgrad::{Device, Graph, Result, Tensor, Var};
 
@@ -19,6 +20,8 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     ("primitive", "block recurrent RotaryEmbedding + xpos, last rows of the table", rotary_xpos),
     ("primitive", "EmbeddingBag(sum, per_sample_weights), repeated indices", embedding_bag),
     ("CoLT5-attention", "scatter_mean", scatter_mean),
+    ("CoLT5-attention", "sinkhorn", sinkhorn),
+    ("CoLT5-attention", "gumbel_sinkhorn", gumbel_sinkhorn),
     ("primitive", "softmax(q k^T d^-.5, causal offset j-i) v", causal_attention),
     ("CoLT5-attention", "coor_descent", coor_descent),
     ("CoLT5-attention", "topk", topk),
@@ -134,6 +137,23 @@ fn scatter_mean(case: &Case, device: &Device) -> Result<Outcome> {
         let sums = t.reshape([batch * n, width]).scatter_add(at, batch * rows);
         let counts = b.graph.full([batch * n, 1], 1.0).scatter_add(at, batch * rows);
         b.output("out", (sums / counts.maximum(case.float("eps", 1e-5))).reshape(shape));
+        Ok(())
+    })
+}
+
+fn sinkhorn(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let options = Sinkhorn { iterations: case.size("n_iters", 8), ..Sinkhorn::default() };
+        b.output("out", b.input("r")?.sinkhorn(&options, None));
+        Ok(())
+    })
+}
+
+fn gumbel_sinkhorn(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let (iterations, temperature) = (case.size("n_iters", 8), case.float("temperature", 0.7));
+        let options = Sinkhorn { iterations, temperature, ..Sinkhorn::default() };
+        b.output("out", b.input("r")?.gumbel_sinkhorn(b.input("gumbel")?, &options));
         Ok(())
     })
 }

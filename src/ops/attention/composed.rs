@@ -2,18 +2,16 @@
 
 use super::Attention;
 use crate::graph::{Graph, Var};
-use crate::types::Tensor;
+use std::ops::Range;
 
-/// 0, 1, .. as u32 under `shape`.
-fn numbers<'g>(graph: &'g Graph, shape: [usize; 2]) -> Var<'g> {
-    let values = (0..shape.iter().product::<usize>() as u32).collect();
-    match Tensor::u32(shape, values) {
-        Ok(tensor) => graph.constant(tensor),
-        Err(error) => {
-            graph.fail(error);
-            graph.full_u32([], 0)
-        }
-    }
+/// Part of the pairs of queries and keys.
+pub(super) struct Pairs {
+    /// All queries and all keys.
+    pub whole: [usize; 2],
+    /// Those of this part.
+    pub queries: Range<usize>,
+    /// As many keys, from the first on.
+    pub keys: usize,
 }
 
 impl<'g> Var<'g> {
@@ -39,7 +37,8 @@ impl<'g> Var<'g> {
         let grouped = self.reshape([b, hk, h / hk, i, d]);
         let scores = grouped.matmul(keys.unsqueeze(2).transpose(-1, -2)) * scale;
         let mut scores = scores.reshape([b, h, i, j]);
-        if let Some(hidden) = hidden(self.graph(), options, i, j) {
+        let every = Pairs { whole: [i, j], queries: 0..i, keys: j };
+        if let Some(hidden) = hidden(self.graph(), options, &every) {
             scores = scores.masked_fill(hidden, f64::from(f32::MIN));
         }
         let p = probabilities(scores.softmax(3)).reshape([b, hk, h / hk, i, j]);
@@ -48,10 +47,11 @@ impl<'g> Var<'g> {
     }
 }
 
-/// Mask of the pairs that are not seen, to broadcast to `[b, h, i, j]`. All sums stay above 0: they are unsigned.
-fn hidden<'g>(graph: &'g Graph, options: &Attention<'g>, i: usize, j: usize) -> Option<Var<'g>> {
-    let key = numbers(graph, [1, j]);
-    let query = numbers(graph, [i, 1]);
+/// Mask of the pairs that are not seen, to broadcast to `[b, h, queries, keys]`. All sums stay above 0: they are unsigned.
+pub(super) fn hidden<'g>(graph: &'g Graph, options: &Attention<'g>, part: &Pairs) -> Option<Var<'g>> {
+    let [i, j] = part.whole;
+    let key = graph.iota([1, part.keys], 1);
+    let query = graph.iota([part.queries.len(), 1], 0) + graph.full_u32([], part.queries.start as u32);
     let count = match options.valid {
         Some(count) => count.reshape([count.shape().numel(), 1, 1, 1]),
         None => graph.full_u32([], j as u32),
@@ -74,8 +74,7 @@ fn hidden<'g>(graph: &'g Graph, options: &Attention<'g>, i: usize, j: usize) -> 
         hidden.push(key.ge(count + graph.full_u32([], i as u32)));
     }
     if let Some(mask) = options.mask {
-        let shape = mask.shape();
-        let mask = mask.reshape([shape.first().copied().unwrap_or(1), 1, 1, j]);
+        let mask = mask.reshape([mask.dim(0), 1, 1, j]).slice(3, 0, part.keys);
         hidden.push(mask.eq(graph.full_u32([], 0)));
     }
     hidden.into_iter().reduce(|a, b| a.or(b))

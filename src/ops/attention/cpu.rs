@@ -77,13 +77,18 @@ pub(super) fn forward<T: Real>(kind: &Kind, call: &mut CpuCall<'_, T>) {
     let [q, k, v] = [0, 1, 2].map(|i| Heads::new(call, i));
     let (out, logsumexp) = (call.take(0), call.take(1));
     let scale = T::of(kind.scale);
-    let every: Vec<usize> = (0..e.keys).collect();
+    let every: Vec<usize> = if kind.local { Vec::new() } else { (0..e.keys).collect() };
     each(kind, &e, (mask, counts), |batch, head, query, seen| {
         let shared = head / e.ratio();
         let score = |&c: &usize| scale * q.dot([batch, head, query], &k, [batch, shared, c], e.width);
         let scores: Vec<T> = seen.iter().map(score).collect();
-        let top = scores.iter().copied().fold(T::LOWEST, T::max);
-        let total: T = scores.iter().map(|s| (*s - top).exp()).sum();
+        let zeros = kind.zero_keys(&e, query);
+        let start = if zeros > 0 { T::ZERO } else { T::LOWEST };
+        let top = scores.iter().copied().fold(start, T::max);
+        let mut total: T = scores.iter().map(|s| (*s - top).exp()).sum();
+        if zeros > 0 {
+            total += T::of(zeros as f64) * (T::ZERO - top).exp();
+        }
         let row = (batch * e.heads + head) * e.queries + query;
         let blind = seen.is_empty();
         logsumexp[row] = if blind { T::LOWEST } else { top + total.ln() };
@@ -118,7 +123,7 @@ pub(super) fn backward<T: Real>(op: &Backward, call: &mut CpuCall<'_, T>) {
         if let Some(extra) = extra.get(row) {
             delta -= *extra;
         }
-        if seen.is_empty() {
+        if seen.is_empty() && !kind.local {
             let p = T::ONE / T::of(e.keys as f64);
             for c in 0..e.keys {
                 for f in 0..e.value_width {

@@ -101,7 +101,7 @@ pub(super) fn forward(kind: &Kind, call: &mut CpuCall<'_, f32>) {
     let (e, mask, counts) = read(kind, call, 3);
     let [q, k, v] = [0, 1, 2].map(|i| Heads::new(call, i));
     let (out, logsumexp) = (call.take(0), call.take(1));
-    let size = panel(e.keys);
+    let size = panel(kind.reach(&e));
     let by = kind.scale as f32;
     let one = |entry: usize, number: usize, out: &mut [f32], logsumexp: &mut [f32]| {
         let (batch, head) = (entry / e.heads, entry % e.heads);
@@ -118,8 +118,12 @@ pub(super) fn forward(kind: &Kind, call: &mut CpuCall<'_, f32>) {
                 return;
             }
             scale(own, by);
-            let top = max(own);
-            let total = exp_sum(own, top);
+            let zeros = kind.zero_keys(&e, first + row);
+            let top = if zeros > 0 { max(own).max(0.0) } else { max(own) };
+            let mut total = exp_sum(own, top);
+            if zeros > 0 {
+                total += zeros as f32 * (-top).exp();
+            }
             inverse[row] = 1.0 / total;
             logsumexp[row] = top + total.ln();
         });
@@ -127,7 +131,7 @@ pub(super) fn forward(kind: &Kind, call: &mut CpuCall<'_, f32>) {
         let values = matrix(v, batch, kv_head, p.keys.start);
         gemm(out, e.value_width, n, dense(&scores, [n, 1]), values);
         for (row, out) in out.chunks_mut(e.value_width.max(1)).enumerate() {
-            if inverse[row] == 0.0 {
+            if inverse[row] == 0.0 && !kind.local {
                 mean(&e, v, [batch, kv_head], out);
             } else {
                 out.iter_mut().for_each(|x| *x *= inverse[row]);
@@ -193,7 +197,7 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
     let (batch, head) = (entry / e.heads, entry % e.heads);
     let kv_head = head / e.ratio();
     let by = kind.scale as f32;
-    let size = panel(e.keys);
+    let size = panel(kind.reach(&e));
     let mut blind_sum = vec![0.0; e.value_width];
     let (mut scores, mut slopes) = (Vec::new(), Vec::new());
     for first in (0..e.queries).step_by(size) {
@@ -246,7 +250,7 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
         let queries = matrix(q, batch, head, first);
         gemm_add(dk_rows, e.width, rows, dense(&slopes, [1, n]), queries);
     }
-    let share = 1.0 / e.keys.max(1) as f32;
+    let share = if kind.local { 0.0 } else { 1.0 / e.keys.max(1) as f32 };
     for dv in dv.chunks_mut(e.value_width.max(1)) {
         dv.iter_mut().zip(&blind_sum).for_each(|(x, b)| *x += share * b);
     }

@@ -4,7 +4,9 @@
 pub mod backward;
 mod composed;
 mod cpu;
+pub mod descent;
 mod fast;
+pub mod local;
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
@@ -48,12 +50,18 @@ pub struct Attended<'g> {
 }
 
 /// Attributes of the operation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Kind {
     scale: f64,
     causal: bool,
     /// 0: no bound.
     window: usize,
+    /// Not 0: a query sees its own and the previous block of so many keys instead of a window; causal.
+    block: usize,
+    /// Keys of logit 0 and value 0 that follow the last one, for windows that look forward.
+    tail: usize,
+    /// As many keys as queries, and a query that sees no key gets zeros instead of the mean of all values.
+    local: bool,
     masked: bool,
     counted: bool,
 }
@@ -107,9 +115,29 @@ impl Kind {
         } else if window > 0 {
             end = end.min(position + window);
         }
-        let start = if window > 0 { (position - window + 1).max(0) } else { 0 };
+        let block = self.block as i64;
+        let start = match window {
+            _ if block > 0 => (position / block - 1) * block,
+            0 => 0,
+            _ => position - window + 1,
+        };
+        let start = start.max(0);
         let end = end.clamp(0, e.keys as i64) as usize;
         (start as usize).min(end)..end
+    }
+
+    /// Number of keys of the tail that `query` sees.
+    fn zero_keys(&self, e: &Extents, query: usize) -> usize {
+        let end = query + self.window;
+        end.min(e.keys + self.tail).saturating_sub(e.keys)
+    }
+
+    /// Number of keys that neighbouring queries see together, about.
+    fn reach(&self, e: &Extents) -> usize {
+        match 2 * self.block.max(self.window) {
+            0 => e.keys,
+            reach => reach.min(e.keys),
+        }
     }
 
     /// Number of keys that count for a batch entry.
@@ -120,10 +148,13 @@ impl Kind {
         }
     }
 
-    /// Whether some query may see no key at all, as far as shapes tell.
-    fn blind(&self, e: &Extents) -> bool {
+    /// What becomes of queries that see no key: 0, there are none, as far as shapes tell; 1, mean; 2, zeros.
+    fn blind(&self, e: &Extents) -> u32 {
         let bounded = self.causal || self.window > 0;
-        self.masked || self.counted || (bounded && e.keys < e.queries)
+        match self.local {
+            true => 2,
+            false => u32::from(self.masked || self.counted || (bounded && e.keys < e.queries)),
+        }
     }
 
     /// Checks q, k, v and what follows them.
@@ -142,6 +173,9 @@ impl Kind {
             return Refusal::shape(format!("{} query heads cannot share {} key heads evenly", q[1], k[1]));
         }
         let e = Extents::new(q, k, v);
+        if self.local && e.keys != e.queries {
+            return Refusal::shape("local attention is within one sequence: as many keys as queries");
+        }
         let mut rest = inputs[3..].iter();
         if let Some(mask) = rest.next().filter(|_| self.masked) {
             let want = TensorType::u32([e.batches, e.keys]);
@@ -172,6 +206,8 @@ struct Meta {
     value_width: u32,
     causal: u32,
     window: u32,
+    block: u32,
+    tail: u32,
     masked: u32,
     counts: u32,
     lanes: u32,
@@ -234,11 +270,13 @@ impl Kind {
             value_width: e.value_width as u32,
             causal: u32::from(self.causal),
             window: self.window as u32,
+            block: self.block as u32,
+            tail: self.tail as u32,
             masked: u32::from(self.masked),
             counts: n as u32,
             lanes: lanes(e.queries) as u32,
             vectors: vectors(&e) as u32,
-            blind: u32::from(self.blind(&e)),
+            blind: self.blind(&e),
             scale: self.scale as f32,
             offsets: UVec4::new(lead(q), lead(k), lead(v), lead(g)),
             q: strides(q),
@@ -328,6 +366,7 @@ impl<'g> Var<'g> {
             window: options.window.unwrap_or(0),
             masked: options.mask.is_some(),
             counted: options.valid.is_some(),
+            ..Kind::default()
         };
         let mut inputs = vec![self, keys, values];
         inputs.extend(options.mask);
@@ -337,4 +376,7 @@ impl<'g> Var<'g> {
     }
 }
 
-pub use composed::samples;
+/// Samples for the generic checks.
+pub fn samples() -> Vec<crate::ops::samples::Sample> {
+    [composed::samples(), local::samples(), descent::samples()].into_iter().flatten().collect()
+}
