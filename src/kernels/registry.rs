@@ -54,7 +54,6 @@ pub static KERNELS: &[&Kernel] = &[
     &ops::route::soft_top_k::DESCENT_WEIGHTS,
     &ops::route::soft_top_k::EXACT,
     &ops::route::soft_top_k::EXACT_LONG,
-    &ops::select::along::SCATTER_UNIQUE,
     &ops::select::top_k::SMALL,
     &ops::select::top_k::ROW,
     &ops::select::top_k::DIGITS,
