@@ -10,6 +10,8 @@ mod common;
 mod parity {
     pub mod build;
     pub mod compare;
+    pub mod conditional;
+    pub mod conditional_options;
     pub mod fixture;
     pub mod infini;
     pub mod local;
@@ -25,7 +27,7 @@ pub type Module = fn(&Case, &Device) -> Result<Outcome>;
 
 /// Modules by the fixtures' metadata `system` and `module`.
 pub static MODULES: &[&[(&str, &str, Module)]] =
-    &[parity::primitives::MODULES, parity::infini::MODULES, parity::local::MODULES];
+    &[parity::primitives::MODULES, parity::infini::MODULES, parity::conditional::MODULES, parity::local::MODULES];
 
 fn module(case: &Case) -> Option<Module> {
     let mut all = MODULES.iter().flat_map(|table| table.iter());

@@ -1,5 +1,6 @@
 //! The systems of differentiable memory and routing, built only from public operations.
 
+pub mod conditional;
 pub mod infini;
 
 pub use infini::{InfiniConfig, InfiniTransformer};

@@ -57,20 +57,33 @@ impl LocalAttention {
         LocalAttention { config, norm, to_qkv, to_out }
     }
 
-    /// `x` `[b, n, dim]` to `[b, n, dim]`; `mask` u32 0/1 `[b, n]` hides tokens as keys. A token whose whole neighbourhood
-    /// is hidden gets zeros.
+    /// Queries, keys and values of `x` `[b, n, dim]`, `[b, h, n, d]` each.
     #[track_caller]
-    pub fn forward<'g>(&self, params: &ParamVars<'g>, x: Var<'g>, mask: Option<Var<'g>>) -> Var<'g> {
-        let LocalAttentionConfig { heads, dim_head, window, causal, tail, .. } = self.config;
+    pub(crate) fn project<'g>(&self, params: &ParamVars<'g>, x: Var<'g>) -> [Var<'g>; 3] {
+        let LocalAttentionConfig { heads, dim_head, .. } = self.config;
         let (b, n) = (x.dim(0), x.dim(1));
         let x = match &self.norm {
             Some([weight, bias]) => x.layer_norm(params.get(weight), params.get(bias), 1e-5),
             None => x,
         };
         let qkv = self.to_qkv.forward(params, x).reshape([b, n, 3, heads, dim_head]);
-        let part = |i| qkv.select_index(2, i).permute(&[0, 2, 1, 3]);
+        [0, 1, 2].map(|i| qkv.select_index(2, i).permute(&[0, 2, 1, 3]))
+    }
+
+    /// The output `[b, n, dim]` of the heads `[b, h, n, d]`.
+    #[track_caller]
+    pub(crate) fn merge<'g>(&self, params: &ParamVars<'g>, heads: Var<'g>) -> Var<'g> {
+        let (b, h, n, d) = (heads.dim(0), heads.dim(1), heads.dim(2), heads.dim(3));
+        self.to_out.forward(params, heads.permute(&[0, 2, 1, 3]).reshape([b, n, h * d]))
+    }
+
+    /// `x` `[b, n, dim]` to `[b, n, dim]`; `mask` u32 0/1 `[b, n]` hides tokens as keys. A token whose whole neighbourhood
+    /// is hidden gets zeros.
+    #[track_caller]
+    pub fn forward<'g>(&self, params: &ParamVars<'g>, x: Var<'g>, mask: Option<Var<'g>>) -> Var<'g> {
+        let LocalAttentionConfig { window, causal, tail, .. } = self.config;
+        let [q, k, v] = self.project(params, x);
         let options = Options { window, causal, tail, mask, scale: None };
-        let out = part(0).local_attention(part(1), part(2), &options);
-        self.to_out.forward(params, out.permute(&[0, 2, 1, 3]).reshape([b, n, heads * dim_head]))
+        self.merge(params, q.local_attention(k, v, &options))
     }
 }

@@ -1,6 +1,7 @@
 //! Devices the tests run on.
 #![allow(dead_code)]
 
+pub mod modules;
 pub mod ops;
 
 use std::sync::OnceLock;

@@ -136,15 +136,16 @@ pub fn run(case: &Case, device: &Device, f: impl for<'g> FnOnce(&Build<'g>) -> R
     let store = store(case, device)?;
     let once = |cotangents: &[(String, Tensor)]| {
         let mut feed = Feed::new().store(&store);
-        for (name, tensor) in cotangents {
-            feed = feed.input(name, tensor);
-        }
         for (key, tensor) in &case.tensors {
             match key.strip_prefix("input.") {
                 Some(name) => feed = feed.input(name, tensor),
                 None if key.starts_with("cotangent.") => feed = feed.input(key, tensor),
                 None => {}
             }
+        }
+        // The last one given counts.
+        for (name, tensor) in cotangents {
+            feed = feed.input(name, tensor);
         }
         plan.run(&feed)
     };

@@ -1,0 +1,36 @@
+//! Conditional routing, CoLT5 (Ainslie et al. 2023, arXiv 2303.09752): all tokens go through a cheap light branch; a learned
+//! router picks the tokens that an expensive heavy branch sees as well, and the results are added.
+//!
+//! Parameters carry the names of the PyTorch package `CoLT5-attention`, so its checkpoints load by name. Options are those of
+//! its version 0.11.2 and, for routers and null tokens, 0.2.x; what is wrong there is right here. Routers of new models
+//! start from defaults under which they learn; [`CoordinateDescentRouterConfig::reference`] has the package's own.
+
+mod attention;
+mod autoregressive;
+mod autoregressive_cache;
+mod block;
+mod branch;
+mod cross_attention;
+mod cumulative_softmax_router;
+mod descent_router;
+mod feed_forward;
+mod heavy_attention;
+mod image;
+mod router;
+mod rows;
+mod sinkhorn_router;
+mod vit;
+
+pub use attention::{AttentionConfig, AttentionRoute, ConditionalRoutedAttention};
+pub use autoregressive::{AutoregressiveConfig, AutoregressiveRoute, ConditionalRoutedAutoregressiveAttention};
+pub use autoregressive_cache::AutoregressiveCache;
+pub use block::{BlockConfig, BlockRoute, ConditionalRoutedTransformerBlock};
+pub use cross_attention::{ConditionalRoutedCrossAttention, CrossAttentionConfig, CrossRoute};
+pub use cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRouterConfig};
+pub use descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, Similarity, SourceAttention};
+pub use feed_forward::{ConditionalRoutedFeedForward, FeedForwardConfig};
+pub use heavy_attention::{Context, DescentKeys, HeavyAttention, HeavyAttentionConfig};
+pub use image::{ConditionalRoutedImageAttention, ImageAttentionConfig};
+pub use router::{Route, Routed, Router, RouterConfig};
+pub use sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};
+pub use vit::{ConditionalRoutedViT, ViTConfig};
