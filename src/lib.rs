@@ -23,7 +23,7 @@ pub mod web;
 
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};
-pub use exec::{Feed, Plan, Store};
+pub use exec::{Feed, Plan, PlanCache, Store};
 pub use graph::{Graph, Mode, Var};
 pub use plan::Options;
 pub use types::{DType, Data, Shape, Tensor, TensorType};

@@ -1,7 +1,9 @@
-// Rows of a table; zeros for a row that does not exist. Elements are moved as bits: any 32-bit type.
+// Rows of one piece of a table. Elements are moved as bits: any 32-bit type. The first piece also writes zeros for the
+// rows that are not its own; the pieces after it write theirs over them.
 // #include "shared/grid.wgsl"
 struct Meta {
     n: u32,
+    first: u32,
     rows: u32,
     width: u32,
 }
@@ -20,10 +22,11 @@ fn main(
     if (i >= m.n) {
         return;
     }
-    let row = indices[i / m.width];
-    var value = 0u;
+    // Wraps for a row before this piece.
+    let row = indices[i / m.width] - m.first;
     if (row < m.rows) {
-        value = table[row * m.width + i % m.width];
+        output[i] = table[row * m.width + i % m.width];
+    } else if (m.first == 0u) {
+        output[i] = 0u;
     }
-    output[i] = value;
 }

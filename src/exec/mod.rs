@@ -1,9 +1,11 @@
 //! Runs programs: compile once, replay many times.
 
+mod cache;
 mod cpu;
 mod gpu;
 mod store;
 
+pub use cache::{CacheStats, PlanCache};
 pub(crate) use gpu::lower;
 pub use store::{Memory, State, Store};
 

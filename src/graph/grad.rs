@@ -22,6 +22,18 @@ impl<'g> Rows<'g> {
     pub fn dense(&self) -> Var<'g> {
         self.values.scatter_add(self.indices, self.rows)
     }
+
+    /// The hits of several uses of one table side by side; `None` if there is none.
+    pub fn concat(all: &[Rows<'g>]) -> Option<Rows<'g>> {
+        let (first, others) = all.split_first()?;
+        let indices: Vec<Var<'g>> = others.iter().map(|r| r.indices).collect();
+        let values: Vec<Var<'g>> = others.iter().map(|r| r.values).collect();
+        Some(Rows {
+            indices: first.indices.concat(&indices, 0),
+            values: first.values.concat(&values, 0),
+            rows: first.rows,
+        })
+    }
 }
 
 /// What flows backwards to one input.

@@ -50,6 +50,41 @@ pub fn zipped<const N: usize, T: Send>(outs: [&mut [T]; N], size: usize, f: impl
     cut.for_each(|(start, part)| f(start, part));
 }
 
+/// Calls `f(i, rows)` for every `i` whose `picks[i]` names a row of `width` elements, with that row of several slices.
+/// What is picked must ascend; a row that is picked again, or does not exist, is left out.
+pub fn picked<const N: usize, T: Send>(
+    outs: [&mut [T]; N],
+    width: usize,
+    picks: &[u32],
+    f: impl Fn(usize, [&mut [T]; N]) + Sync + Send,
+) {
+    let rows = outs.iter().map(|o| o.len()).min().unwrap_or(0).checked_div(width).unwrap_or(0);
+    let mut rest = outs;
+    let mut next = 0;
+    let mut found: Vec<(usize, [&mut [T]; N])> = Vec::new();
+    for (i, &row) in picks.iter().enumerate() {
+        let row = row as usize;
+        if row < next || row >= rows {
+            continue;
+        }
+        let skip = (row - next) * width;
+        let taken = rest.each_mut().map(|slice| {
+            let (row, after) = std::mem::take(slice).split_at_mut(skip + width);
+            *slice = after;
+            &mut row[skip..]
+        });
+        next = row + 1;
+        found.push((i, taken));
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    if found.len() * width > GRAIN {
+        use rayon::prelude::*;
+        found.into_par_iter().with_min_len((GRAIN / width).max(1)).for_each(|(i, rows)| f(i, rows));
+        return;
+    }
+    found.into_iter().for_each(|(i, rows)| f(i, rows));
+}
+
 /// Calls `f(i)` for every `i` below `n`, in parallel where threads exist; `f` must not depend on order.
 pub fn each(n: usize, f: impl Fn(usize) + Sync + Send) {
     #[cfg(not(target_arch = "wasm32"))]

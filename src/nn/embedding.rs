@@ -17,6 +17,25 @@ impl Embedding {
         Embedding { weight }
     }
 
+    /// Name of the table among the parameters: for its group, and so for
+    /// [updates of touched rows only](crate::train::RowUpdates):
+    ///
+    /// ```
+    /// # use wgrad::{Device, Result, nn::{Embedding, Params}, train::{AdamW, Group, RowUpdates, Trainer}};
+    /// # fn f() -> Result<()> {
+    /// let mut params = Params::new(1);
+    /// let tokens = Embedding::new(&mut params, "tokens", 50_000, 64);
+    /// params.get_mut(tokens.weight())?.group("tables");
+    /// let trainer = Trainer::builder(&Device::cpu(), params, AdamW::default())
+    ///     .group("tables", Group::default().rows(RowUpdates::PerRow));
+    /// # Ok(())
+    /// # }
+    /// # f().unwrap()
+    /// ```
+    pub fn weight(&self) -> &str {
+        &self.weight
+    }
+
     /// `ids` (u32 `[..]`) to `[.., width]`; an id that is not below `count` gives zeros.
     #[track_caller]
     pub fn forward<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {

@@ -5,6 +5,7 @@ mod init;
 mod linear;
 mod local_attention;
 mod params;
+mod sharded;
 mod vars;
 
 pub use embedding::Embedding;
@@ -13,4 +14,5 @@ pub use linear::Linear;
 pub use local_attention::{LocalAttention, LocalAttentionConfig};
 pub(crate) use params::Shard;
 pub use params::{Param, Params};
+pub use sharded::{Sharded, ShardedType};
 pub use vars::ParamVars;

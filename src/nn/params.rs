@@ -95,6 +95,8 @@ pub struct Params {
     params: Vec<Param>,
     index: FxHashMap<String, usize>,
     error: Option<Error>,
+    /// Groups whose parameters have a flat buffer each.
+    separate: Vec<String>,
 }
 
 fn refuse(name: &str, message: impl Into<String>) -> Error {
@@ -104,7 +106,7 @@ fn refuse(name: &str, message: impl Into<String>) -> Error {
 impl Params {
     /// No parameters yet; `seed` keys the initial values.
     pub fn new(seed: u64) -> Self {
-        Params { seed, params: Vec::new(), index: FxHashMap::default(), error: None }
+        Params { seed, params: Vec::new(), index: FxHashMap::default(), error: None, separate: Vec::new() }
     }
 
     /// Adds a parameter; the result may be given a group or made a buffer.
@@ -174,6 +176,23 @@ impl Params {
         }
     }
 
+    /// One parameter, to give it a group or make it a buffer.
+    pub fn get_mut(&mut self, name: &str) -> Result<&mut Param> {
+        match self.index.get(name) {
+            Some(i) => Ok(&mut self.params[*i]),
+            None => Err(refuse(name, self.unknown())),
+        }
+    }
+
+    /// Gives each parameter of an optimizer group a state of its own instead of a part of a common one. Trainers do so
+    /// with groups that are [updated by rows](crate::train::RowUpdates); for a plan that shares their store, take
+    /// [`Trainer::params`](crate::train::Trainer::params), or do the same here. Names in checkpoints stay as they are.
+    pub fn separate(&mut self, group: &str) {
+        if !self.separate.iter().any(|s| s == group) {
+            self.separate.push(group.to_owned());
+        }
+    }
+
     /// The parameter that was added as number `index`.
     pub(crate) fn nth(&self, index: usize) -> Option<&Param> {
         self.params.get(index)
@@ -221,13 +240,14 @@ impl Params {
         for group in groups {
             let mut count = 0;
             let first = shards.len();
+            let alone = group.is_some_and(|group| self.separate.iter().any(|s| s == group));
             for (param, p) in self.params.iter().enumerate() {
                 if p.trainable.then_some(p.group.as_str()) != group {
                     continue;
                 }
                 let len = p.shape.numel();
                 let room = len.max(1).next_multiple_of(ALIGN);
-                let full = shards[first..].last().is_none_or(|s| s.len + room > SHARD);
+                let full = alone || shards[first..].last().is_none_or(|s| s.len + room > SHARD);
                 if full {
                     let state = match group {
                         Some(group) => format!("params/{group}/{count}"),
@@ -366,6 +386,15 @@ mod tests {
         p.add("huge", [SHARD + 1], Init::Zeros);
         let lens: Vec<usize> = p.shards().iter().map(|s| s.segments.len()).collect();
         assert_eq!(lens, [2, 1, 1]);
+    }
+
+    #[test]
+    fn separate_groups_have_a_buffer_a_parameter() {
+        let mut p = params();
+        p.separate("default");
+        let names: Vec<String> = p.shards().into_iter().map(|s| s.state).collect();
+        let numbered = ["params/default/0", "params/default/1", "params/default/2", "params/no_decay/0", "buffers/0"];
+        assert_eq!(names, numbered);
     }
 
     #[test]

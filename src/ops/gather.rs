@@ -12,34 +12,44 @@ pub static GATHER: Kernel = kernel!("memory/gather");
 
 const WIDTH: usize = 64;
 
-/// `output[.., c] = table[indices[..], c]`, 0 where the index names no row.
+/// `output[.., c] = table[indices[..], c]`, 0 where the index names no row. Inputs: the pieces of the table, one after
+/// the other (none empty, unless it is the only one), and the indices.
 #[derive(Clone, Debug)]
-struct Gather;
+pub(crate) struct Gather;
 
 #[derive(ShaderType)]
 struct Meta {
     n: u32,
+    first: u32,
     rows: u32,
     width: u32,
 }
 
-fn copy_rows<E: Copy + Default + Send + Sync>(table: &[E], indices: &[u32], width: usize, out: &mut [E]) {
+/// Copies the rows that this piece has; the first piece writes zeros for all others.
+fn copy_rows<E: Copy + Default + Send + Sync>(piece: &[E], first: usize, indices: &[u32], width: usize, out: &mut [E]) {
     par::rows(out, width, width, |i, row| {
-        let start = (indices[i] as usize).checked_mul(width);
-        match start.and_then(|s| table.get(s..)?.get(..width)) {
+        let start = (indices[i] as usize).checked_sub(first).and_then(|r| r.checked_mul(width));
+        match start.and_then(|s| piece.get(s..)?.get(..width)) {
             Some(found) => row.copy_from_slice(found),
-            None => row.fill(E::default()),
+            None if first == 0 => row.fill(E::default()),
+            None => {}
         }
     });
 }
 
 impl Gather {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let width = call.inputs[0].shape[1];
-        let (floats, ints, indices) = (call.f(0), call.u(0), call.u(1));
-        match &mut call.outputs[0].data {
-            SliceMut::Float(out) => copy_rows(floats, indices, width, out),
-            SliceMut::Int(out) => copy_rows(ints, indices, width, out),
+        let pieces = call.inputs.len() - 1;
+        let indices = call.u(pieces);
+        let mut first = 0;
+        for piece in 0..pieces {
+            let [rows, width] = [call.inputs[piece].shape[0], call.inputs[piece].shape[1]];
+            let (floats, ints) = (call.f(piece), call.u(piece));
+            match &mut call.outputs[0].data {
+                SliceMut::Float(out) => copy_rows(floats, first, indices, width, out),
+                SliceMut::Int(out) => copy_rows(ints, first, indices, width, out),
+            }
+            first += rows;
         }
     }
 }
@@ -50,33 +60,50 @@ impl Op for Gather {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        let (table, indices) = (&inputs[0], &inputs[1]);
+        let [tables @ .., indices] = inputs else {
+            return Refusal::shape("expected a table and indices");
+        };
         indices.require(DType::U32, "indices are integers; convert with to_u32")?;
-        if table.shape.len() != 2 {
+        if tables.iter().any(|t| t.shape.len() != 2) {
             return Refusal::shape("expected a table [rows, width]; bring it there with reshape");
         }
         let mut shape = indices.shape.clone();
-        shape.0.push(table.shape[1]);
-        Ok(vec![TensorType { dtype: table.dtype, shape }])
+        shape.0.push(tables[0].shape[1]);
+        Ok(vec![TensorType { dtype: tables[0].dtype, shape }])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
-        let Some(g) = cx.cotangent() else {
+        let (Some(g), [tables @ .., indices]) = (cx.cotangent(), &cx.inputs[..]) else {
             return cx.none();
         };
-        let (table, indices) = (cx.inputs[0].shape(), cx.inputs[1]);
         let count = indices.shape().numel();
-        let rows = Rows { indices: indices.reshape([count]), values: g.reshape([count, table[1]]), rows: table[0] };
-        vec![Some(Cotangent::Rows(rows)), None]
+        let (indices, mut first) = (indices.reshape([count]), 0);
+        let mut grads = Vec::new();
+        for table in tables {
+            let [rows, width] = [table.shape()[0], table.shape()[1]];
+            // Wraps for rows before this piece, which then name none of its rows.
+            let indices = if first == 0 { indices } else { indices - first as u32 };
+            grads.push(Some(Cotangent::Rows(Rows { indices, values: g.reshape([count, width]), rows })));
+            first += rows;
+        }
+        grads.push(None);
+        grads
     }
 
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let n = cx.outputs[0].numel();
-        let table = cx.inputs[0].shape();
-        let meta = Meta { n: n as u32, rows: table[0] as u32, width: table[1] as u32 };
-        cx.dispatch(&GATHER).input(0).input(1).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
+        let (n, pieces) = (cx.outputs[0].numel(), cx.inputs.len() - 1);
+        let mut first = 0;
+        for piece in 0..pieces {
+            let table = cx.inputs[piece].shape();
+            let (rows, width) = (table[0], table[1]);
+            let meta = Meta { n: n as u32, first: first as u32, rows: rows as u32, width: width as u32 };
+            let d = cx.dispatch(&GATHER).input(piece).input(pieces).output(0).uniform(&meta);
+            d.workgroups(n.div_ceil(WIDTH))?;
+            first += rows;
+        }
+        Ok(())
     }
 }
 
@@ -120,6 +147,15 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         })
         .below(&[12], 7),
     );
+    for (name, pieces, width, n, below) in [
+        ("gather from 3 pieces", [4, 4, 3], 5, 29, 14),
+        ("gather from pieces of one row", [1, 1, 1], 1, 7, 4),
+        ("gather from wide pieces", [3, 3, 1], 130, 67, 7),
+        ("gather nothing from 3 pieces", [2, 2, 2], 3, 0, 6),
+    ] {
+        let [a, b, c] = pieces.map(|rows| [rows, width]);
+        all.push(Sample::new(name, [&a, &b, &c], |g, x| vec![g.apply(Gather, x)[0]]).below(&[n], below));
+    }
     all.push(
         Sample::new("gather of integers", [], |_, x| vec![x[0].gather(x[1])])
             .below(&[9, 3], 1000)

@@ -1,8 +1,9 @@
 //! Graphs of a training step: loss, gradients in flat buffers, clipping, optimizer, counts.
 
 use super::optimizer::{Group, Optimizer};
+use super::rows::{RowUpdates, Table, Trained};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Var};
+use crate::graph::{Gradient, Graph, Rows, Var};
 use crate::nn::{ParamVars, Params, Shard};
 use crate::ops::optim::{Accumulate, Controls, Pack, Tally};
 use crate::types::TensorType;
@@ -11,8 +12,12 @@ use crate::types::TensorType;
 pub(super) const LR: &str = "train/lr";
 /// Input: whether this micro-batch is the first of its step.
 pub(super) const FIRST: &str = "train/first";
+/// Input: number of this micro-batch within its step.
+pub(super) const TURN: &str = "train/turn";
 /// State: steps done, steps skipped.
 pub(super) const PROGRESS: &str = "optim/progress";
+/// Slot: touches of each row.
+pub(super) const COUNT: &str = "count";
 /// State: loss averaged over micro-batches.
 const LOSS: &str = "accumulated/loss";
 
@@ -32,14 +37,17 @@ pub(super) fn slot_name(slot: &str, shard: &Shard) -> String {
     format!("optim/{slot}/{}", shard.state)
 }
 
-/// Name of a shard's gradient total.
-fn total_name(shard: &Shard) -> String {
-    format!("accumulated/{}", shard.state)
-}
+/// Kinds of states for the gradient of a step with several micro-batches: a total, or the hits of all side by side.
+const TOTAL: &str = "accumulated";
+const INDICES: &str = "accumulated/indices";
+const VALUES: &str = "accumulated/values";
 
-/// Shards that are trained.
-pub(super) fn trained(params: &Params) -> Vec<Shard> {
-    params.shards().into_iter().filter(|s| s.group.is_some()).collect()
+/// The gradient of a flat buffer.
+enum Grad<'g> {
+    /// Like the buffer.
+    Dense(Var<'g>),
+    /// Rows of the table it holds; `None` if none is hit.
+    Rows(Option<Rows<'g>>),
 }
 
 impl Settings {
@@ -64,23 +72,42 @@ impl Settings {
         Ok(())
     }
 
-    fn group(&self, shard: &Shard) -> Group {
-        let known = self.groups.iter().rev().find(|(name, _)| shard.group.as_ref() == Some(name));
+    fn group(&self, name: &str) -> Group {
+        let known = self.groups.iter().rev().find(|(known, _)| known == name);
         known.map(|(_, group)| *group).unwrap_or_default()
     }
 
-    /// States the trainer keeps besides the parameters.
-    pub fn states(&self, params: &Params) -> Vec<(String, TensorType)> {
-        let mut states = vec![(PROGRESS.to_owned(), TensorType::u32([2]))];
-        for shard in trained(params) {
-            for slot in self.optimizer.slots() {
-                states.push((slot_name(slot, &shard), shard.ty()));
-            }
-            if self.micro > 1 {
-                states.push((total_name(&shard), shard.ty()));
+    /// Gives every parameter a buffer of its own whose group asks for updates by rows.
+    pub fn separate(&self, params: &mut Params) {
+        for (name, _) in &self.groups {
+            if self.group(name).rows != RowUpdates::Dense {
+                params.separate(name);
             }
         }
-        if self.micro > 1 {
+    }
+
+    /// States the trainer keeps besides the parameters.
+    pub fn states(&self, trained: &[Trained]) -> Vec<(String, TensorType)> {
+        let mut states = vec![(PROGRESS.to_owned(), TensorType::u32([2]))];
+        let micro = self.micro as usize;
+        for t in trained {
+            for slot in self.optimizer.slots() {
+                states.push((slot_name(slot, &t.shard), t.shard.ty()));
+            }
+            if let Some(table) = t.counted(&self.optimizer) {
+                states.push((slot_name(COUNT, &t.shard), TensorType::u32([table.rows])));
+            }
+            match &t.table {
+                _ if micro == 1 => {}
+                None => states.push((t.state(TOTAL), t.shard.ty())),
+                Some(table) if table.hits == 0 => {}
+                Some(table) => {
+                    states.push((t.state(INDICES), TensorType::u32([micro, table.hits])));
+                    states.push((t.state(VALUES), TensorType::f32([micro, table.hits * table.width])));
+                }
+            }
+        }
+        if micro > 1 {
             states.push((LOSS.to_owned(), TensorType::f32([1])));
         }
         states
@@ -92,42 +119,75 @@ impl Settings {
         graph: &'g Graph,
         params: &Params,
         loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
-    ) -> Var<'g> {
-        let (loss, grads) = gradients(graph, params, loss);
-        self.optimize(graph, params, loss, &grads)
+    ) -> (Var<'g>, Vec<Trained>) {
+        let (loss, grads) = self.gradients(graph, params, loss);
+        let (trained, grads): (Vec<Trained>, Vec<Grad<'g>>) = grads.into_iter().unzip();
+        (self.optimize(graph, loss, &trained, &grads), trained)
     }
 
-    /// Adds loss and gradients of one micro-batch to their totals.
+    /// Adds loss and gradients of one micro-batch to their totals, and puts hits beside those of the others.
     pub fn accumulate<'g>(
         &self,
         graph: &'g Graph,
         params: &Params,
         loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
-    ) {
-        let (loss, grads) = gradients(graph, params, loss);
-        let first = graph.input(FIRST, TensorType::u32([]));
+    ) -> Vec<Trained> {
+        let (loss, grads) = self.gradients(graph, params, loss);
+        let [first, turn] = [FIRST, TURN].map(|name| graph.input(name, TensorType::u32([])));
         let scale = 1.0 / f64::from(self.micro);
         let add = |name: &str, value: Var<'g>| {
             let total = graph.state(name, value.ty());
             graph.assign(total, Accumulate { scale }.add(total, value, first));
         };
-        for (shard, grad) in trained(params).iter().zip(grads) {
-            add(&total_name(shard), grad);
-        }
+        let ok = loss.is_finite();
+        let put = |name: &str, value: Var<'g>| {
+            let n = value.shape().numel();
+            let all = graph.state(name, TensorType { dtype: value.dtype(), shape: [self.micro as usize, n].into() });
+            graph.assign(all, all.write_rows_if(ok, value.reshape([1, n]), turn));
+        };
         add(LOSS, loss.reshape([1]));
-        // Only for what the loss itself assigns: the totals carry a bad value on, and the step that uses them is skipped.
-        graph.gate(loss.is_finite());
+        for (t, grad) in &grads {
+            match grad {
+                Grad::Dense(grad) => add(&t.state(TOTAL), *grad),
+                Grad::Rows(None) => {}
+                Grad::Rows(Some(rows)) => {
+                    put(&t.state(INDICES), rows.indices);
+                    put(&t.state(VALUES), rows.values * scale);
+                }
+            }
+        }
+        // For what the loss itself assigns, and for hits: a loss that is not finite spoils its total, and the step that uses
+        // it is skipped. Totals of gradients carry a bad value on.
+        graph.gate(ok);
+        grads.into_iter().map(|(t, _)| t).collect()
     }
 
-    /// The optimizer on accumulated totals; returns the report.
-    pub fn apply<'g>(&self, graph: &'g Graph, params: &Params) -> Var<'g> {
-        let grads: Vec<Var<'g>> = trained(params).iter().map(|s| graph.state(&total_name(s), s.ty())).collect();
+    /// The optimizer on what was accumulated; returns the report.
+    pub fn apply<'g>(&self, graph: &'g Graph, trained: &[Trained]) -> Var<'g> {
+        let micro = self.micro as usize;
+        let grad = |t: &Trained| match &t.table {
+            None => Grad::Dense(graph.state(&t.state(TOTAL), t.shard.ty())),
+            Some(table) if table.hits == 0 => Grad::Rows(None),
+            Some(Table { rows, width, hits, .. }) => {
+                let (rows, width, hits) = (*rows, *width, *hits);
+                let indices = graph.state(&t.state(INDICES), TensorType::u32([micro, hits]));
+                let values = graph.state(&t.state(VALUES), TensorType::f32([micro, hits * width]));
+                let n = micro * hits;
+                Grad::Rows(Some(Rows { indices: indices.reshape([n]), values: values.reshape([n, width]), rows }))
+            }
+        };
+        let grads: Vec<Grad<'g>> = trained.iter().map(grad).collect();
         let loss = graph.state(LOSS, TensorType::f32([1])).reshape([]);
-        self.optimize(graph, params, loss, &grads)
+        self.optimize(graph, loss, trained, &grads)
     }
 
-    fn optimize<'g>(&self, graph: &'g Graph, params: &Params, loss: Var<'g>, grads: &[Var<'g>]) -> Var<'g> {
-        let norm_sq = grads.iter().map(|g| g.square_sum()).reduce(|a, b| a + b).unwrap_or(graph.full([], 0.0));
+    fn optimize<'g>(&self, graph: &'g Graph, loss: Var<'g>, trained: &[Trained], grads: &[Grad<'g>]) -> Var<'g> {
+        let squares = grads.iter().filter_map(|grad| match grad {
+            Grad::Dense(grad) => Some(grad.square_sum()),
+            // The optimizer unites the same hits: in the plan that is done once.
+            Grad::Rows(rows) => rows.map(|rows| rows.unite().values.square_sum()),
+        });
+        let norm_sq = squares.reduce(|a, b| a + b).unwrap_or(graph.full([], 0.0));
         let ok = loss.is_finite().and(norm_sq.is_finite());
         graph.gate(ok);
         let controls = Controls {
@@ -136,12 +196,23 @@ impl Settings {
             ok,
             progress: graph.state(PROGRESS, TensorType::u32([2])),
         };
-        for (shard, grad) in trained(params).iter().zip(grads) {
-            let mut states = vec![graph.state(&shard.state, shard.ty())];
-            let slots = self.optimizer.slots().iter();
-            states.extend(slots.map(|slot| graph.state(&slot_name(slot, shard), shard.ty())));
-            let group = self.group(shard);
-            let new = self.optimizer.step(states[0], &states[1..], *grad, &controls, &group, self.max_norm);
+        let optimizer = &self.optimizer;
+        for (t, grad) in trained.iter().zip(grads) {
+            let mut states = vec![graph.state(&t.shard.state, t.shard.ty())];
+            let slots = optimizer.slots().iter();
+            states.extend(slots.map(|slot| graph.state(&slot_name(slot, &t.shard), t.shard.ty())));
+            let common = optimizer.common(&t.group, self.max_norm);
+            let new = match grad {
+                Grad::Dense(grad) => optimizer.step(states[0], &states[1..], *grad, &controls, common),
+                Grad::Rows(None) => continue,
+                Grad::Rows(Some(rows)) => {
+                    let count = |table: &Table| TensorType::u32([table.rows]);
+                    let counts = t.counted(optimizer).map(|c| graph.state(&slot_name(COUNT, &t.shard), count(c)));
+                    let new = optimizer.step_rows(states[0], &states[1..], counts, rows, &controls, common);
+                    states.extend(counts);
+                    new
+                }
+            };
             for (state, value) in states.into_iter().zip(new) {
                 graph.assign(state, value);
             }
@@ -154,36 +225,69 @@ impl Settings {
         graph.assign(controls.progress, progress);
         report
     }
-}
 
-/// The loss as a scalar, and its gradients in flat buffers like the trained shards. A parameter that the loss does not
-/// depend on has gradient 0.
-fn gradients<'g>(
-    graph: &'g Graph,
-    params: &Params,
-    loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
-) -> (Var<'g>, Vec<Var<'g>>) {
-    let vars = params.vars(graph);
-    let loss = loss(graph, &vars);
-    if graph.borrow().gate.is_some() {
-        graph.fail(Error::argument("gate", "the trainer sets the gate itself; use a mask in the loss instead"));
+    /// The loss as a scalar, and its gradients in flat buffers like the trained shards, or as rows. A parameter that the loss
+    /// does not depend on has gradient 0, or no hits.
+    fn gradients<'g>(
+        &self,
+        graph: &'g Graph,
+        params: &Params,
+        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
+    ) -> (Var<'g>, Vec<(Trained, Grad<'g>)>) {
+        let vars = params.vars(graph);
+        let loss = loss(graph, &vars);
+        if graph.borrow().gate.is_some() {
+            graph.fail(Error::argument("gate", "the trainer sets the gate itself; use a mask in the loss instead"));
+        }
+        let shards: Vec<Shard> = params.shards().into_iter().filter(|s| s.group.is_some()).collect();
+        let segments: Vec<_> = shards.iter().flat_map(|s| &s.segments).collect();
+        let wrt: Vec<Var<'g>> = segments.iter().filter_map(|s| vars.nth(s.param)).collect();
+        let mut grads = graph.grad(loss, &wrt).into_iter();
+        let flat = shards.into_iter().map(|shard| {
+            let grads: Vec<Gradient<'g>> = grads.by_ref().take(shard.segments.len()).collect();
+            self.shard_gradient(graph, params, shard, &grads)
+        });
+        let flat = flat.collect();
+        (loss.reshape([]), flat)
     }
-    let shards = trained(params);
-    let segments: Vec<_> = shards.iter().flat_map(|s| &s.segments).collect();
-    let wrt: Vec<Var<'g>> = segments.iter().filter_map(|s| vars.nth(s.param)).collect();
-    let mut grads = graph.grad(loss, &wrt).into_iter();
-    let flat = shards.iter().map(|shard| {
+
+    fn shard_gradient<'g>(
+        &self,
+        graph: &'g Graph,
+        params: &Params,
+        shard: Shard,
+        grads: &[Gradient<'g>],
+    ) -> (Trained, Grad<'g>) {
+        let group = shard.group.as_deref().map(|name| self.group(name)).unwrap_or_default();
+        if let ([segment], [grad]) = (&shard.segments[..], grads)
+            && let Some(param) = params.nth(segment.param)
+            && let &[rows, width] = &param.shape()[..]
+            && let Some(hits) = hits(grad)
+            && group.rows != RowUpdates::Dense
+            && segment.len > 0
+        {
+            let count = hits.map_or(0, |h| h.indices.shape().numel());
+            let table = Table { name: param.name().to_owned(), rows, width, hits: count, rule: group.rows };
+            return (Trained { shard, group, table: Some(table) }, Grad::Rows(hits.filter(|_| count > 0)));
+        }
         let mut inputs = Vec::new();
         let mut places = Vec::new();
-        for (segment, grad) in shard.segments.iter().zip(grads.by_ref()) {
+        for (segment, grad) in shard.segments.iter().zip(grads) {
             if let Some(grad) = grad.dense() {
                 inputs.push(grad);
                 places.push(segment.offset);
             }
         }
-        let len = shard.len;
-        Pack { places, len }.pack(graph, &inputs)
-    });
-    let flat = flat.collect();
-    (loss.reshape([]), flat)
+        let flat = Pack { places, len: shard.len }.pack(graph, &inputs);
+        (Trained { shard, group, table: None }, Grad::Dense(flat))
+    }
+}
+
+/// The hits of a table, if its gradient is made of hits: `Some(None)` if there are none at all.
+fn hits<'g>(grad: &Gradient<'g>) -> Option<Option<Rows<'g>>> {
+    match grad {
+        Gradient::None => Some(None),
+        Gradient::Dense(_) => None,
+        Gradient::Rows(all) => Some(Rows::concat(all)),
+    }
 }

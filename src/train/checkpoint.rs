@@ -87,13 +87,8 @@ impl Checkpoint {
 
     /// A tensor as f32; F32, F64, F16 and BF16 are converted, other element types refused.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let Some(info) = self.header.info(name) else {
-            let message = "the file has no such tensor; check the name or its prefix";
-            return Err(Error::checkpoint(Some(name), message));
-        };
-        let (from, to) = info.data_offsets;
-        let bytes = self.bytes.get(self.start + from..self.start + to).unwrap_or_default();
-        let data: Vec<f32> = match info.dtype {
+        let (bytes, dtype) = self.raw(name)?;
+        let data: Vec<f32> = match dtype {
             Dtype::F32 => words(bytes, f32::from_le_bytes),
             Dtype::F64 => words(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => words(bytes, |b| f16::from_le_bytes(b).to_f32()),
@@ -103,11 +98,37 @@ impl Checkpoint {
                 return Err(Error::checkpoint(Some(name), message));
             }
         };
-        Tensor::f32(info.shape.clone(), data)
+        let shape = self.header.info(name).map(|i| i.shape.clone()).unwrap_or_default();
+        Tensor::f32(shape, data)
+    }
+
+    /// Bytes and element type of a tensor.
+    fn raw(&self, name: &str) -> Result<(&[u8], Dtype)> {
+        let Some(info) = self.header.info(name) else {
+            let message = "the file has no such tensor; check the name or its prefix";
+            return Err(Error::checkpoint(Some(name), message));
+        };
+        let (from, to) = info.data_offsets;
+        Ok((self.bytes.get(self.start + from..self.start + to).unwrap_or_default(), info.dtype))
+    }
+
+    /// A tensor of U32 that must have a shape.
+    pub(super) fn integers(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+        self.check_shape(name, shape)?;
+        let (bytes, dtype) = self.raw(name)?;
+        if dtype != Dtype::U32 {
+            return Err(Error::checkpoint(Some(name), format!("expected U32, found {dtype:?}")));
+        }
+        Tensor::u32(shape.clone(), words(bytes, u32::from_le_bytes))
     }
 
     /// A tensor as f32 that must have a shape.
     pub(super) fn shaped(&self, name: &str, shape: &Shape) -> Result<Tensor> {
+        self.check_shape(name, shape)?;
+        self.tensor(name)
+    }
+
+    fn check_shape(&self, name: &str, shape: &Shape) -> Result<()> {
         if let Some(info) = self.header.info(name).filter(|i| i.shape != shape.0) {
             let message = format!(
                 "expected shape {shape}, the file has {:?}; build the model with the sizes of the checkpoint",
@@ -115,7 +136,7 @@ impl Checkpoint {
             );
             return Err(Error::checkpoint(Some(name), message));
         }
-        self.tensor(name)
+        Ok(())
     }
 
     /// Compares names with the parameters'; what the options do not allow is an error.
@@ -193,7 +214,7 @@ impl Params {
     }
 }
 
-fn words<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+fn words<E: Default, const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> E) -> Vec<E> {
     let word = |c: &[u8]| c.try_into().map(&f).unwrap_or_default();
     bytes.chunks_exact(N).map(word).collect()
 }

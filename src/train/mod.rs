@@ -4,11 +4,13 @@ mod build;
 mod checkpoint;
 mod optimizer;
 mod resume;
+mod rows;
 mod schedule;
 mod trainer;
 
 pub use crate::ops::optim::Report;
 pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
 pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
+pub use rows::RowUpdates;
 pub use schedule::Schedule;
 pub use trainer::{Trainer, TrainerBuilder};

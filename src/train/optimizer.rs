@@ -1,7 +1,8 @@
 //! Optimizers with PyTorch's defaults and formulas, and groups of parameters.
 
+use super::rows::RowUpdates;
 use crate::error::{Error, Result};
-use crate::graph::Var;
+use crate::graph::{Rows, Var};
 use crate::ops::optim::{self, Common, Controls};
 
 /// Stochastic gradient descent: [`optim::Sgd`].
@@ -126,11 +127,12 @@ impl From<AdamW> for Optimizer {
 pub struct Group {
     lr_factor: f64,
     weight_decay: Option<f64>,
+    pub(super) rows: RowUpdates,
 }
 
 impl Default for Group {
     fn default() -> Self {
-        Group { lr_factor: 1.0, weight_decay: None }
+        Group { lr_factor: 1.0, weight_decay: None, rows: RowUpdates::Dense }
     }
 }
 
@@ -144,6 +146,12 @@ impl Group {
     /// Replaces the optimizer's weight decay.
     pub fn weight_decay(mut self, weight_decay: f64) -> Self {
         self.weight_decay = Some(weight_decay);
+        self
+    }
+
+    /// Sets how tables are updated whose gradient names some rows; by default every row at every step.
+    pub fn rows(mut self, rows: RowUpdates) -> Self {
+        self.rows = rows;
         self
     }
 
@@ -221,6 +229,11 @@ impl Optimizer {
         }
     }
 
+    /// Whether it corrects moments for the number of the step.
+    pub(super) fn corrects_bias(&self) -> bool {
+        !matches!(self, Optimizer::Sgd(_))
+    }
+
     /// New parameter and slots of one flat buffer.
     pub(super) fn step<'g>(
         &self,
@@ -228,21 +241,51 @@ impl Optimizer {
         slots: &[Var<'g>],
         grad: Var<'g>,
         controls: &Controls<'g>,
-        group: &Group,
-        max_norm: f64,
+        common: Common,
     ) -> Vec<Var<'g>> {
-        let common =
-            Common { max_norm, lr_factor: group.lr_factor, weight_decay: group.weight_decay.unwrap_or(self.decay()) };
-        let adam = |decoupled, beta1, beta2, eps| optim::Adam { common, decoupled, beta1, beta2, eps };
-        match (self, slots) {
-            (Optimizer::Sgd(o), _) => {
-                let sgd = optim::Sgd { common, momentum: o.momentum, nesterov: o.nesterov };
-                sgd.step(param, slots.first().copied(), grad, controls)
-            }
-            (Optimizer::Adam(o), &[m, v]) => adam(false, o.beta1, o.beta2, o.eps).step(param, [m, v], grad, controls),
-            (Optimizer::AdamW(o), &[m, v]) => adam(true, o.beta1, o.beta2, o.eps).step(param, [m, v], grad, controls),
+        match (self.kernel(common), slots) {
+            (Kernel::Sgd(sgd), _) => sgd.step(param, slots.first().copied(), grad, controls),
+            (Kernel::Adam(adam), &[m, v]) => adam.step(param, [m, v], grad, controls),
             // Not reached: `slots` names two.
             _ => vec![],
         }
     }
+
+    /// New parameter and slots of a table's flat buffer, and new counts if there are some.
+    pub(super) fn step_rows<'g>(
+        &self,
+        param: Var<'g>,
+        slots: &[Var<'g>],
+        counts: Option<Var<'g>>,
+        grad: &Rows<'g>,
+        controls: &Controls<'g>,
+        common: Common,
+    ) -> Vec<Var<'g>> {
+        match (self.kernel(common), slots) {
+            (Kernel::Sgd(sgd), _) => sgd.step_rows(param, slots.first().copied(), grad, controls),
+            (Kernel::Adam(adam), &[m, v]) => adam.step_rows(param, [m, v], counts, grad, controls),
+            // Not reached: `slots` names two.
+            _ => vec![],
+        }
+    }
+
+    /// What all steps of a group share.
+    pub(super) fn common(&self, group: &Group, max_norm: f64) -> Common {
+        Common { max_norm, lr_factor: group.lr_factor, weight_decay: group.weight_decay.unwrap_or(self.decay()) }
+    }
+
+    fn kernel(&self, common: Common) -> Kernel {
+        let adam = |decoupled, beta1, beta2, eps| Kernel::Adam(optim::Adam { common, decoupled, beta1, beta2, eps });
+        match self {
+            Optimizer::Sgd(o) => Kernel::Sgd(optim::Sgd { common, momentum: o.momentum, nesterov: o.nesterov }),
+            Optimizer::Adam(o) => adam(false, o.beta1, o.beta2, o.eps),
+            Optimizer::AdamW(o) => adam(true, o.beta1, o.beta2, o.eps),
+        }
+    }
+}
+
+/// The operation of an optimizer.
+enum Kernel {
+    Sgd(optim::Sgd),
+    Adam(optim::Adam),
 }

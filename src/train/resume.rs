@@ -1,7 +1,8 @@
 //! Saving a trainer and going on from where it was, bit for bit.
 
-use super::build::{PROGRESS, slot_name, trained};
+use super::build::{COUNT, PROGRESS, slot_name};
 use super::checkpoint::{self, Checkpoint, LoadOptions, OPTIMIZER};
+use super::rows::{check_rules, rules};
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::types::Tensor;
@@ -27,8 +28,8 @@ fn slot_of(slot: &str, param: &str) -> String {
 }
 
 impl Trainer {
-    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`, counters, seed
-    /// and config as metadata. Only between whole steps.
+    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`; counters, seed,
+    /// config and the rule of tables that are updated by rows as metadata. Only between whole steps.
     pub async fn to_bytes(&self) -> Result<Vec<u8>> {
         if !self.runs.is_multiple_of(self.settings.micro) {
             let message = "some micro-batches of this step are still missing; save after the last one";
@@ -46,9 +47,15 @@ impl Trainer {
                 tensors.insert(slot_of(slot, p.name()), Tensor::f32(p.shape().clone(), values)?);
             }
         }
+        for t in &self.trained {
+            if let Some(table) = t.counted(&self.settings.optimizer) {
+                let counts = self.store.read(&slot_name(COUNT, &t.shard)).await?;
+                tensors.insert(slot_of(COUNT, &table.name), counts);
+            }
+        }
         let progress = self.store.read(PROGRESS).await?;
         let count = |i: usize| progress.ints().get(i).copied().unwrap_or(0).to_string();
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             (key("optimizer"), self.settings.optimizer.name().to_owned()),
             (key("runs"), self.runs.to_string()),
             (key("steps"), self.steps.to_string()),
@@ -57,6 +64,11 @@ impl Trainer {
             (key("skipped"), count(1)),
             (key("config"), self.config.clone()),
         ]);
+        let rules = rules(&self.trained, &self.settings.optimizer);
+        if !rules.is_empty() {
+            let failed = |e| Error::checkpoint(None, format!("writing failed: {e}"));
+            metadata.insert(key("rows"), serde_json::to_string(&rules).map_err(failed)?);
+        }
         checkpoint::to_bytes(&tensors, metadata)
     }
 
@@ -81,12 +93,15 @@ impl Trainer {
     /// [`from_bytes`](Self::from_bytes) of an opened checkpoint.
     pub fn resume(&mut self, file: &Checkpoint) -> Result<()> {
         let counters = self.counters(file)?;
-        let slots = self.settings.optimizer.slots();
+        let optimizer = &self.settings.optimizer;
+        check_rules(file.metadata(&key("rows")), &rules(&self.trained, optimizer), &self.params)?;
+        let slots = optimizer.slots();
+        let counted: Vec<_> = self.trained.iter().filter_map(|t| Some((t, t.counted(optimizer)?))).collect();
         let ours = |name: &str| {
-            let kept =
-                |slot: &&str| name.strip_prefix(OPTIMIZER).and_then(|n| n.strip_prefix(*slot)?.strip_prefix('.'));
-            let param = slots.iter().find_map(kept).and_then(|n| self.params.get(n).ok());
-            param.is_some_and(|p| p.is_trainable())
+            let kept = |slot: &str| name.strip_prefix(OPTIMIZER).and_then(|n| n.strip_prefix(slot)?.strip_prefix('.'));
+            let param = slots.iter().find_map(|slot| kept(slot)).and_then(|n| self.params.get(n).ok());
+            let count = kept(COUNT).is_some_and(|n| counted.iter().any(|(_, table)| table.name == n));
+            count || param.is_some_and(|p| p.is_trainable())
         };
         file.compare(&self.params, &LoadOptions::default(), ours)?;
         let theirs = file.metadata("wgrad.config").unwrap_or_default();
@@ -99,11 +114,15 @@ impl Trainer {
             let own = |name: &str| name.to_owned();
             states.push((shard.state.clone(), self.flat(file, &shard, own)?));
         }
-        for shard in trained(&self.params) {
+        for t in &self.trained {
             for slot in slots {
-                let flat = self.flat(file, &shard, |name| slot_of(slot, name))?;
-                states.push((slot_name(slot, &shard), flat));
+                let flat = self.flat(file, &t.shard, |name| slot_of(slot, name))?;
+                states.push((slot_name(slot, &t.shard), flat));
             }
+        }
+        for (t, table) in counted {
+            let counts = file.integers(&slot_of(COUNT, &table.name), &[table.rows].into())?;
+            states.push((slot_name(COUNT, &t.shard), counts));
         }
         states.push((PROGRESS.to_owned(), Tensor::u32([2], vec![counters.done, counters.skipped])?));
         for (name, tensor) in &states {

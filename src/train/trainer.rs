@@ -1,7 +1,8 @@
 //! The trainer: one plan a step, nothing read back inside it.
 
-use super::build::{FIRST, LR, Settings};
+use super::build::{FIRST, LR, Settings, TURN};
 use super::optimizer::{Group, Optimizer};
+use super::rows::Trained;
 use super::schedule::Schedule;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -51,6 +52,7 @@ pub struct TrainerBuilder {
 pub struct Trainer {
     pub(super) params: Params,
     pub(super) settings: Settings,
+    pub(super) trained: Vec<Trained>,
     pub(super) store: Store,
     pub(super) seed: u64,
     pub(super) config: String,
@@ -74,7 +76,7 @@ impl TrainerBuilder {
         self
     }
 
-    /// Gives a group of parameters its own learning rate factor and weight decay.
+    /// Gives a group of parameters its own learning rate factor, weight decay and way to update tables.
     pub fn group(mut self, name: impl Into<String>, group: Group) -> Self {
         self.settings.groups.push((name.into(), group));
         self
@@ -113,31 +115,32 @@ impl TrainerBuilder {
     /// Compiles the step. `loss` builds one scalar from the graph and the parameters; it declares the inputs it wants
     /// with [`Graph::input`] and may keep states with [`Graph::state`] and [`Graph::assign`], but sets no gate.
     pub async fn compile(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
-        let TrainerBuilder { device, params, settings, .. } = self;
+        let TrainerBuilder { device, mut params, settings, .. } = self;
         settings.check(&params)?;
+        settings.separate(&mut params);
         let options = self.options;
-        let (accumulate, apply) = if settings.micro == 1 {
-            let graph = Graph::new();
-            let report = settings.whole(&graph, &params, loss);
+        let graph = Graph::new();
+        let (accumulate, apply, trained) = if settings.micro == 1 {
+            let (report, trained) = settings.whole(&graph, &params, loss);
             let outputs = [("report", report)];
-            (None, device.compile_with(&graph, &outputs, options).await?)
+            (None, device.compile_with(&graph, &outputs, options).await?, trained)
         } else {
-            let graph = Graph::new();
-            settings.accumulate(&graph, &params, loss);
+            let trained = settings.accumulate(&graph, &params, loss);
             let first = device.compile_with(&graph, &[], options).await?;
             let graph = Graph::new();
-            let report = settings.apply(&graph, &params);
+            let report = settings.apply(&graph, &trained);
             let outputs = [("report", report)];
             let last = device.compile_with(&graph, &outputs, options).await?;
-            (Some(first), last)
+            (Some(first), last, trained)
         };
         let store = params.store(&device)?;
-        for (name, ty) in settings.states(&params) {
+        for (name, ty) in settings.states(&trained) {
             store.set_zeros(&name, &ty)?;
         }
         Ok(Trainer {
             params,
             settings,
+            trained,
             store,
             seed: self.seed,
             config: self.config,
@@ -182,11 +185,12 @@ impl Trainer {
         let micro = self.settings.micro;
         let turn = self.runs % micro;
         let first = Tensor::u32([], vec![u32::from(turn == 0)])?;
+        let number = Tensor::u32([], vec![turn])?;
         let mut feed = Feed::new().store(&self.store).step(self.runs, self.seed);
         for store in stores {
             feed = feed.store(store);
         }
-        feed = feed.input(LR, &lr).input(FIRST, &first);
+        feed = feed.input(LR, &lr).input(FIRST, &first).input(TURN, &number);
         for (name, tensor) in inputs {
             feed = feed.input(name, tensor);
         }
@@ -257,6 +261,12 @@ impl Trainer {
     /// Names, shapes and groups of the parameters, to build other graphs with; the values are those from the start.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Parameters of which only touched rows are updated, see [`RowUpdates`](super::RowUpdates). What else is in their
+    /// groups has dense gradients.
+    pub fn row_updates(&self) -> impl Iterator<Item = &str> {
+        self.trained.iter().filter_map(|t| Some(t.table.as_ref()?.name.as_str()))
     }
 
     /// The parameters with their present values.

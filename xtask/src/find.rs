@@ -45,12 +45,28 @@ pub fn chromium() -> Result<(PathBuf, String)> {
     let places = ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"].map(PathBuf::from);
     let known =
         names.iter().filter_map(|name| run::which(name)).chain(places.into_iter().filter(|path| path.is_file()));
-    let path = set.into_iter().chain(known).next().context("no chromium or google-chrome on the search path")?;
+    let path = set.into_iter().chain(known).chain(playwrights()).next();
+    let path = path.context("no chromium or google-chrome on the search path, and none of Playwright's")?;
     let version =
         run::first_line(&path, &["--version"]).with_context(|| format!("{} does not start", path.display()))?;
     // The version stands first; packagers add a line of their own.
     let version = version.split(" built on").next().unwrap_or(&version).trim().to_owned();
     Ok((path, version))
+}
+
+/// The Chromiums that Playwright installed, the newest first.
+fn playwrights() -> impl Iterator<Item = PathBuf> {
+    let cache = env::var_os("PLAYWRIGHT_BROWSERS_PATH").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache/ms-playwright")));
+    let folders = cache.into_iter().flat_map(|cache| fs::read_dir(cache).into_iter().flatten().flatten());
+    let numbered = folders.filter_map(|folder| {
+        let name = folder.file_name().to_string_lossy().into_owned();
+        Some((name.strip_prefix("chromium-")?.parse::<u32>().ok()?, folder.path()))
+    });
+    let mut all: Vec<(u32, PathBuf)> = numbered.collect();
+    all.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    let places = ["chrome-linux64/chrome", "chrome-linux/chrome"];
+    all.into_iter().flat_map(move |(_, folder)| places.map(|place| folder.join(place))).filter(|path| path.is_file())
 }
 
 fn manifests(folder: &Path, prefix: &str) -> Vec<PathBuf> {

@@ -50,6 +50,12 @@ impl Node {
         self.command(npm())
     }
 
+    /// Installs Playwright's own Chromium and, as root or with sudo, the libraries it needs.
+    pub fn playwright_chromium(&self) -> Result<()> {
+        let mut npm = self.npm();
+        run::output(npm.args(["exec", "--", "playwright", "install", "--with-deps", "chromium"])).map(drop)
+    }
+
     pub fn place(&self) -> String {
         format!("Node {}", self.version)
     }

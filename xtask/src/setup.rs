@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::apt::{self, Apt};
 use crate::node::{self, Node};
-use crate::{find, run};
+use crate::{find, run, web};
 
 /// Older Mesa reads storage buffers several times slower.
 const MESA: u32 = 24;
@@ -61,13 +61,21 @@ impl Setup {
         find::lavapipe()
     }
 
-    /// A Chromium that Playwright can drive.
+    /// A Chromium that Playwright can drive: the system's, or where that is a snap (Ubuntu), which does not start
+    /// everywhere, Playwright's own.
     pub fn chromium(&mut self) -> Result<(PathBuf, String)> {
+        const NAME: &str = "Chromium";
         let hint = "install Chromium or Chrome, or set WGRAD_CHROMIUM to its path";
         let snap = self.apt.as_ref().is_ok_and(|apt| apt.id == "ubuntu");
-        // Ubuntu's package is a stub for a snap, which does not start everywhere.
+        if snap && find::chromium().is_err() {
+            let node = self.node()?;
+            println!("setup: {NAME}: installing Playwright's");
+            if let Err(error) = web::packages(&node, false).and_then(|()| node.playwright_chromium()) {
+                say(NAME, Err(error.context(hint)))?;
+            }
+        }
         let packages: &[&str] = if snap { &[] } else { &["chromium"] };
-        self.ensure("Chromium", || find::chromium().map(|(_, version)| version), packages, hint)?;
+        self.ensure(NAME, || find::chromium().map(|(_, version)| version), packages, hint)?;
         find::chromium()
     }
 

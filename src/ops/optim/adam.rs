@@ -45,7 +45,7 @@ struct Meta {
 }
 
 /// ln β, finite also for β = 0.
-fn ln(beta: f64) -> f64 {
+pub(super) fn ln(beta: f64) -> f64 {
     libm::log(beta).max(-1e4)
 }
 
@@ -65,35 +65,61 @@ impl Adam {
         param.graph().apply(self, &inputs)
     }
 
+    /// Factors of the step that is number `t` (from 1), for learning rate and squared norm as read on the device.
+    pub(super) fn factors<T: Real>(&self, t: f64, lr: T, norm_sq: T) -> Factors<T> {
+        let correction1 = T::of(-libm::expm1(t * ln(self.beta1)));
+        let rate = lr * T::of(self.common.lr_factor);
+        Factors {
+            decoupled: self.decoupled,
+            rate,
+            pace: rate / correction1,
+            correction2: T::of(-libm::expm1(t * ln(self.beta2))).sqrt(),
+            clip: self.common.clip(norm_sq),
+            decay: T::of(self.common.weight_decay),
+            beta1: [T::of(self.beta1), T::of(1.0 - self.beta1)],
+            beta2: [T::of(self.beta2), T::of(1.0 - self.beta2)],
+            eps: T::of(self.eps),
+        }
+    }
+
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         if flag(call, 6) == 0 {
             return;
         }
-        let t = f64::from(flag(call, 7)) + 1.0;
-        let correction1 = T::of(-libm::expm1(t * ln(self.beta1)));
-        let correction2 = T::of(-libm::expm1(t * ln(self.beta2))).sqrt();
-        let rate = scalar(call, 4) * T::of(self.common.lr_factor);
-        let clip = self.common.clip(scalar(call, 5));
-        let decay = T::of(self.common.weight_decay);
-        let (beta1, rest1) = (T::of(self.beta1), T::of(1.0 - self.beta1));
-        let (beta2, rest2) = (T::of(self.beta2), T::of(1.0 - self.beta2));
-        let (eps, pace) = (T::of(self.eps), rate / correction1);
+        let factors = self.factors(f64::from(flag(call, 7)) + 1.0, scalar(call, 4), scalar(call, 5));
         let grad = call.f(3);
         let buffers = [call.take(0), call.take(1), call.take(2)];
-        par::zipped(buffers, CPU_PIECE, |start, [p, m, v]| {
-            let moments = m.iter_mut().zip(v);
-            for ((p, (m, v)), &g) in p.iter_mut().zip(moments).zip(&grad[start..]) {
-                let mut g = g * clip;
-                if self.decoupled {
-                    *p *= T::ONE - rate * decay;
-                } else {
-                    g += decay * *p;
-                }
-                *m = beta1 * *m + rest1 * g;
-                *v = beta2 * *v + rest2 * g * g;
-                *p -= pace * *m / (v.sqrt() / correction2 + eps);
+        par::zipped(buffers, CPU_PIECE, |start, buffers| factors.update(buffers, &grad[start..]));
+    }
+}
+
+/// What one step needs on the CPU, worked out once.
+pub(super) struct Factors<T> {
+    decoupled: bool,
+    rate: T,
+    pace: T,
+    correction2: T,
+    clip: T,
+    decay: T,
+    beta1: [T; 2],
+    beta2: [T; 2],
+    eps: T,
+}
+
+impl<T: Real> Factors<T> {
+    /// Updates parameters and moments in place.
+    pub fn update(&self, [p, m, v]: [&mut [T]; 3], grad: &[T]) {
+        for ((p, (m, v)), &g) in p.iter_mut().zip(m.iter_mut().zip(v)).zip(grad) {
+            let mut g = g * self.clip;
+            if self.decoupled {
+                *p *= T::ONE - self.rate * self.decay;
+            } else {
+                g += self.decay * *p;
             }
-        });
+            *m = self.beta1[0] * *m + self.beta1[1] * g;
+            *v = self.beta2[0] * *v + self.beta2[1] * g * g;
+            *p -= self.pace * *m / (v.sqrt() / self.correction2 + self.eps);
+        }
     }
 }
 

@@ -1,16 +1,21 @@
-//! Optimizer steps on flat buffers, in place and heeding the gate themselves: one dispatch a buffer.
+//! Optimizer steps on flat buffers, in place and heeding the gate themselves: one dispatch a buffer, or work that grows
+//! with the hits only where the gradient names the rows of a table.
 
 mod accumulate;
 mod adam;
+mod adam_rows;
 mod pack;
 mod sgd;
+mod sgd_rows;
 mod square_sum;
 mod tally;
 
 pub use accumulate::{ACCUMULATE, Accumulate};
 pub use adam::{ADAM, Adam};
+pub use adam_rows::{ADAM_ROWS, ROW_FACTORS};
 pub use pack::{PACK, Pack};
 pub use sgd::{MOMENTUM, SGD, Sgd};
+pub use sgd_rows::SGD_ROWS;
 pub use square_sum::SQUARE_SUM;
 pub use tally::{Report, TALLY, Tally};
 
@@ -75,6 +80,30 @@ fn check(inputs: &[TensorType], buffers: usize) -> Result<Vec<TensorType>, Refus
     Ok(flat[..buffers - 1].to_vec())
 }
 
+/// Refuses anything but `buffers` flat buffers of one length (a multiple of 4) that a table of `rows` rows fits in, then
+/// `skip` inputs, indices `[n]` and values `[n, width]` of hits, learning rate, square of the norm and gate.
+fn check_rows(inputs: &[TensorType], buffers: usize, skip: usize, rows: usize) -> Result<Vec<TensorType>, Refusal> {
+    let advice = "flat buffers, indices, values, lr, norm² and gate are needed in this order";
+    let (Some(flat), Some([indices, values, scalars @ ..])) = (inputs.get(..buffers), inputs.get(buffers + skip..))
+    else {
+        return Refusal::shape(advice);
+    };
+    indices.require(DType::U32, "rows are named by integers")?;
+    values.require(DType::F32, advice)?;
+    if values.shape.len() != 2 || indices.shape[..] != values.shape[..1] {
+        return Refusal::shape("expected indices [n] and values [n, width]");
+    }
+    let room = flat.first().map_or(0, TensorType::numel);
+    if rows.checked_mul(values.shape[1]).is_none_or(|n| n > room) {
+        return Refusal::shape(format!("{rows} rows of {} do not fit {room} elements", values.shape[1]));
+    }
+    // The gradient of the dense check: any buffer of the same length.
+    let mut like = flat.to_vec();
+    like.extend(flat.first().cloned());
+    like.extend(scalars.iter().cloned());
+    check(&like, buffers + 1)
+}
+
 /// First element of a float scalar.
 fn scalar<T: Real>(call: &CpuCall<'_, T>, input: usize) -> T {
     call.f(input).first().copied().unwrap_or(T::ZERO)
@@ -87,8 +116,17 @@ fn flag<T: Real>(call: &CpuCall<'_, T>, input: usize) -> u32 {
 
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
-    [accumulate::samples, adam::samples, pack::samples, sgd::samples, square_sum::samples, tally::samples]
-        .into_iter()
-        .flat_map(|f| f())
-        .collect()
+    [
+        accumulate::samples,
+        adam::samples,
+        adam_rows::samples,
+        pack::samples,
+        sgd::samples,
+        sgd_rows::samples,
+        square_sum::samples,
+        tally::samples,
+    ]
+    .into_iter()
+    .flat_map(|f| f())
+    .collect()
 }

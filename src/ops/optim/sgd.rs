@@ -61,7 +61,7 @@ impl Sgd {
     }
 
     /// Number of flat buffers that are updated.
-    fn buffers(&self) -> usize {
+    pub(super) fn buffers(&self) -> usize {
         if self.momentum == 0.0 { 1 } else { 2 }
     }
 
@@ -70,27 +70,53 @@ impl Sgd {
         if flag(call, n + 3) == 0 {
             return;
         }
-        let rate = scalar(call, n + 1) * T::of(self.common.lr_factor);
-        let clip = self.common.clip(scalar(call, n + 2));
-        let decay = T::of(self.common.weight_decay);
-        let momentum = T::of(self.momentum);
+        let factors = self.factors(scalar(call, n + 1), scalar(call, n + 2));
         let grad = call.f(n);
         if n == 1 {
-            par::zipped([call.take(0)], CPU_PIECE, |start, [p]| {
-                for (p, &g) in p.iter_mut().zip(&grad[start..]) {
-                    let g = g * clip + decay * *p;
-                    *p -= rate * g;
-                }
-            });
-            return;
+            par::zipped([call.take(0)], CPU_PIECE, |start, [p]| factors.plain(p, &grad[start..]));
+        } else {
+            let buffers = [call.take(0), call.take(1)];
+            par::zipped(buffers, CPU_PIECE, |start, buffers| factors.heavy(buffers, &grad[start..]));
         }
-        par::zipped([call.take(0), call.take(1)], CPU_PIECE, |start, [p, v]| {
-            for ((p, v), &g) in p.iter_mut().zip(v).zip(&grad[start..]) {
-                let g = g * clip + decay * *p;
-                *v = momentum * *v + g;
-                *p -= rate * if self.nesterov { g + momentum * *v } else { *v };
-            }
-        });
+    }
+
+    /// Factors of a step for learning rate and squared norm as read on the device.
+    pub(super) fn factors<T: Real>(&self, lr: T, norm_sq: T) -> Factors<T> {
+        Factors {
+            rate: lr * T::of(self.common.lr_factor),
+            clip: self.common.clip(norm_sq),
+            decay: T::of(self.common.weight_decay),
+            momentum: T::of(self.momentum),
+            nesterov: self.nesterov,
+        }
+    }
+}
+
+/// What one step needs on the CPU, worked out once.
+pub(super) struct Factors<T> {
+    rate: T,
+    clip: T,
+    decay: T,
+    momentum: T,
+    nesterov: bool,
+}
+
+impl<T: Real> Factors<T> {
+    /// Updates parameters in place.
+    pub fn plain(&self, p: &mut [T], grad: &[T]) {
+        for (p, &g) in p.iter_mut().zip(grad) {
+            let g = g * self.clip + self.decay * *p;
+            *p -= self.rate * g;
+        }
+    }
+
+    /// Updates parameters and velocities in place.
+    pub fn heavy(&self, [p, v]: [&mut [T]; 2], grad: &[T]) {
+        for ((p, v), &g) in p.iter_mut().zip(v).zip(grad) {
+            let g = g * self.clip + self.decay * *p;
+            *v = self.momentum * *v + g;
+            *p -= self.rate * if self.nesterov { g + self.momentum * *v } else { *v };
+        }
     }
 }
 

@@ -1,0 +1,170 @@
+//! Tables that exceed one binding, in pieces: value tables, contexts of a million tokens, long histories.
+
+use crate::error::{Error, Result, Where};
+use crate::exec::Store;
+use crate::graph::{Graph, Var};
+use crate::ops::gather::Gather;
+use crate::types::{DType, Tensor, TensorType};
+
+/// Bytes that every WebGPU device can bind at once.
+const PORTABLE_BINDING: u64 = 128 << 20;
+
+/// How a table `[rows, width]` is cut: whole rows, as many to a piece as fit into one binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardedType {
+    dtype: DType,
+    rows: usize,
+    width: usize,
+    rows_per_shard: usize,
+}
+
+impl ShardedType {
+    /// Pieces of at most 128 MiB, which every WebGPU device can bind. Fails if a row alone is larger.
+    pub fn new(dtype: DType, rows: usize, width: usize) -> Result<ShardedType> {
+        Self::with_limit(dtype, rows, width, PORTABLE_BINDING)
+    }
+
+    /// Pieces of at most `bytes`. Fails if a row alone is larger, or there are more rows than u32 indices can name.
+    pub fn with_limit(dtype: DType, rows: usize, width: usize, bytes: u64) -> Result<ShardedType> {
+        if rows > u32::MAX as usize {
+            return Err(Error::argument("sharded table", format!("{rows} rows; indices are u32")));
+        }
+        let row = width as u64 * 4;
+        if row > bytes {
+            return Err(Error::Limit {
+                limit: "bytes of one shard".into(),
+                needed: row,
+                available: bytes,
+                hint: "a row must fit into a shard; cut rows into several tables".into(),
+            });
+        }
+        let rows_per_shard = bytes.checked_div(row).map_or(rows, |n| (n as usize).min(rows)).max(1);
+        Ok(ShardedType { dtype, rows, width, rows_per_shard })
+    }
+
+    /// Rows of the whole table.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Types of the pieces, in order; an empty table has one without rows.
+    pub fn shards(&self) -> impl ExactSizeIterator<Item = TensorType> + use<> {
+        let ShardedType { dtype, rows, width, rows_per_shard: per } = *self;
+        let count = rows.div_ceil(per).max(1);
+        (0..count).map(move |i| TensorType { dtype, shape: [per.min(rows - i * per), width].into() })
+    }
+
+    /// Names and types of the pieces of a table of this name: `<name>.0`, `<name>.1`, ….
+    pub fn named(&self, name: &str) -> impl ExactSizeIterator<Item = (String, TensorType)> + use<> {
+        let name = name.to_owned();
+        self.shards().enumerate().map(move |(i, ty)| (format!("{name}.{i}"), ty))
+    }
+
+    /// The pieces as inputs of a graph.
+    #[track_caller]
+    pub fn input<'g>(&self, graph: &'g Graph, name: &str) -> Sharded<'g> {
+        self.table(self.named(name).map(|(name, ty)| graph.input(&name, ty)).collect())
+    }
+
+    /// The pieces as states of a graph.
+    #[track_caller]
+    pub fn state<'g>(&self, graph: &'g Graph, name: &str) -> Sharded<'g> {
+        self.table(self.named(name).map(|(name, ty)| graph.state(&name, ty)).collect())
+    }
+
+    fn table<'g>(&self, shards: Vec<Var<'g>>) -> Sharded<'g> {
+        Sharded { shards, ty: self.clone() }
+    }
+
+    /// Sets the pieces as states in a store; `rows` gives the elements of a run of rows. Only one piece at a time is in
+    /// host memory. Fails when `rows` gives a wrong number of elements, or like [`Store::set`].
+    pub fn set(
+        &self,
+        store: &Store,
+        name: &str,
+        mut rows: impl FnMut(std::ops::Range<usize>) -> Result<Tensor>,
+    ) -> Result<()> {
+        let mut first = 0;
+        for (name, ty) in self.named(name) {
+            let count = ty.shape[0];
+            let piece = rows(first..first + count)?;
+            if piece.ty() != ty {
+                let message = format!("rows {first}..{} are {ty}, got {}", first + count, piece.ty());
+                return Err(Error::Name { kind: "state", name, message });
+            }
+            store.set(&name, &piece)?;
+            first += count;
+        }
+        Ok(())
+    }
+}
+
+/// A table `[rows, width]` in pieces, each small enough for one binding. Only [`gather`](Self::gather),
+/// [`score`](Self::score) and [`scatter_add`](Self::scatter_add) accept it; what they return is an ordinary variable, or
+/// a table of the same cut.
+#[derive(Clone)]
+pub struct Sharded<'g> {
+    shards: Vec<Var<'g>>,
+    ty: ShardedType,
+}
+
+impl<'g> Sharded<'g> {
+    /// How it is cut.
+    pub fn ty(&self) -> &ShardedType {
+        &self.ty
+    }
+
+    /// The pieces, in order: to differentiate with respect to them, or to assign states.
+    pub fn shards(&self) -> &[Var<'g>] {
+        &self.shards
+    }
+
+    fn graph(&self) -> &'g Graph {
+        self.shards[0].graph()
+    }
+
+    /// Rows at `indices` (u32, any shape `[..]`): `[.., width]`, like [`Var::gather`]; zeros for an index that names no
+    /// row. The gradient of each piece is a list of rows. Cost: the indices are read once a piece.
+    #[track_caller]
+    pub fn gather(&self, indices: Var<'g>) -> Var<'g> {
+        let location = Where::caller();
+        let mut inputs = self.shards.clone();
+        inputs.push(indices);
+        self.graph().apply_at(std::sync::Arc::new(Gather), &inputs, location)[0]
+    }
+
+    /// Products of every query with every row: queries f32 `[.., width]` to `[.., rows]`.
+    #[track_caller]
+    pub fn score(&self, queries: Var<'g>) -> Var<'g> {
+        let parts: Vec<Var<'g>> = self.shards.iter().map(|shard| queries.matmul(shard.transpose(0, 1))).collect();
+        parts[0].concat(&parts[1..], queries.shape().len().saturating_sub(1))
+    }
+
+    /// The table of the same cut that sums values f32 `[count, width]` at `indices` (u32 `[count]`), as
+    /// [`Var::scatter_add`] does: repeatable bit for bit; an index that names no row is dropped.
+    #[track_caller]
+    pub fn scatter_add(ty: &ShardedType, values: Var<'g>, indices: Var<'g>) -> Sharded<'g> {
+        let location = Where::caller();
+        if values.ty() != TensorType::f32([indices.shape().numel(), ty.width]) || ty.dtype != DType::F32 {
+            values.graph().fail(Error::Shape {
+                op: "sharded scatter_add".into(),
+                message: format!("expected f32[{}, {}] for a table of floats", indices.shape().numel(), ty.width),
+                shapes: vec![values.shape(), indices.shape()],
+                location,
+            });
+        }
+        let sum = |(i, shard): (usize, TensorType)| {
+            // Wraps for rows before this piece, which then name none of its rows.
+            let first = (i * ty.rows_per_shard) as u32;
+            let own = if first == 0 { indices } else { indices - first };
+            values.scatter_add(own, shard.shape[0])
+        };
+        let shards = ty.shards().enumerate().map(sum).collect();
+        Sharded { shards, ty: ty.clone() }
+    }
+}

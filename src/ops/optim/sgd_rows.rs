@@ -1,0 +1,155 @@
+//! Gradient descent on the rows of a table that a gradient touches; all other rows keep every bit.
+
+use super::sgd::Sgd;
+use super::{Controls, check_rows, flag, scalar};
+use crate::error::{Refusal, Result};
+use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
+use crate::kernel;
+use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::types::{Real, TensorType};
+use encase::ShaderType;
+
+/// One element of a hit an invocation.
+pub static SGD_ROWS: Kernel = kernel!("optim/sgd_rows");
+
+const WIDTH: usize = 64;
+
+/// The formula of [`Sgd`] on touched rows. Inputs: parameter, with momentum the velocity (flat), united indices and
+/// values, learning rate, squared norm, gate.
+#[derive(Clone, Debug)]
+struct SgdRows {
+    sgd: Sgd,
+    rows: usize,
+}
+
+#[derive(ShaderType)]
+struct Meta {
+    n: u32,
+    rows: u32,
+    width: u32,
+    nesterov: u32,
+    max_norm: f32,
+    lr_factor: f32,
+    weight_decay: f32,
+    momentum: f32,
+}
+
+impl Sgd {
+    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; the table
+    /// `[rows, width]` from element 0 on), with only the rows changed that `grad` names; indices that name no row are
+    /// dropped. Velocity decays and weight decay acts only where a row is touched; hits of one row are added up first.
+    #[track_caller]
+    pub fn step_rows<'g>(
+        self,
+        param: Var<'g>,
+        velocity: Option<Var<'g>>,
+        grad: &Rows<'g>,
+        controls: &Controls<'g>,
+    ) -> Vec<Var<'g>> {
+        let (c, united) = (controls, grad.unite());
+        let mut inputs = vec![param];
+        inputs.extend(velocity);
+        inputs.extend([united.indices, united.values, c.lr, c.norm_sq, c.ok]);
+        param.graph().apply(SgdRows { sgd: self, rows: grad.rows }, &inputs)
+    }
+}
+
+impl SgdRows {
+    fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        let at = self.sgd.buffers();
+        if flag(call, at + 4) == 0 {
+            return;
+        }
+        let (indices, values) = (call.u(at), call.f(at + 1));
+        let factors = self.sgd.factors(scalar(call, at + 2), scalar(call, at + 3));
+        let width = call.inputs[at + 1].shape[1];
+        let n = self.rows * width;
+        if at == 1 {
+            let param = &mut call.take(0)[..n];
+            par::picked([param], width, indices, |hit, [row]| factors.plain(row, &values[hit * width..]));
+        } else {
+            let buffers = [call.take(0), call.take(1)].map(|b| &mut b[..n]);
+            par::picked(buffers, width, indices, |hit, rows| factors.heavy(rows, &values[hit * width..]));
+        }
+    }
+}
+
+impl Op for SgdRows {
+    fn name(&self) -> &'static str {
+        "sgd_rows"
+    }
+
+    fn outputs(&self) -> usize {
+        self.sgd.buffers()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
+        check_rows(inputs, self.sgd.buffers(), 0, self.rows)
+    }
+
+    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
+        cx.none()
+    }
+
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        self.sgd.in_place()
+    }
+
+    cpu_twin!();
+
+    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        let at = self.sgd.buffers();
+        let [n, width] = [cx.inputs[at + 1].shape()[0], cx.inputs[at + 1].shape()[1]];
+        let common = &self.sgd.common;
+        let meta = Meta {
+            n: n as u32,
+            rows: self.rows as u32,
+            width: width as u32,
+            nesterov: u32::from(self.sgd.nesterov),
+            max_norm: common.max_norm as f32,
+            lr_factor: common.lr_factor as f32,
+            weight_decay: common.weight_decay as f32,
+            momentum: self.sgd.momentum as f32,
+        };
+        // Without momentum the kernel has something else to bind.
+        let spare = cx.temp(1);
+        let mut d = cx.dispatch(&SGD_ROWS).constant("HEAVY", f64::from(u8::from(at == 2)));
+        for input in at..at + 5 {
+            d = d.input(input);
+        }
+        d = d.output(0);
+        d = if at == 2 { d.output(1) } else { d.write(spare) };
+        d.uniform(&meta).workgroups((n * width).div_ceil(WIDTH))
+    }
+}
+
+pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
+    use super::Common;
+    use crate::ops::samples::Sample;
+    let mut all = Vec::new();
+    // Length of the buffers, rows, width, hits, momentum.
+    let cases = [
+        (8, 2, 3, 0, 0.9),
+        (4, 1, 1, 1, 0.0),
+        (64, 9, 7, 5, 0.9),
+        (1_088, 67, 16, 300, 0.0),
+        (70_400, 70_001, 1, 70_003, 0.9),
+    ];
+    for (i, (len, rows, width, hits, momentum)) in cases.into_iter().enumerate() {
+        let name = format!("sgd_rows {len} [{rows}, {width}] {hits} {momentum}");
+        let sample = Sample::new(name, [&[len], &[len], &[hits, width], &[]], move |g, x| {
+            let common = Common { max_norm: 0.7, lr_factor: 0.5, weight_decay: 0.1 };
+            let sgd = Sgd { common, momentum, nesterov: i == 4 };
+            let controls =
+                Controls { lr: x[3], norm_sq: g.full([], 2.0), ok: g.full_u32([], 1), progress: g.full_u32([2], 0) };
+            let closed = Controls { ok: g.full_u32([], 0), ..controls };
+            let velocity = (momentum > 0.0).then_some(x[1]);
+            let grad = Rows { indices: x[4], values: x[2], rows };
+            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, &controls);
+            all.extend(sgd.step_rows(x[0], velocity, &grad, &closed));
+            all
+        });
+        all.push(sample.positive(3).below(&[hits], rows as u32 + 2).no_gradient());
+    }
+    all
+}
