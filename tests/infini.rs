@@ -5,8 +5,7 @@ mod common;
 use std::sync::Arc;
 use wgrad::graph::Mode;
 use wgrad::models::infini::{
-    EnhancedRecurrence, Filter, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss,
-    StreamPlans,
+    EnhancedRecurrence, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss, StreamPlans,
 };
 use wgrad::nn::Params;
 use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
@@ -183,16 +182,16 @@ fn ragged_prompts_do_not_see_each_other() {
     let texts = [ids(1, 13, 1), ids(1, 4, 2), ids(1, 1, 3), ids(1, 10, 4)];
     for device in common::devices() {
         let config = InfiniConfig { use_mem_delta_rule: true, learned_delta_update: true, ..tiny() };
-        let sampling = Sampling { temperature: 0.0, ..Default::default() };
+        let sampling = Sampling::greedy();
         let (together, store) = plans(&device, &config, 4, 5);
         let mut batch = InfiniStream::new(&together).unwrap();
         batch.feed(&store, &texts.each_ref().map(|t| &t[..])).unwrap();
-        let got = batch.generate_blocking(&store, 9, sampling).unwrap();
+        let got = batch.generate_blocking(&store, 9, sampling, 0).unwrap();
         let (alone, store) = plans(&device, &config, 1, 5);
         for (i, text) in texts.iter().enumerate() {
             let mut stream = InfiniStream::new(&alone).unwrap();
             stream.feed(&store, &[text]).unwrap();
-            assert_eq!(stream.generate_blocking(&store, 9, sampling).unwrap()[0], got[i], "text {i} on {device}");
+            assert_eq!(stream.generate_blocking(&store, 9, sampling, 0).unwrap()[0], got[i], "text {i} on {device}");
         }
     }
 }
@@ -204,10 +203,10 @@ fn generation_compiles_and_allocates_nothing() {
     let (plans, store) = plans(&device, &tiny(), 2, 4);
     let mut stream = InfiniStream::new(&plans).unwrap();
     stream.feed(&store, &[&ids(1, 9, 1), &ids(1, 3, 2)]).unwrap();
-    stream.generate_blocking(&store, 9, Sampling::default()).unwrap();
+    stream.generate_blocking(&store, 9, Sampling::default(), 0).unwrap();
     let counters = &device.as_gpu().unwrap().counters;
     let before = counters.snapshot();
-    stream.generate_blocking(&store, 20, Sampling::default()).unwrap();
+    stream.generate_blocking(&store, 20, Sampling::default(), 0).unwrap();
     let after = counters.snapshot();
     assert_eq!(before[..4], after[..4], "buffers, bytes, bind groups and pipelines stay as they are");
 }
@@ -240,18 +239,56 @@ fn a_hundred_thousand_tokens_need_no_more_memory() {
 fn sampling_filters() {
     let device = Device::cpu();
     let (plans, store) = plans(&device, &tiny(), 1, 4);
-    let run = |sampling: Sampling| {
+    let run = |sampling: Sampling, seed: u64| {
         let mut stream = InfiniStream::new(&plans).unwrap();
         stream.feed(&store, &[&[1, 2, 3]]).unwrap();
-        stream.generate_blocking(&store, 12, sampling).unwrap().remove(0)
+        // Longer than is read at once.
+        stream.generate_blocking(&store, 40, sampling, seed).unwrap().remove(0)
     };
-    let greedy = run(Sampling { temperature: 0.0, ..Default::default() });
-    assert_eq!(run(Sampling { filter: Filter::TopK(1), ..Default::default() }), greedy);
-    assert_eq!(run(Sampling { filter: Filter::TopFraction(0.01), ..Default::default() }), greedy);
-    assert_eq!(run(Sampling { filter: Filter::TopP(0.0), ..Default::default() }), greedy);
-    let drawn = Sampling { filter: Filter::None, temperature: 3.0, seed: 4 };
-    assert_eq!(run(drawn), run(drawn));
-    assert_ne!(run(drawn), run(Sampling { seed: 5, ..drawn }));
+    let greedy = run(Sampling::greedy(), 0);
+    assert_eq!(run(Sampling { top_k: Some(1), ..Default::default() }, 0), greedy);
+    assert_eq!(run(Sampling { top_p: Some(0.0), ..Default::default() }, 0), greedy);
+    let drawn = Sampling { temperature: 3.0, ..Default::default() };
+    assert_eq!(run(drawn, 4), run(drawn, 4));
+    assert_eq!(run(drawn, 4), run(Sampling { top_k: Some(VOCABULARY), top_p: Some(1.0), ..drawn }, 4));
+    assert_ne!(run(drawn, 4), run(drawn, 5));
+}
+
+/// What the device draws and keeps to itself is what the host would have drawn and fed.
+#[test]
+fn greedy_tokens_are_those_of_the_logits() {
+    for device in common::devices() {
+        let (plans, store) = plans(&device, &tiny(), 2, 5);
+        let prompts: [&[u32]; 2] = [&[1, 2, 3], &[4, 5, 6, 7, 8, 9, 10]];
+        let [mut host, mut own] = [0, 1].map(|_| InfiniStream::new(&plans).unwrap());
+        host.feed(&store, &prompts).unwrap();
+        own.feed(&store, &prompts).unwrap();
+        let got = own.generate_blocking(&store, 35, Sampling::greedy(), 0).unwrap();
+        for (i, (a, b)) in got[0].iter().zip(&got[1]).enumerate() {
+            let next: Vec<Vec<u32>> = last_logits(&host)
+                .iter()
+                .map(|row| vec![(0..row.len()).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32])
+                .collect();
+            assert_eq!([*a, *b], [next[0][0], next[1][0]], "token {i} on {device}");
+            host.feed(&store, &[&next[0], &next[1]]).unwrap();
+        }
+        assert_eq!(host.tokens_read(), own.tokens_read());
+        assert_eq!(last_logits(&host), last_logits(&own));
+    }
+}
+
+#[test]
+fn damaged_parameters_are_said_aloud() {
+    for device in common::devices() {
+        let (model, mut params) = model(tiny());
+        params.set("to_logits.bias", Tensor::f32([VOCABULARY], vec![f32::NAN; VOCABULARY]).unwrap()).unwrap();
+        let plans = pollster::block_on(model.stream_plans(&device, &params, 1, 4)).unwrap();
+        let store = params.store(&device).unwrap();
+        let mut stream = InfiniStream::new(&plans).unwrap();
+        stream.feed(&store, &[&[1]]).unwrap();
+        let error = stream.generate_blocking(&store, 3, Sampling::default(), 0).unwrap_err().to_string();
+        assert!(error.contains("not finite"), "{error}");
+    }
 }
 
 #[test]
@@ -259,7 +296,9 @@ fn bad_input_is_refused() {
     let device = Device::cpu();
     let (plans, store) = plans(&device, &tiny(), 1, 4);
     let mut stream = InfiniStream::new(&plans).unwrap();
-    assert!(stream.generate_blocking(&store, 1, Sampling::default()).unwrap_err().to_string().contains("empty"));
+    assert!(stream.generate_blocking(&store, 1, Sampling::default(), 0).unwrap_err().to_string().contains("empty"));
+    let cold = Sampling { temperature: f32::NAN, ..Default::default() };
+    assert!(stream.generate_blocking(&store, 1, cold, 0).unwrap_err().to_string().contains("temperature"));
     assert!(stream.feed(&store, &[&[99]]).unwrap_err().to_string().contains("vocabulary"));
     assert!(stream.feed(&store, &[]).unwrap_err().to_string().contains("texts"));
     assert_eq!(stream.tokens_read(), [0]);
@@ -310,8 +349,7 @@ fn generating_in_two_calls_is_generating_in_one() {
     let run = |counts: &[usize]| {
         let mut stream = InfiniStream::new(&plans).unwrap();
         stream.feed(&store, &[&[1, 2, 3], &[1, 2, 3]]).unwrap();
-        let sampling = Sampling { filter: Filter::None, seed: 3, ..Default::default() };
-        let parts = counts.iter().map(|n| stream.generate_blocking(&store, *n, sampling).unwrap());
+        let parts = counts.iter().map(|n| stream.generate_blocking(&store, *n, Sampling::default(), 3).unwrap());
         parts.reduce(|a, b| a.into_iter().zip(b).map(|(a, b)| [a, b].concat()).collect()).unwrap()
     };
     let whole = run(&[20]);

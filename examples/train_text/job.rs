@@ -137,8 +137,8 @@ fn sample(args: &Args, device: &Device, model: &InfiniTransformer, trainer: &Tra
     let prompt: Vec<u32> = args.prompt.bytes().map(u32::from).collect();
     let prompt = if prompt.is_empty() { vec![u32::from(b'\n')] } else { prompt };
     stream.feed(trainer.store(), &[&prompt])?;
-    let sampling = Sampling { temperature: 0.8, seed: trainer.seed(), ..Default::default() };
-    let tokens = stream.generate_blocking(trainer.store(), SAMPLE, sampling)?;
+    let sampling = Sampling { temperature: 0.8, top_p: Some(0.9), ..Default::default() };
+    let tokens = stream.generate_blocking(trainer.store(), SAMPLE, sampling, trainer.seed())?;
     let bytes: Vec<u8> = tokens.concat().iter().map(|t| *t as u8).collect();
     println!("--- sample ---\n{}{}\n--- end ---", args.prompt, String::from_utf8_lossy(&bytes));
     Ok(())

@@ -4,6 +4,7 @@
 // #include "shared/numerics.wgsl"
 // #include "shared/row.wgsl"
 // #include "shared/scores.wgsl"
+// #include "shared/digits.wgsl"
 struct Meta {
     rows: u32,
     n: u32,
@@ -17,64 +18,20 @@ struct Meta {
 @group(0) @binding(4) var<storage, read_write> solution: array<f32>;
 @group(0) @binding(5) var<uniform> m: Meta;
 
-// Scores by digit, a column for each invocation, and the sums of the columns.
-var<workgroup> tally: array<u32, 1024>;
-var<workgroup> digits: array<u32, 16>;
-
-// Unsigned integers in the order of the scores.
-fn key(s: f32) -> u32 {
-    let bits = bitcast<u32>(s);
-    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-}
-
-fn score_of(key: u32) -> f32 {
-    return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u));
-}
-
-// Number of scores of the row with this digit among those that share the prefix.
-fn digit_count(d: u32, lid: u32) -> u32 {
-    if (LANES == 1u) {
-        return tally[d * 64u + lid];
-    }
-    return digits[d];
-}
-
-// The rank-th largest score (from 1) by a radix search of four bits a pass.
+// The rank-th largest score (from 1).
 fn ranked(start: u32, n: u32, lane: u32, lid: u32, rank: u32) -> f32 {
     var prefix = 0u;
     var known = 0u;
     var rest = rank;
     for (var round = 0u; round < 8u; round++) {
         let shift = 28u - 4u * round;
-        for (var d = 0u; d < 16u; d++) {
-            tally[d * 64u + lid] = 0u;
-        }
-        for (var i = lane; i < n; i += LANES) {
-            if (takes_part(start + i)) {
-                let b = key(score(start + i));
-                if ((b & known) == prefix) {
-                    tally[((b >> shift) & 15u) * 64u + lid] += 1u;
-                }
-            }
-        }
-        if (LANES > 1u) {
-            workgroupBarrier();
-            if (lid < 16u) {
-                var total = 0u;
-                for (var i = 0u; i < 64u; i++) {
-                    total += tally[lid * 64u + i];
-                }
-                digits[lid] = total;
-            }
-            workgroupBarrier();
-        }
-        var digit = 15u;
-        while (digit > 0u && digit_count(digit, lid) < rest) {
-            rest -= digit_count(digit, lid);
-            digit -= 1u;
-        }
-        prefix |= digit << shift;
+        clear_column(lid);
+        count_digits(start + lane, start + n, shift, known, prefix, lid);
+        sum_columns(lid);
+        let found = digit_of(rest, lid);
+        prefix |= found.x << shift;
         known |= 15u << shift;
+        rest = found.y;
         if (LANES > 1u) {
             workgroupBarrier();
         }

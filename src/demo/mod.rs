@@ -59,8 +59,8 @@ impl Demo {
         let mut stream = InfiniStream::new(&plans)?;
         let prompt: Vec<u32> = prompt.iter().map(|b| u32::from(*b)).collect();
         stream.feed(self.trainer.store(), &[&prompt])?;
-        let sampling = Sampling { temperature: 0.7, seed: self.trainer.seed(), ..Default::default() };
-        let tokens = stream.generate(self.trainer.store(), count, sampling).await?;
+        let sampling = Sampling { temperature: 0.7, top_p: Some(0.9), ..Default::default() };
+        let tokens = stream.generate(self.trainer.store(), count, sampling, self.trainer.seed()).await?;
         Ok(tokens.concat().iter().map(|token| *token as u8).collect())
     }
 

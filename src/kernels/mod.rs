@@ -43,6 +43,7 @@ macro_rules! shared {
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = shared![
     "attention",
+    "digits",
     "grid",
     "matmul",
     "numerics",

@@ -118,6 +118,7 @@ pub fn all() -> Vec<Sample> {
         ops::rows::samples,
         ops::select::along::samples,
         ops::select::top_k::samples,
+        ops::select::sample::samples,
         ops::random::samples,
         ops::rotary::samples,
         ops::cache::samples,

@@ -7,8 +7,7 @@ use crate::Module;
 use serde_json::Value;
 use wgrad::graph::Mode;
 use wgrad::models::infini::{
-    Cache, CausalAttention, Filter, InfiniConfig, InfiniStream, InfiniTransformer, Memory, MemoryPath, Sampling,
-    SegmentLoss,
+    Cache, CausalAttention, InfiniConfig, InfiniStream, InfiniTransformer, Memory, MemoryPath, Sampling, SegmentLoss,
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::{DType, Device, Error, Result, Tensor, Var};
@@ -175,10 +174,13 @@ fn generate(case: &Case, device: &Device) -> Result<Outcome> {
     let filter = case.option("filter").and_then(Value::as_str).unwrap_or("top_p .9").to_owned();
     let (kind, amount) = filter.split_once(' ').unwrap_or((&filter, ".9"));
     let amount: f32 = amount.trim().parse().map_err(|_| unsupported(case, &filter))?;
-    let filter = match kind {
-        "top_p" => Filter::TopP(amount),
-        "top_k" if amount < 1.0 => Filter::TopFraction(amount),
-        "top_k" => Filter::TopK(amount as usize),
+    let temperature = number("temperature").unwrap_or(1.0) as f32;
+    let likeliest = |k: f32| Sampling { temperature, top_k: Some(k as usize), top_p: None };
+    let sampling = match kind {
+        "top_p" => Sampling { temperature, top_k: None, top_p: Some(amount) },
+        // The package counts a share of the vocabulary too.
+        "top_k" if amount < 1.0 => likeliest((amount * model.config().num_tokens as f32).ceil()),
+        "top_k" => likeliest(amount),
         _ => return Err(unsupported(case, kind)),
     };
     let prompt = case.tensor("input.ids")?;
@@ -192,8 +194,7 @@ fn generate(case: &Case, device: &Device) -> Result<Outcome> {
     let mut stream = InfiniStream::new(&plans)?;
     let texts: Vec<&[u32]> = prompt.ints().chunks(n).collect();
     stream.feed(&store, &texts)?;
-    let sampling = Sampling { temperature: number("temperature").unwrap_or(1.0) as f32, filter, seed: 0 };
-    let new = stream.generate_blocking(&store, needed("seq_len")? as usize - n, sampling)?;
+    let new = stream.generate_blocking(&store, needed("seq_len")? as usize - n, sampling, 0)?;
     let exclude = case.option("exclude_prompt").and_then(Value::as_bool).unwrap_or(true);
     let rows: Vec<Vec<u32>> =
         new.into_iter().zip(&texts).map(|(new, text)| if exclude { new } else { [text, &new[..]].concat() }).collect();

@@ -2,6 +2,7 @@
 //! length of the text.
 
 use super::cache::Cache;
+use super::generate::READ_EVERY;
 use super::memory::Memory;
 use super::transformer::InfiniTransformer;
 use super::{InfiniConfig, MemoryPath};
@@ -10,11 +11,13 @@ use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Mode, Var};
 use crate::nn::Params;
+use crate::ops::select::SamplingVars;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 
 /// Plans of a model for one batch size and segment length: one that takes up to a segment of tokens, one that takes a
-/// single token, and one that writes full segments into the memories. No other plan is ever compiled for a stream.
+/// single token, one that draws that token itself, and one that writes full segments into the memories. No other plan is
+/// ever compiled for a stream.
 pub struct StreamPlans {
     batch: usize,
     segment_length: usize,
@@ -22,8 +25,23 @@ pub struct StreamPlans {
     device: Device,
     prefill: Plan,
     decode: Plan,
+    draw: Plan,
     compress: Plan,
 }
+
+/// Where the tokens of a plan come from.
+#[derive(Clone, Copy)]
+enum Tokens {
+    /// Up to so many a text are fed.
+    Fed(usize),
+    /// One a text is drawn from the logits.
+    Drawn,
+}
+
+/// Site of the noise that tokens are drawn by.
+const SITE: u32 = u32::MAX;
+/// Inputs of the plan that draws, in the order of [`SamplingVars`].
+const SAMPLING: [&str; 3] = ["temperature", "top_k", "top_p"];
 
 /// One batch of texts being read. Its state (memories, caches) lives in a store of its own on the device.
 pub struct InfiniStream {
@@ -42,6 +60,7 @@ fn states(config: &InfiniConfig, batch: usize, length: usize) -> Vec<(String, Te
         ("length".to_owned(), TensorType::u32([batch])),
         ("has_memory".to_owned(), TensorType::u32([batch])),
         ("logits".to_owned(), TensorType::f32([batch, config.num_tokens])),
+        ("drawn".to_owned(), TensorType::u32([batch, READ_EVERY])),
     ];
     for i in 0..config.depth {
         let mut add = |name: &str, ty| all.push((format!("layers.{i}.{name}"), ty));
@@ -106,20 +125,41 @@ impl<'g> StreamGraph<'g> {
 }
 
 impl InfiniTransformer {
-    /// The plan that reads up to `width` tokens a text.
+    /// A token for each text from the logits so far, `u32::MAX` where they are not finite. It is kept at `place` of the
+    /// tokens drawn since they were last read.
+    fn draw<'g>(&self, s: &StreamGraph<'g>, logits: Var<'g>) -> Var<'g> {
+        let graph = s.graph;
+        let (batch, n) = (logits.dim(0), logits.dim(1));
+        let types = SamplingVars::types();
+        let [temperature, top_k, top_p] = [0, 1, 2].map(|i| graph.input(SAMPLING[i], types[i].clone()));
+        let token = logits.sample_with(SamplingVars { temperature, top_k, top_p }, n, SITE);
+        let finite = logits.is_finite().to_f32().min(1).gt(0.0);
+        let token = finite.select(token.reshape([batch, 1]), u32::MAX);
+        let (drawn, place) = (s.needed("drawn"), graph.input("place", TensorType::u32([])));
+        graph.assign(drawn, graph.iota(drawn.shape(), 1).eq(place).select(token, drawn));
+        token
+    }
+
+    /// The plan that reads tokens of each text.
     async fn advance_plan(
         &self,
         device: &Device,
         params: &Params,
         batch: usize,
         length: usize,
-        width: usize,
+        tokens: Tokens,
     ) -> Result<Plan> {
         let graph = Graph::new();
         let s = StreamGraph { graph: &graph, types: states(self.config(), batch, length) };
         let p = params.vars(&graph);
-        let ids = graph.input("ids", TensorType::u32([batch, width]));
-        let count = graph.input("count", TensorType::u32([batch]));
+        let old = s.needed("logits");
+        let (width, ids, count) = match tokens {
+            Tokens::Fed(width) => {
+                let ids = graph.input("ids", TensorType::u32([batch, width]));
+                (width, ids, graph.input("count", TensorType::u32([batch])))
+            }
+            Tokens::Drawn => (1, self.draw(&s, old), graph.full_u32([batch], 1)),
+        };
         let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
         let mut x = self.embed(&p, ids);
         for (i, layer) in self.layers.iter().enumerate() {
@@ -131,7 +171,6 @@ impl InfiniTransformer {
         // Logits after the last token that counts; a text that got none keeps its old ones.
         let last = graph.iota([batch], 0) * width as u32 + count.maximum(1) - 1;
         let x = x.reshape([batch * width, self.config().dim]).gather(last);
-        let old = s.needed("logits");
         let got = count.gt(0).reshape([batch, 1]);
         graph.assign(old, got.select(self.logits(&p, x), old));
         graph.assign(filled, filled + count);
@@ -174,13 +213,15 @@ impl InfiniTransformer {
                 format!("batch {batch} and segment length {segment_length}; both must be at least 1"),
             ));
         }
+        let advance = |tokens| self.advance_plan(device, params, batch, segment_length, tokens);
         Ok(Arc::new(StreamPlans {
             batch,
             segment_length,
             config: self.config().clone(),
             device: device.clone(),
-            prefill: self.advance_plan(device, params, batch, segment_length, segment_length).await?,
-            decode: self.advance_plan(device, params, batch, segment_length, 1).await?,
+            prefill: advance(Tokens::Fed(segment_length)).await?,
+            decode: advance(Tokens::Fed(1)).await?,
+            draw: advance(Tokens::Drawn).await?,
             compress: self.compress_plan(device, params, batch, segment_length).await?,
         }))
     }
@@ -189,7 +230,7 @@ impl InfiniTransformer {
 impl StreamPlans {
     /// Bytes the plans hold on the device, without parameters and streams.
     pub fn bytes(&self) -> u64 {
-        self.prefill.bytes() + self.decode.bytes() + self.compress.bytes()
+        [&self.prefill, &self.decode, &self.draw, &self.compress].iter().map(|plan| plan.bytes()).sum()
     }
 
     /// Number of texts.
@@ -257,6 +298,26 @@ impl InfiniStream {
             }
             self.compress(parameters)?;
         }
+    }
+
+    /// Draws one token for each text and reads it, without waiting for the device. It is kept as number `place` of the
+    /// tokens drawn, below [`READ_EVERY`].
+    pub(super) fn draw(&mut self, parameters: &Store, sampling: &[Tensor; 3], seed: u64, place: usize) -> Result<()> {
+        let place = Tensor::u32([], vec![place as u32])?;
+        let step = self.read.first().map_or(0, |n| *n as u32);
+        let mut feed = Feed::new().store(parameters).store(&self.store).step(step, seed).input("place", &place);
+        for (name, value) in SAMPLING.into_iter().zip(sampling) {
+            feed = feed.input(name, value);
+        }
+        self.plans.draw.run(&feed)?;
+        self.lengths.iter_mut().for_each(|n| *n += 1);
+        self.read.iter_mut().for_each(|n| *n += 1);
+        self.compress(parameters)
+    }
+
+    /// The tokens drawn, `[b, READ_EVERY]`.
+    pub(super) async fn drawn(&self) -> Result<Tensor> {
+        self.store.read("stream.drawn").await
     }
 
     /// Writes the texts whose segment is full into their memories.

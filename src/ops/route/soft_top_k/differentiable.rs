@@ -20,6 +20,13 @@ impl Default for DifferentiableTopK {
     }
 }
 
+impl DifferentiableTopK {
+    /// For choices that are to be learned: [`SoftTopK::learnable`] at ratio 1.
+    pub fn learnable() -> Self {
+        DifferentiableTopK { ratio: 1.0, how: SoftTopK::learnable() }
+    }
+}
+
 /// The largest entries of each row with their soft scores, all `[.., k]`, by descending value.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftSelection<'g> {

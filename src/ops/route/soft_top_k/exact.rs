@@ -5,7 +5,8 @@
 //! that it clips itself. So `C <- {s + a_C > 0}` only grows after its first step, and ends at the solution. `a` is kept as the
 //! pair (p, d), a = d - p with p one of the scores: as one number it would lose what little the scores differ by.
 
-use super::rows::{Rows, bounded, exp_total, infer, like_counts, per_row};
+use super::long;
+use super::rows::{Rows, bounded, exp_total, infer, lesser, like_counts, per_row};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -26,9 +27,9 @@ const ALL: f64 = 1.6e38;
 /// Inputs scores `[.., n]`, counts `[..]` or `[]` and, if masked, the mask `[.., n]`; outputs the result and the pairs (p, d),
 /// `[.., 2]`.
 #[derive(Clone, Debug)]
-struct Exact {
-    eps: f32,
-    masked: bool,
+pub struct Exact {
+    pub eps: f32,
+    pub masked: bool,
 }
 
 #[derive(ShaderType)]
@@ -60,7 +61,7 @@ fn solve<T: Real>(scores: &mut [T], k: T, e: T) -> (T, T) {
         }
         let total = exp_total(scores, |s| {
             let x = s - p;
-            (x + d <= T::ZERO).then(|| x / e)
+            if x + d > T::ZERO { T::LOWEST } else { x / e }
         });
         clipped = now;
         d = e * ((k - T::of(now as f64)).ln() - total.ln());
@@ -81,8 +82,9 @@ impl Exact {
                 let (p, d) = if open { solve(&mut scores, k, e) } else { (T::ZERO, T::of(ALL)) };
                 (pair[0], pair[1]) = (p, d);
                 let y = &mut y[i * input.n..(i + 1) * input.n];
-                input.write(row, y, |s| (((s - p) + d).min(T::ZERO) / e).exp());
-                if !(k > T::ZERO) {
+                input.write(row, y, |s| lesser((s - p) + d, T::ZERO) / e);
+                let wanted = k > T::ZERO;
+                if !wanted {
                     y.fill(T::ZERO);
                 }
             }
@@ -128,6 +130,9 @@ impl Op for Exact {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
+        if let Some(pieces) = long::cut(rows, n) {
+            return self.lower_long(cx, &pieces);
+        }
         let (lanes, groups) = row_grid(cx, rows, n);
         let meta = Meta {
             rows: rows as u32,

@@ -6,10 +6,11 @@
 
 use super::Start;
 use super::iterations::Descent;
-use super::rows::{Rows, SMALLEST, infer, like_counts};
+use super::rows::{Rows, SMALLEST, infer, lesser, like_counts};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Gradient, Op, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::exp::exp_slice;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{Real, TensorType};
 
@@ -65,17 +66,25 @@ impl<'a, T: Real> Recurrence<'a, T> {
         (weights, sum)
     }
 
-    /// What the sums inside the iterations take from a score's gradient.
-    fn taken(&self, s: T, weights: &[T]) -> T {
+    /// Takes from gradients what the sums inside the iterations take from them; 0 from clipped scores.
+    fn take(&self, scores: &[T], weights: &[T], ds: &mut [T]) {
         let first = usize::from(self.descent.start == Start::Scores);
-        let mut d = T::ZERO;
-        for t in (first..self.a.len()).rev() {
-            let before = if t > 0 { -self.a[t - 1] } else { T::ZERO };
-            if s <= before {
-                d += weights[t] * Self::exp((s.min(before) + self.a[t]) / self.e(t) - self.log_k);
+        let mut block = [T::ZERO; 256];
+        for (scores, ds) in scores.chunks(block.len()).zip(ds.chunks_mut(block.len())) {
+            let block = &mut block[..scores.len()];
+            for t in (first..self.a.len()).rev() {
+                let before = if t > 0 { -self.a[t - 1] } else { T::ZERO };
+                let (a, e) = (self.a[t], self.e(t));
+                for (x, &s) in block.iter_mut().zip(scores) {
+                    let free = lesser((s + a) / e - self.log_k, T::ZERO);
+                    *x = if s > before { T::LOWEST } else { free };
+                }
+                exp_slice(block);
+                for (d, x) in ds.iter_mut().zip(block.iter()) {
+                    *d -= weights[t] * *x;
+                }
             }
         }
-        d
     }
 }
 
@@ -93,11 +102,9 @@ impl DescentGrad {
                 let recurrence = Recurrence::new(&self.0, &trace[row * width..(row + 1) * width], k);
                 let (weights, sum) = recurrence.weights(totals[row]);
                 *dk = if k > T::of(SMALLEST) { sum / k } else { T::ZERO };
-                let start = row * input.n;
-                for (j, ds) in (start..).zip(&mut ds[i * input.n..(i + 1) * input.n]) {
-                    let taken = if input.takes_part(j) { recurrence.taken(input.score(j), &weights) } else { T::ZERO };
-                    *ds = u[j] - taken;
-                }
+                let ds = &mut ds[i * input.n..(i + 1) * input.n];
+                ds.copy_from_slice(&u[row * input.n..(row + 1) * input.n]);
+                recurrence.take(&input.all(row), &weights, ds);
             }
         });
     }

@@ -4,8 +4,8 @@
 //! `a_t = e_t (ln k - logsumexp(min(s, -a_{t-1}) / e_t))`, and the result is `exp(min(s + a_T, 0) / e_{T+1})`.
 
 use super::grad::DescentGrad;
-use super::rows::{Rows, SMALLEST, bounded, exp_total, infer, like_counts, per_row};
-use super::{Start, composed};
+use super::rows::{Rows, SMALLEST, bounded, exp_total, infer, lesser, like_counts, per_row};
+use super::{Start, composed, long};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -30,12 +30,12 @@ pub struct Descent {
 /// Shape of the rows and how they are read.
 #[derive(ShaderType)]
 pub struct Meta {
-    rows: u32,
-    n: u32,
-    iterations: u32,
-    relu: u32,
-    masked: u32,
-    counts: u32,
+    pub rows: u32,
+    pub n: u32,
+    pub iterations: u32,
+    pub relu: u32,
+    pub masked: u32,
+    pub counts: u32,
 }
 
 pub fn apply<'g>(s: Var<'g>, k: Var<'g>, schedule: Vec<f32>, start: Start, mask: Option<Var<'g>>) -> Var<'g> {
@@ -88,7 +88,7 @@ impl Descent {
             } else {
                 let x = top.min(-a);
                 clipped = scores.iter().filter(|s| **s > -a).count();
-                let total = exp_total(scores, |s| Some((s.min(-a) - x) / e));
+                let total = exp_total(scores, |s| (lesser(s, -a) - x) / e);
                 a = e * (log_k - total.ln()) - x;
             }
             a_trace[t] = a;
@@ -108,8 +108,9 @@ impl Descent {
                 let k = input.k(row);
                 let a = self.solve(&input.valid(row), k, trace);
                 let y = &mut y[i * input.n..(i + 1) * input.n];
-                input.write(row, y, |s| ((s + a).min(T::ZERO) / e).exp());
-                if !(k > T::ZERO) {
+                input.write(row, y, |s| lesser(s + a, T::ZERO) / e);
+                let wanted = k > T::ZERO;
+                if !wanted {
                     y.fill(T::ZERO);
                 }
             }
@@ -155,6 +156,9 @@ impl Op for Descent {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (rows, n) = cx.inputs[0].shape().rows();
+        if let Some(pieces) = long::cut(rows, n) {
+            return self.lower_long(cx, &pieces);
+        }
         let (lanes, groups) = row_grid(cx, rows, n);
         let meta = self.meta(rows, n, cx.inputs[1].numel());
         cx.dispatch(&DESCENT)

@@ -3,7 +3,7 @@
 use crate::error::Refusal;
 use crate::graph::Var;
 use crate::kernels::CpuCall;
-use crate::kernels::exp::exp_sum;
+use crate::kernels::exp::{exp_slice, exp_sum};
 use crate::types::{DType, Real, Shape, TensorType};
 
 /// Larger magnitudes count as this one, so that no difference or sum of two overflows in single precision.
@@ -90,15 +90,22 @@ impl<'a, T: Real> Rows<'a, T> {
         entries.filter(|i| self.takes_part(*i)).map(|i| self.score(i)).collect()
     }
 
-    /// Writes a solved row: `f(score)` where a score takes part, 0 where it is masked, NaN where it is NaN.
+    /// Scores of a row; what takes no part is above all others, so that no gradient is taken from it.
+    pub fn all(&self, row: usize) -> Vec<T> {
+        let entries = row * self.n..(row + 1) * self.n;
+        entries.map(|i| if self.takes_part(i) { self.score(i) } else { T::of(f64::INFINITY) }).collect()
+    }
+
+    /// Writes a solved row: `exp(f(score))` where a score takes part, 0 where it is masked, NaN where it is NaN.
     pub fn write(&self, row: usize, y: &mut [T], f: impl Fn(T) -> T) {
-        for (i, y) in (row * self.n..).zip(y) {
+        for (i, y) in (row * self.n..).zip(y.iter_mut()) {
             *y = match () {
-                () if !self.unmasked(i) => T::ZERO,
+                () if !self.unmasked(i) => T::LOWEST,
                 () if is_nan(self.scores[i]) => self.scores[i],
                 () => f(self.score(i)),
             };
         }
+        exp_slice(y);
     }
 
     /// Rows that one thread takes at a time, if an entry costs this many visits.
@@ -111,16 +118,21 @@ pub fn is_nan<T: Real>(x: T) -> bool {
     x.partial_cmp(&x).is_none()
 }
 
-/// Sum of `exp(f(s))` in blocks, over the scores for which there is an exponent.
-pub fn exp_total<T: Real>(scores: &[T], f: impl Fn(T) -> Option<T>) -> T {
+/// The smaller of two numbers, in a form that vectorises.
+#[inline(always)]
+pub fn lesser<T: Real>(a: T, b: T) -> T {
+    if a < b { a } else { b }
+}
+
+/// Sum of `exp(f(s))` in blocks; an exponent of `T::LOWEST` adds nothing.
+pub fn exp_total<T: Real>(scores: &[T], f: impl Fn(T) -> T) -> T {
     let mut block = [T::ZERO; 256];
     let sums = scores.chunks(block.len()).map(|part| {
-        let mut filled = 0;
-        for x in part.iter().filter_map(|s| f(*s)) {
-            block[filled] = x;
-            filled += 1;
+        let block = &mut block[..part.len()];
+        for (x, s) in block.iter_mut().zip(part) {
+            *x = f(*s);
         }
-        exp_sum(&mut block[..filled], T::ZERO)
+        exp_sum(block, T::ZERO)
     });
     sums.sum()
 }
