@@ -1,6 +1,6 @@
 //! Rows of a sequence picked by number, and put back.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::types::{Tensor, TensorType};
 
@@ -69,6 +69,11 @@ pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType)
     if got != *want && graph.error().is_none() {
         graph.fail(Error::argument(what, format!("expected {want}, got {got}")));
     }
+}
+
+/// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
+pub(super) fn within(what: &str, extents: &[usize]) -> Result<()> {
+    TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
 /// `part` below `name`; a module without a name has its parameters at the top.
