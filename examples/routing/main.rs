@@ -34,7 +34,7 @@ struct Args {
     #[arg(long, default_value_t = 300)]
     steps: u64,
     /// Bytes that are routed, from the beginning of the text
-    #[arg(long, default_value_t = 960, value_parser = clap::value_parser!(u32).range(LENGTH as i64..=65_536))]
+    #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(LENGTH as i64..=65_536))]
     length: u32,
     /// Where the picture goes
     #[arg(long, default_value = "target/routing.svg")]
@@ -175,7 +175,7 @@ fn show(text: &[u8], strip: &Strip) {
             // Marks do not reach over the end of a line.
             line.push_str(if inside { off } else { "" });
             line.push('\n');
-            line.push_str(if inside { on } else { "" });
+            inside = false;
         }
     }
     println!("{line}{}", if inside { off } else { "" });
