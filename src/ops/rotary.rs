@@ -282,7 +282,8 @@ impl<'g> Var<'g> {
     /// frequency in f32 are themselves off by up to 6e-8 times the angle.
     #[track_caller]
     pub fn rotary(self, positions: Var<'g>, options: &Rotary) -> Var<'g> {
-        let dim = options.dim(self.dim(-1)) / 2 * 2;
+        // No table for more features than there are: they are refused below.
+        let dim = options.dim(self.dim(-1)).min(self.dim(-1)) / 2 * 2;
         let table = options.table(dim);
         let shape = [table.len()];
         let table = match Tensor::u32(shape, table) {
