@@ -38,6 +38,11 @@ impl Random {
         all[self.below(all.len())].clone()
     }
 
+    /// Tokens that are routed, sometimes as many as a sequence has.
+    pub fn count(&mut self) -> usize {
+        [1, 2, 3, 3, 4, 5, 6, 7, 7, 9][self.below(10)]
+    }
+
     pub fn router(&mut self) -> CoordinateDescentRouterConfig {
         CoordinateDescentRouterConfig {
             straight_through: self.flip(),
@@ -50,6 +55,7 @@ impl Random {
             fetch_k_ratio: self.one_of(&[1.0, 1.125]),
             similarity: self.one_of(&[Similarity::Dot, Similarity::Cosine { scale: 3.0 }, Similarity::UnitCosine]),
             route_block_size: self.one_of(&[None, None, Some(5), Some(8), Some(40)]),
+            route_equal: self.flip(),
             ..CoordinateDescentRouterConfig::default()
         }
     }
@@ -70,7 +76,7 @@ impl Random {
             use_null_q_tokens: self.flip(),
             use_null_kv: self.flip(),
             rotary_emb: self.flip(),
-            ..AttentionConfig::new(DIM, 1 + self.below(9), 1 + self.below(9))
+            ..AttentionConfig::new(DIM, self.count(), self.count())
         }
     }
 

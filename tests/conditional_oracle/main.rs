@@ -67,7 +67,7 @@ fn feed_forward() {
     let mut random = Random(5);
     for case in cases(30) {
         let router = random.router();
-        let (k, n) = (1 + random.below(9), random.one_of(&[19, 16, 7, 3]));
+        let (k, n) = (random.count(), random.one_of(&[19, 16, 7, 3]));
         let (mask, count) = (random.masks(n), random.counts(k));
         let config = FeedForwardConfig {
             router: router.clone().into(),
@@ -102,7 +102,10 @@ fn cross_attention() {
     let mut random = Random(11);
     for case in cases(40) {
         let kv_router = random.router();
+        // Cross attention heeds the option no more than the package did.
+        let plain_kv = CoordinateDescentRouterConfig { route_equal: false, ..kv_router.clone() };
         let q_router = CoordinateDescentRouterConfig { route_block_size: None, ..kv_router.clone() };
+        let plain_q = CoordinateDescentRouterConfig { route_equal: false, ..q_router.clone() };
         let a = AttentionConfig { rotary_emb: false, multiply_queries_by_score: false, ..random.attention(&kv_router) };
         let config = CrossAttentionConfig {
             dim_head: a.heavy_dim_head,
@@ -139,7 +142,7 @@ fn cross_attention() {
                 let one = |(b, tokens): (usize, &_)| {
                     let ((mask, count), (exists, keys)) = (of(&mask_q, &q, b), of(&mask_kv, &kv, b));
                     let keys = Sequence { tokens: &context[b], mask: exists, count: keys };
-                    oracle.branch(&a, [&q_router, &kv_router], Sequence { tokens, mask, count }, keys, 0)
+                    oracle.branch(&a, [&plain_q, &plain_kv], Sequence { tokens, mask, count }, keys, 0)
                 };
                 sequences(x).iter().enumerate().map(one).collect()
             },

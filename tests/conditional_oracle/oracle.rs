@@ -30,6 +30,14 @@ pub struct Oracle {
     next: Cell<usize>,
 }
 
+impl Sequence<'_> {
+    /// Whether it is not routed.
+    fn is_whole(&self, k: usize, c: &CoordinateDescentRouterConfig) -> bool {
+        let n = self.tokens.len();
+        self.count.is_none() && (n < k || n == k && !c.route_equal)
+    }
+}
+
 /// The routers of a call: of queries, of keys.
 pub type Routers<'a> = [&'a CoordinateDescentRouterConfig; 2];
 
@@ -161,8 +169,8 @@ impl Oracle {
     ) -> Rows {
         let (x, zeros) = (queries.tokens, vec![0.0; self.dim]);
         let (k_q, k_kv) = (a.num_heavy_tokens_q, a.num_heavy_tokens_kv);
-        let whole_keys = keys.tokens.len() <= k_kv && keys.count.is_none();
-        if x.len() <= k_q && queries.count.is_none() {
+        let whole_keys = keys.is_whole(k_kv, c[1]);
+        if queries.is_whole(k_q, c[0]) {
             let positions: Vec<usize> = (start..start + x.len()).collect();
             return self.heavy(a, x, None, &positions, &self.contexts(keys, c[1], k_kv, whole_keys));
         }
@@ -218,7 +226,7 @@ impl Oracle {
     pub fn feed_forward(&self, c: &CoordinateDescentRouterConfig, k: usize, s: Sequence<'_>) -> Rows {
         let x = s.tokens;
         let mut out = self.mlp("light_ff", x);
-        let routed = if x.len() <= k && s.count.is_none() {
+        let routed = if s.is_whole(k, c) {
             (0..x.len()).map(|i| (i, 1.0, true)).collect()
         } else {
             self.route(s, self.value("router.routing_token"), c, k)
@@ -233,6 +241,7 @@ impl Oracle {
     /// Decoder attention with heavy windows of `w`.
     pub fn autoregressive(&self, a: &AttentionConfig, c: &CoordinateDescentRouterConfig, w: usize, x: &Rows) -> Rows {
         let n = x.len();
+        let kv_router = CoordinateDescentRouterConfig { route_equal: false, ..c.clone() };
         let mut out = self.light(a, Sequence { tokens: x, mask: None, count: None }, a.light_window_size, true);
         let mut padded = x.clone();
         padded.resize(n.next_multiple_of(w), vec![0.0; self.dim]);
@@ -243,7 +252,7 @@ impl Oracle {
             let mask = (n < padded.len()).then_some(&exists[..]);
             let queries = Sequence { tokens: &window, mask, count: None };
             let keys = Sequence { tokens: &padded, mask: Some(&earlier), count: None };
-            let heavy = self.branch(a, [c, c], queries, keys, from);
+            let heavy = self.branch(a, [c, &kv_router], queries, keys, from);
             for (out, heavy) in out[from..].iter_mut().zip(&heavy) {
                 out.iter_mut().zip(heavy).for_each(|(o, h)| *o += h);
             }
