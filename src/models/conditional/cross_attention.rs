@@ -109,7 +109,7 @@ pub struct CrossRoute<'g> {
 #[derive(Clone, Debug)]
 pub struct ConditionalRoutedCrossAttention {
     config: CrossAttentionConfig,
-    heavy: HeavyBranch,
+    pub(super) heavy: HeavyBranch,
 }
 
 impl ConditionalRoutedCrossAttention {

@@ -35,7 +35,7 @@ pub enum Similarity {
 
 impl Similarity {
     /// Factor of the cosine.
-    fn scale(self, dim: usize) -> Option<f64> {
+    pub(super) fn scale(self, dim: usize) -> Option<f64> {
         match self {
             Similarity::Dot => None,
             Similarity::Cosine { scale } => Some(scale),
@@ -184,9 +184,14 @@ impl CoordinateDescentRouter {
         &self.config
     }
 
-    /// Routing tokens `[1 or b, r, D]`.
-    fn tokens<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
-        let (b, r, d) = (x.dim(0), self.config.num_routing_tokens, self.dim);
+    /// Whether the routing tokens query the tokens first.
+    pub(super) fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Routing tokens before they look at any token, `[1, r, D]`; those that are passed `[b, r, D]`.
+    pub(super) fn own_tokens<'g>(&self, p: &ParamVars<'g>, b: usize, route: &Route<'g>) -> Var<'g> {
+        let (g, r, d) = (p.graph(), self.config.num_routing_tokens, self.dim);
         let own = match (&self.routing_token, route.routing_tokens) {
             (Some(name), None) => p.get(name).unsqueeze(0),
             (None, Some(tokens)) if tokens.rank() == 2 && r == 1 => tokens.unsqueeze(1),
@@ -196,14 +201,21 @@ impl CoordinateDescentRouter {
                     Some(_) => "given, but the router has its own; pass none",
                     None => "missing; the router was made for tokens that the caller passes",
                 };
-                x.graph().fail(Error::argument("router: routing_tokens", message));
-                return x.graph().full([1, r, d], 0.0);
+                g.fail(Error::argument("router: routing_tokens", message));
+                return g.full([1, r, d], 0.0);
             }
         };
         let batch = if self.routing_token.is_some() { 1 } else { b };
-        expect(x.graph(), "router: routing_tokens", own, &TensorType::f32([batch, r, d]));
+        expect(g, "router: routing_tokens", own, &TensorType::f32([batch, r, d]));
+        own
+    }
+
+    /// Routing tokens `[1 or b, r, D]`.
+    fn tokens<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
+        let b = x.dim(0);
+        let own = self.own_tokens(p, b, route);
         let Some(source) = &self.source else { return own };
-        let own = own.expand([b, r, d]);
+        let own = own.expand([b, self.config.num_routing_tokens, self.dim]);
         let context = Context { tokens: Some(x), mask: route.mask, ..Context::default() };
         own + source.forward(p, own, None, None, &context)
     }

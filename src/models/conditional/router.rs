@@ -6,7 +6,7 @@ use super::rows::{expect, take, take_mask};
 use super::sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};
 use crate::error::{Error, Result};
 use crate::graph::Var;
-use crate::nn::{ParamVars, Params};
+use crate::nn::{ParamVars, Params, Sharded};
 use crate::types::TensorType;
 
 /// Options of one routing.
@@ -264,5 +264,17 @@ impl Router {
             Router::CumulativeSoftmax(router) => router.forward(p, x, route),
             Router::Sinkhorn(router) => router.forward(p, x, route),
         }
+    }
+
+    /// Routes rows of one table in pieces, as [`CoordinateDescentRouter::forward_sharded`]; no other router can.
+    #[track_caller]
+    pub fn forward_sharded<'g>(&self, p: &ParamVars<'g>, table: &Sharded<'g>, route: &Route<'g>) -> Routed<'g> {
+        if let Router::CoordinateDescent(router) = self {
+            return router.forward_sharded(p, table, route);
+        }
+        let g = p.graph();
+        g.fail(Error::argument("router: table in pieces", "only the coordinate-descent router routes one"));
+        let empty = g.full([1, 1, table.ty().width()], 0.0);
+        Routed { indices: None, scores: g.full([1, 1], 1.0), tokens: empty, mask: None }
     }
 }
