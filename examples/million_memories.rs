@@ -132,7 +132,7 @@ fn measure(plan: &Plan, store: &Store, queries: &Tensor, read: &str) -> Result<(
     }
     let program = plan.program();
     let largest = program.buffers.iter().map(|b| b.ty.numel() as u64 * 4).max().unwrap_or(0);
-    println!("  {seconds:.2} s; |{read}| = {size_of:.4}");
+    println!("  {seconds:.2} s; |{read}| = {size_of:.3e}");
     println!("  peak beside memories and parameters: {}", size(plan.bytes()));
     println!("  largest buffer: {}", size(largest));
     Ok(())
