@@ -220,9 +220,9 @@ impl CoordinateDescentRouter {
         own + source.forward(p, own, None, None, &context)
     }
 
-    /// Scores `[b, r, n]` of the tokens `x` `[b, n, D]`.
+    /// Scores `[b, r, n]` of the tokens `x` `[b, n, D]`, what the soft top-k is of.
     #[track_caller]
-    pub(super) fn scores<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
+    pub fn scores<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
         let mut tokens = self.tokens(p, x, route);
         let mut x = x;
         let scale = self.config.similarity.scale(self.dim);

@@ -95,6 +95,11 @@ impl ConditionalRoutedFeedForward {
         Ok(ConditionalRoutedFeedForward { config, router, light, heavy })
     }
 
+    /// The router.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
     /// Options of one call with the module's number of heavy tokens.
     pub fn route<'g>(&self) -> Route<'g> {
         Route::new(self.config.num_heavy_tokens)
