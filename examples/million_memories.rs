@@ -103,7 +103,7 @@ fn run(args: &Args) -> Result<()> {
         let graph = Graph::new();
         let p = params.vars(&graph);
         let x = graph.input("queries", TensorType::f32([args.queries, args.dim])).unsqueeze(0);
-        let out = model.forward_sharded(&p, x, &ty.state(&graph, "memories"), &model.route());
+        let out = model.forward_sharded(&p, x, &ty.state(&graph, "memories"), args.memories, &model.route());
         let loss = out.square().mean_all();
         let mut outputs = vec![("loss", loss)];
         if gradients {

@@ -95,7 +95,7 @@ impl Case {
         let p = params.vars(&graph);
         let x = graph.input("x", TensorType::f32([b, n, dim]));
         let table = ty.state(&graph, "cut");
-        let out = model.forward_sharded(&p, x, &table, &self.route(&graph, &model, 1));
+        let out = model.forward_sharded(&p, x, &table, m, &self.route(&graph, &model, 1));
         let mut cut = self.outputs(&p, &params, x, out);
         let whole = graph.state("whole", TensorType::f32([m, dim]));
         let context = whole.unsqueeze(0).expand([b, m, dim]);
@@ -208,7 +208,7 @@ fn a_million_rows_of_512_need_little() {
     let ty = ShardedType::new(DType::F32, m, dim).expect("fits");
     assert_eq!(ty.shards().len(), 16);
     let x = graph.input("x", TensorType::f32([1, n, dim]));
-    let out = model.forward_sharded(&p, x, &ty.state(&graph, "memories"), &model.route());
+    let out = model.forward_sharded(&p, x, &ty.state(&graph, "memories"), m, &model.route());
     let wrt: Vec<Var<'_>> = params.names().map(|name| p.get(name)).collect();
     let grads = graph.grad(out.square().mean_all(), &wrt);
     let names: Vec<&str> = params.names().collect();
@@ -241,7 +241,7 @@ fn refusals() {
         let x = graph.input("x", TensorType::f32([1, 20, 10]));
         let mut route = model.route();
         change(&mut route);
-        model.forward_sharded(&params.vars(&graph), x, &ty.state(&graph, "t"), &route);
+        model.forward_sharded(&params.vars(&graph), x, &ty.state(&graph, "t"), 30, &route);
         graph.error().unwrap_or_else(|| panic!("not refused")).to_string()
     };
     let small = || config(10, 5, 7, 1);
@@ -261,6 +261,6 @@ fn refusals() {
     let mut route = model.route();
     route.context.mask = Some(graph.full_u32([2, 30], 1));
     let x = graph.input("x", TensorType::f32([2, 20, 10]));
-    model.forward_sharded(&params.vars(&graph), x, &ty.state(&graph, "t"), &route);
+    model.forward_sharded(&params.vars(&graph), x, &ty.state(&graph, "t"), 30, &route);
     assert!(graph.error().is_some_and(|e| e.to_string().contains("mask of a table")));
 }

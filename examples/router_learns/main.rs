@@ -62,8 +62,9 @@ fn run(args: &Args) -> Result<()> {
     print!("{:<30}", "routing");
     heads.iter().for_each(|head| print!(" {head:>14}"));
     println!(" {:>12} {:>12} {:>6}", "asked found", "marked found", "time");
-    for (routing, name) in
-        [(Routing::Learned, "learned"), (Routing::Package, "published"), (Routing::Random, "random")].into_iter().filter(|(r, _)| std::env::var("ALL").is_err() || *r == Routing::Learned)
+    for (routing, name) in [(Routing::Learned, "learned"), (Routing::Package, "published"), (Routing::Random, "random")]
+        .into_iter()
+        .filter(|(r, _)| std::env::var("ALL").is_err() || *r == Routing::Learned)
     {
         let start = Instant::now();
         let runs: Vec<Outcome> =
@@ -72,7 +73,9 @@ fn run(args: &Args) -> Result<()> {
         for tenth in tenths {
             let losses: Vec<f64> = runs.iter().filter_map(|run| run.losses.get(tenth as usize - 1).copied()).collect();
             let (mean, most) = spread(&losses);
-            if std::env::var("ALL").is_ok() && tenth > 3 { eprint!("{losses:.2?}"); }
+            if std::env::var("ALL").is_ok() && tenth > 3 {
+                eprint!("{losses:.2?}");
+            }
             print!(" {:>14}", format!("{mean:.3} ± {most:.3}"));
         }
         let share = |of: fn(&Outcome) -> f64| 100.0 * spread(&runs.iter().map(of).collect::<Vec<_>>()).0;

@@ -107,8 +107,12 @@ impl Model {
         if routing == Routing::Package {
             config = config.router(CoordinateDescentRouterConfig::reference());
         }
-        if let (Routing::Learned, Some(eps)) = (routing, std::env::var("EPS").ok().and_then(|v| v.parse::<f64>().ok())) {
-            config = config.router(CoordinateDescentRouterConfig { how: wgrad::ops::route::soft_top_k::SoftTopK::exact(eps), ..Default::default() });
+        if let (Routing::Learned, Some(eps)) = (routing, std::env::var("EPS").ok().and_then(|v| v.parse::<f64>().ok()))
+        {
+            config = config.router(CoordinateDescentRouterConfig {
+                how: wgrad::ops::route::soft_top_k::SoftTopK::exact(eps),
+                ..Default::default()
+            });
         }
         let attention = &mut config.attention;
         (attention.light_heads, attention.light_dim_head, attention.light_window_size) = (2, 16, 16);
@@ -132,7 +136,9 @@ impl Model {
 
     fn embed<'g>(&self, p: &ParamVars<'g>) -> Var<'g> {
         let ids = |name| p.graph().input(name, TensorType::u32([BATCH, LENGTH]));
-        self.kinds.forward(p, ids("kinds")) * 0.3 + self.votes.forward(p, ids("votes")) + self.words.forward(p, ids("words"))
+        self.kinds.forward(p, ids("kinds")) * 0.3
+            + self.votes.forward(p, ids("votes"))
+            + self.words.forward(p, ids("words"))
     }
 
     fn loss<'g>(&self, p: &ParamVars<'g>) -> Var<'g> {
@@ -164,10 +170,14 @@ impl Outcome {
 pub fn train(device: &Device, routing: Routing, seed: u64, steps: u64) -> Result<Outcome> {
     let mut params = Params::new(seed);
     let model = Model::new(&mut params, routing)?;
-    let mut trainer = Trainer::builder(device, params, AdamW::default().lr(std::env::var("LR").ok().and_then(|v| v.parse().ok()).unwrap_or(5e-3)).weight_decay(0.0))
-        .schedule(Schedule::Warmup { steps: 20 })
-        .clip(1.0)
-        .compile_blocking(|_, p| model.loss(p))?;
+    let mut trainer = Trainer::builder(
+        device,
+        params,
+        AdamW::default().lr(std::env::var("LR").ok().and_then(|v| v.parse().ok()).unwrap_or(5e-3)).weight_decay(0.0),
+    )
+    .schedule(Schedule::Warmup { steps: 20 })
+    .clip(1.0)
+    .compile_blocking(|_, p| model.loss(p))?;
     let (mut losses, mut sum, mut count) = (Vec::new(), 0.0, 0u32);
     for step in 0..steps {
         trainer.step(&Batch::draw(seed, step)?.inputs())?;

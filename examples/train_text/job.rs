@@ -1,13 +1,12 @@
 //! The job: text, model, training, checkpoint, sample.
 
 use crate::corpus::Corpus;
+use crate::model::{Model, model};
 use crate::report::Report;
-use crate::{Args, Memory, On};
+use crate::{Args, On};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use wgrad::graph::Mode;
-use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
 use wgrad::train::{AdamW, Schedule, Trainer};
 use wgrad::{Device, Error, GpuOptions, Result, TensorType};
 
@@ -35,7 +34,7 @@ pub fn run(args: &Args) -> Result<()> {
     corpus.batch(1, length, 0, 0)?;
 
     let model = model(args)?;
-    let mut trainer = trainer(args, &device, &model, length)?;
+    let mut trainer = trainer(args, &device, &*model, length)?;
     if let Some(path) = &args.resume {
         trainer.load(path)?;
         println!("resumed {} at step {}", path.display(), trainer.steps());
@@ -60,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
     let saved = pollster::block_on(trainer.save(save));
     trained.and(saved)?;
     if !stop.load(Ordering::SeqCst) {
-        sample(args, &device, &model, &trainer)?;
+        sample(args, &device, &*model, &trainer)?;
     }
     println!("checkpoint: {} (step {})", save.display(), trainer.steps());
     Ok(())
@@ -75,28 +74,16 @@ fn device(args: &Args) -> Result<Device> {
     }
 }
 
-fn model(args: &Args) -> Result<InfiniTransformer> {
-    let Memory::Infini = args.memory;
-    InfiniTransformer::new(InfiniConfig {
-        heads: args.heads,
-        dim_head: args.dim / args.heads.max(1),
-        // The package's gates start almost without memory; short runs learn faster with half-open ones.
-        head_gate_init_value: 0.0,
-        ..InfiniConfig::new(256, args.dim, args.depth)
-    })
-}
-
-fn trainer(args: &Args, device: &Device, model: &InfiniTransformer, length: usize) -> Result<Trainer> {
-    let options = SegmentLoss { segment_length: args.segment_length, ..Default::default() };
+fn trainer(args: &Args, device: &Device, model: &dyn Model, length: usize) -> Result<Trainer> {
     let batch = args.batch;
     Trainer::builder(device, model.init(args.seed), AdamW::default().lr(args.lr))
         .schedule(Schedule::Warmup { steps: WARMUP })
         .clip(1.0)
         .seed(args.seed)
-        .config(format!("{:?}", model.config()))
+        .config(model.config())
         .compile_blocking(|graph, params| {
             let ids = graph.input("ids", TensorType::u32([batch, length]));
-            model.segment_loss(params, ids, options, Mode::Train)
+            model.loss(params, ids)
         })
 }
 
@@ -131,15 +118,11 @@ fn train(
     Ok(())
 }
 
-fn sample(args: &Args, device: &Device, model: &InfiniTransformer, trainer: &Trainer) -> Result<()> {
-    let plans = pollster::block_on(model.stream_plans(device, trainer.params(), 1, args.segment_length))?;
-    let mut stream = InfiniStream::new(&plans)?;
+fn sample(args: &Args, device: &Device, model: &dyn Model, trainer: &Trainer) -> Result<()> {
     let prompt: Vec<u32> = args.prompt.bytes().map(u32::from).collect();
     let prompt = if prompt.is_empty() { vec![u32::from(b'\n')] } else { prompt };
-    stream.feed(trainer.store(), &[&prompt])?;
-    let sampling = Sampling { temperature: 0.8, top_p: Some(0.9), ..Default::default() };
-    let tokens = stream.generate_blocking(trainer.store(), SAMPLE, sampling, trainer.seed())?;
-    let bytes: Vec<u8> = tokens.concat().iter().map(|t| *t as u8).collect();
+    let tokens = model.sample(device, trainer, &prompt, SAMPLE)?;
+    let bytes: Vec<u8> = tokens.iter().map(|t| *t as u8).collect();
     println!("--- sample ---\n{}{}\n--- end ---", args.prompt, String::from_utf8_lossy(&bytes));
     Ok(())
 }

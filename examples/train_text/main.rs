@@ -4,6 +4,7 @@
 
 mod corpus;
 mod job;
+mod model;
 mod report;
 
 use clap::{Parser, ValueEnum};
@@ -57,6 +58,9 @@ struct Args {
     /// Layers
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     depth: usize,
+    /// Earlier bytes that the router picks for each segment; as many as a segment has if absent (with --memory routed)
+    #[arg(long, value_parser = at_least_one)]
+    heavy_keys: Option<usize>,
     /// Heads
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     heads: usize,
@@ -70,8 +74,10 @@ struct Args {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Memory {
-    /// Infini-attention
+    /// Infini-attention: what went by is compressed into a matrix
     Infini,
+    /// Conditional routing: a router picks the earlier bytes that are attended to
+    Routed,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

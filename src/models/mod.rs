@@ -1,6 +1,7 @@
 //! The systems of differentiable memory and routing, built only from public operations.
 
 pub mod conditional;
+mod generation;
 pub mod infini;
 
 pub use infini::{InfiniConfig, InfiniTransformer};

@@ -52,10 +52,10 @@ impl LocalAttention {
             params.add(weight, [config.dim], Init::Ones);
             params.add(bias, [config.dim], Init::Zeros);
         }
-        let inner = config.heads * config.dim_head;
+        let inner = config.heads.saturating_mul(config.dim_head);
         let to_qkv = below("to_qkv.weight");
         let bound = 1.0 / (config.dim.max(1) as f32).sqrt();
-        params.add(&to_qkv, [3 * inner, config.dim], Init::Uniform { bound });
+        params.add(&to_qkv, [inner.saturating_mul(3), config.dim], Init::Uniform { bound });
         let to_out = Linear::new(params, &below("to_out"), inner, config.dim, false);
         LocalAttention { config, norm, to_qkv, to_out }
     }

@@ -123,6 +123,8 @@ pub fn all() -> Vec<Sample> {
         ops::rotary::samples,
         ops::cache::samples,
         ops::attention::samples,
+        ops::route::soft_top_k::samples,
+        ops::route::sinkhorn::samples,
         ops::route::cumulative_softmax::samples,
         ops::route::sinkhorn::samples,
         ops::route::soft_top_k::samples,

@@ -30,6 +30,11 @@ pub fn check() -> Result<String> {
     let same = fs::read(file("whole.safetensors"))? == fs::read(file("resumed.safetensors"))?;
     ensure!(same, "10 steps and 10 resumed ones differ from 20 in one go");
 
+    let routed = file("routed.safetensors");
+    job(&["--steps", "3", "--memory", "routed"], &routed, &[])?;
+    let out = example(&["--steps", "4"], &file("none"), &["--resume", text(&routed)?]).output()?;
+    ensure!(!out.status.success() && !file("none").exists(), "a checkpoint of another model was not refused");
+
     let whole = fs::read(file("whole.safetensors"))?;
     fs::write(file("short.safetensors"), &whole[..whole.len() / 2])?;
     for (bad, word) in [("short.safetensors", "checkpoint"), ("missing.safetensors", "missing.safetensors")] {
@@ -38,7 +43,7 @@ pub fn check() -> Result<String> {
         ensure!(!out.status.success() && said.contains(word), "{bad} was not refused in words: {said}");
         ensure!(!file("none").exists(), "{bad} was refused, but something was saved");
     }
-    let note = "records, resumed bit for bit, bad checkpoints refused";
+    let note = "both memories, records, resumed bit for bit, bad checkpoints refused";
     match run::which("kill") {
         Some(kill) => {
             interrupt(&kill, &file("interrupted.safetensors"))?;

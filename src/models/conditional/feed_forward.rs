@@ -1,21 +1,21 @@
 //! Feed-forward whose heavy branch sees routed tokens only.
 
 use super::router::{Route, Router, RouterConfig};
-use super::rows::{below, put};
+use super::rows::{below, put, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
 
 /// `W2 gelu(W1 norm(x))`: parameters `0.gamma` (RMS norm), `1.weight`, `1.bias`, `3.weight`, `3.bias` below its name.
 #[derive(Clone, Debug)]
-struct FeedForward {
+pub(super) struct FeedForward {
     gamma: String,
     proj_in: Linear,
     proj_out: Linear,
 }
 
 impl FeedForward {
-    fn new(params: &mut Params, name: &str, dim: usize, mult: f64) -> Self {
+    pub fn new(params: &mut Params, name: &str, dim: usize, mult: f64) -> Self {
         let inner = (dim as f64 * mult) as usize;
         let gamma = below(name, "0.gamma");
         params.add(&gamma, [dim], Init::Ones);
@@ -24,7 +24,7 @@ impl FeedForward {
     }
 
     #[track_caller]
-    fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>) -> Var<'g> {
+    pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>) -> Var<'g> {
         let hidden = self.proj_in.forward(p, x.rms_norm(p.get(&self.gamma))).gelu();
         self.proj_out.forward(p, hidden)
     }
@@ -71,6 +71,8 @@ impl FeedForwardConfig {
                 return Err(Error::argument(format!("FeedForwardConfig::{what}"), message));
             }
         }
+        let widest = inner(self.light_ff_mult).max(inner(self.heavy_ff_mult));
+        within("FeedForwardConfig: the widest matrix", &[widest, self.dim])?;
         self.router.check()
     }
 }

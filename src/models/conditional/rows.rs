@@ -1,13 +1,13 @@
 //! Rows of a sequence picked by number, and put back.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::types::{Tensor, TensorType};
 
 /// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or
 /// more stands for no row: it is past the table's end, where gather gives zeros and scatter drops. Entry i of the first
 /// dimension is about sequence `samples[i]` (u32 `[a]`), or i.
-fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
+pub(super) fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
     let g = indices.graph();
     let sequence = match samples {
         None => g.iota(indices.shape(), 0),
@@ -69,6 +69,11 @@ pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType)
     if got != *want && graph.error().is_none() {
         graph.fail(Error::argument(what, format!("expected {want}, got {got}")));
     }
+}
+
+/// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
+pub(super) fn within(what: &str, extents: &[usize]) -> Result<()> {
+    TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
 /// `part` below `name`; a module without a name has its parameters at the top.

@@ -11,10 +11,10 @@ mod segments;
 mod stream;
 mod transformer;
 
+pub use crate::models::generation::READ_EVERY;
 pub use crate::ops::select::Sampling;
 pub use attention::CausalAttention;
 pub use cache::Cache;
-pub use generate::READ_EVERY;
 pub use memory::{FastweightMemory, Memory};
 pub use segments::SegmentLoss;
 pub use stream::{InfiniStream, StreamPlans};

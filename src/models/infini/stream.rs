@@ -2,7 +2,6 @@
 //! length of the text.
 
 use super::cache::Cache;
-use super::generate::READ_EVERY;
 use super::memory::Memory;
 use super::transformer::InfiniTransformer;
 use super::{InfiniConfig, MemoryPath};
@@ -10,8 +9,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Mode, Var};
+use crate::models::generation::{Draw, Draws, draw, drawn_type};
 use crate::nn::Params;
-use crate::ops::select::SamplingVars;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 
@@ -38,11 +37,6 @@ enum Tokens {
     Drawn,
 }
 
-/// Site of the noise that tokens are drawn by.
-const SITE: u32 = u32::MAX;
-/// Inputs of the plan that draws, in the order of [`SamplingVars`].
-const SAMPLING: [&str; 3] = ["temperature", "top_k", "top_p"];
-
 /// One batch of texts being read. Its state (memories, caches) lives in a store of its own on the device.
 pub struct InfiniStream {
     plans: Arc<StreamPlans>,
@@ -60,7 +54,7 @@ fn states(config: &InfiniConfig, batch: usize, length: usize) -> Vec<(String, Te
         ("length".to_owned(), TensorType::u32([batch])),
         ("has_memory".to_owned(), TensorType::u32([batch])),
         ("logits".to_owned(), TensorType::f32([batch, config.num_tokens])),
-        ("drawn".to_owned(), TensorType::u32([batch, READ_EVERY])),
+        ("drawn".to_owned(), drawn_type(batch)),
     ];
     for i in 0..config.depth {
         let mut add = |name: &str, ty| all.push((format!("layers.{i}.{name}"), ty));
@@ -125,21 +119,6 @@ impl<'g> StreamGraph<'g> {
 }
 
 impl InfiniTransformer {
-    /// A token for each text from the logits so far, `u32::MAX` where they are not finite. It is kept at `place` of the
-    /// tokens drawn since they were last read.
-    fn draw<'g>(&self, s: &StreamGraph<'g>, logits: Var<'g>) -> Var<'g> {
-        let graph = s.graph;
-        let (batch, n) = (logits.dim(0), logits.dim(1));
-        let types = SamplingVars::types();
-        let [temperature, top_k, top_p] = [0, 1, 2].map(|i| graph.input(SAMPLING[i], types[i].clone()));
-        let token = logits.sample_with(SamplingVars { temperature, top_k, top_p }, n, SITE);
-        let finite = logits.is_finite().to_f32().min(1).gt(0.0);
-        let token = finite.select(token.reshape([batch, 1]), u32::MAX);
-        let (drawn, place) = (s.needed("drawn"), graph.input("place", TensorType::u32([])));
-        graph.assign(drawn, graph.iota(drawn.shape(), 1).eq(place).select(token, drawn));
-        token
-    }
-
     /// The plan that reads tokens of each text.
     async fn advance_plan(
         &self,
@@ -158,7 +137,7 @@ impl InfiniTransformer {
                 let ids = graph.input("ids", TensorType::u32([batch, width]));
                 (width, ids, graph.input("count", TensorType::u32([batch])))
             }
-            Tokens::Drawn => (1, self.draw(&s, old), graph.full_u32([batch], 1)),
+            Tokens::Drawn => (1, draw(&graph, old, s.needed("drawn")), graph.full_u32([batch], 1)),
         };
         let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
         let mut x = self.embed(&p, ids);
@@ -300,26 +279,6 @@ impl InfiniStream {
         }
     }
 
-    /// Draws one token for each text and reads it, without waiting for the device. It is kept as number `place` of the
-    /// tokens drawn, below [`READ_EVERY`].
-    pub(super) fn draw(&mut self, parameters: &Store, sampling: &[Tensor; 3], seed: u64, place: usize) -> Result<()> {
-        let place = Tensor::u32([], vec![place as u32])?;
-        let step = self.read.first().map_or(0, |n| *n as u32);
-        let mut feed = Feed::new().store(parameters).store(&self.store).step(step, seed).input("place", &place);
-        for (name, value) in SAMPLING.into_iter().zip(sampling) {
-            feed = feed.input(name, value);
-        }
-        self.plans.draw.run(&feed)?;
-        self.lengths.iter_mut().for_each(|n| *n += 1);
-        self.read.iter_mut().for_each(|n| *n += 1);
-        self.compress(parameters)
-    }
-
-    /// The tokens drawn, `[b, READ_EVERY]`.
-    pub(super) async fn drawn(&self) -> Result<Tensor> {
-        self.store.read("stream.drawn").await
-    }
-
     /// Writes the texts whose segment is full into their memories.
     fn compress(&mut self, parameters: &Store) -> Result<()> {
         let s = self.plans.segment_length;
@@ -336,5 +295,27 @@ impl InfiniStream {
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
     pub async fn logits(&self) -> Result<Tensor> {
         self.store.read("stream.logits").await
+    }
+}
+
+impl Draws for InfiniStream {
+    fn tokens_read(&self) -> &[u64] {
+        &self.read
+    }
+
+    fn check_room(&self, _count: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn draw(&mut self, parameters: &Store, draw: &Draw<'_>) -> Result<()> {
+        let step = self.read.first().copied().unwrap_or(0);
+        self.plans.draw.run(&draw.feed(Feed::new().store(parameters).store(&self.store), step))?;
+        self.lengths.iter_mut().for_each(|n| *n += 1);
+        self.read.iter_mut().for_each(|n| *n += 1);
+        self.compress(parameters)
+    }
+
+    async fn drawn(&self) -> Result<Tensor> {
+        self.store.read("stream.drawn").await
     }
 }

@@ -1,0 +1,98 @@
+//! The models that can be trained, behind one face.
+
+use crate::{Args, Memory};
+use wgrad::graph::Mode;
+use wgrad::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
+use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
+use wgrad::nn::{ParamVars, Params};
+use wgrad::train::Trainer;
+use wgrad::{Device, Error, Result, Var};
+
+/// A byte-level language model.
+pub trait Model {
+    /// Fresh parameters.
+    fn init(&self, seed: u64) -> Params;
+    /// How to build it again, for checkpoints.
+    fn config(&self) -> String;
+    /// Mean cross entropy of the next byte over ids `[batch, length + 1]`.
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g>;
+    /// Goes on from a prompt (not empty).
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>>;
+}
+
+/// The model that the options describe.
+pub fn model(args: &Args) -> Result<Box<dyn Model>> {
+    if !args.dim.is_multiple_of(args.heads) {
+        let message = format!("--dim {} is no multiple of --heads {}", args.dim, args.heads);
+        return Err(Error::argument("heads", message));
+    }
+    let dim_head = args.dim / args.heads;
+    Ok(match args.memory {
+        Memory::Infini => {
+            let config = InfiniConfig {
+                heads: args.heads,
+                dim_head,
+                // The package's gates start almost without memory; short runs learn faster with half-open ones.
+                head_gate_init_value: 0.0,
+                ..InfiniConfig::new(256, args.dim, args.depth)
+            };
+            Box::new(Infini { model: InfiniTransformer::new(config)?, length: args.segment_length })
+        }
+        Memory::Routed => {
+            let (window, keys) = (args.segment_length, args.heavy_keys.unwrap_or(args.segment_length));
+            let config = RoutedDecoderConfig::new(256, args.dim, args.depth, args.heads, window, keys);
+            Box::new(RoutedDecoder::new(config)?)
+        }
+    })
+}
+
+/// How the sample at the end is drawn.
+const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: None, top_p: Some(0.9) };
+
+struct Infini {
+    model: InfiniTransformer,
+    length: usize,
+}
+
+impl Model for Infini {
+    fn init(&self, seed: u64) -> Params {
+        self.model.init(seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", self.model.config())
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        let options = SegmentLoss { segment_length: self.length, ..Default::default() };
+        self.model.segment_loss(params, ids, options, Mode::Train)
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = pollster::block_on(self.model.stream_plans(device, trainer.params(), 1, self.length))?;
+        let mut stream = InfiniStream::new(&plans)?;
+        stream.feed(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+impl Model for RoutedDecoder {
+    fn init(&self, seed: u64) -> Params {
+        RoutedDecoder::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", RoutedDecoder::config(self))
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        RoutedDecoder::loss(self, params, ids)
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = self.stream_plans(device, trainer.params(), 1, prompt.len() + count);
+        let mut stream = RoutedStream::new(&pollster::block_on(plans)?)?;
+        stream.feed(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}

@@ -1,0 +1,329 @@
+//! Streaming inference with the decoder: what was read stays on the device, and no plan is compiled per token.
+
+use super::autoregressive_cache::AutoregressiveCache;
+use super::decoder::{RoutedDecoder, RoutedDecoderConfig};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::exec::{Feed, Plan, Store};
+use crate::graph::{Graph, Var};
+use crate::models::generation::{self, Draw, Draws, draw, drawn_type};
+use crate::nn::Params;
+use crate::ops::select::Sampling;
+use crate::types::{Tensor, TensorType};
+use std::sync::Arc;
+
+/// Plans of a decoder for one batch size and capacity: one that reads up to a window of tokens, one that draws a token and
+/// reads it, and one that routes the keys of the windows so far when a window begins.
+pub struct RoutedStreamPlans {
+    batch: usize,
+    capacity: usize,
+    config: RoutedDecoderConfig,
+    device: Device,
+    states: Vec<(String, TensorType)>,
+    read: Plan,
+    draw: Plan,
+    begin: Plan,
+}
+
+/// One batch of texts being read, each up to a fixed number of tokens.
+pub struct RoutedStream {
+    plans: Arc<RoutedStreamPlans>,
+    store: Store,
+    /// Tokens read of each text.
+    read: Vec<u64>,
+}
+
+/// Names of the states besides the layers' caches: the tokens of the current window, how many of them have come, tokens in
+/// the windows before, logits after the last token, tokens drawn.
+const WINDOW: &str = "window";
+const COUNT: &str = "count";
+const FILLED: &str = "filled";
+const LOGITS: &str = "logits";
+const DRAWN: &str = "drawn";
+
+fn named(name: &str) -> String {
+    format!("stream.{name}")
+}
+
+/// The states of a stream inside a graph.
+struct States<'g, 'a> {
+    graph: &'g Graph,
+    all: &'a [(String, TensorType)],
+}
+
+impl<'g> States<'g, '_> {
+    fn get(&self, name: &str) -> Var<'g> {
+        match self.all.iter().find(|(n, _)| n == name) {
+            Some((_, ty)) => self.graph.state(&named(name), ty.clone()),
+            None => {
+                let message = "the stream has no such state".to_owned();
+                self.graph.fail(Error::Name { kind: "state", name: name.to_owned(), message });
+                self.graph.full([], 0.0)
+            }
+        }
+    }
+
+    fn cache(&self, layer: usize, parts: &[&str; 6]) -> AutoregressiveCache<'g> {
+        AutoregressiveCache::from_parts(parts.map(|part| self.get(&format!("layers.{layer}.{part}"))))
+    }
+
+    fn keep(&self, old: AutoregressiveCache<'g>, new: AutoregressiveCache<'g>) {
+        for (old, new) in old.parts().into_iter().zip(new.parts()) {
+            if old.value != new.value {
+                self.graph.assign(old, new);
+            }
+        }
+    }
+}
+
+impl RoutedDecoder {
+    /// Names and types of a stream's states.
+    fn states(&self, batch: usize, capacity: usize) -> Vec<(String, TensorType)> {
+        let w = self.config().attention.window();
+        let mut all = vec![
+            (WINDOW.to_owned(), TensorType::u32([batch, w, 1])),
+            (COUNT.to_owned(), TensorType::u32([batch])),
+            (FILLED.to_owned(), TensorType::u32([batch])),
+            (LOGITS.to_owned(), TensorType::f32([batch, self.config().num_tokens])),
+            (DRAWN.to_owned(), drawn_type(batch)),
+        ];
+        for (i, (attention, _)) in self.layers.iter().enumerate() {
+            let types = attention.cache_types(batch, capacity);
+            all.extend(types.into_iter().map(|(name, ty)| (format!("layers.{i}.{name}"), ty)));
+        }
+        all
+    }
+
+    /// Names of a cache's parts.
+    fn parts(&self) -> [&'static str; 6] {
+        // Every layer's are the same; a decoder has at least one.
+        self.layers.first().map_or([""; 6], |(a, _)| a.cache_types(0, 0).map(|(name, _)| name))
+    }
+
+    /// The plan that reads tokens: those fed, or one that it draws.
+    async fn read_plan(
+        &self,
+        device: &Device,
+        params: &Params,
+        batch: usize,
+        states: &[(String, TensorType)],
+        drawn: bool,
+    ) -> Result<Plan> {
+        let (graph, w) = (Graph::new(), self.config().attention.window());
+        let (s, p) = (States { graph: &graph, all: states }, params.vars(&graph));
+        let (old, logits) = (s.get(COUNT), s.get(LOGITS));
+        let (ids, new) = if drawn {
+            (draw(&graph, logits, s.get(DRAWN)), graph.full_u32([batch], 1))
+        } else {
+            (graph.input("ids", TensorType::u32([batch, w])), graph.input("new", TensorType::u32([batch])))
+        };
+        let (window, count, filled) = (s.get(WINDOW), old + new, s.get(FILLED));
+        // What is written behind the new tokens does not count, and is overwritten when more come.
+        let tokens = window.write_rows(ids.unsqueeze(2), old);
+        let positions = filled.unsqueeze(1) + graph.iota([batch, w], 1);
+        let mut x = self.embed(&p, tokens.reshape([batch, w]), positions);
+        let parts = self.parts();
+        for (i, (attention, feed_forward)) in self.layers.iter().enumerate() {
+            let old = s.cache(i, &parts);
+            let (y, new) = attention.forward_cached(&p, x, count, filled, old);
+            s.keep(old, new);
+            x = x + y;
+            x = x + feed_forward.forward(&p, x);
+        }
+        // Logits after the last token; a text that got none keeps its old ones.
+        let last = graph.iota([batch], 0) * w as u32 + count.maximum(1) - 1;
+        let x = x.reshape([batch * w, self.config().dim()]).gather(last);
+        graph.assign(logits, new.gt(0).reshape([batch, 1]).select(self.logits(&p, x), logits));
+        graph.assign(window, tokens);
+        graph.assign(s.get(COUNT), count);
+        device.compile(&graph, &[]).await
+    }
+
+    /// The plan that begins a new window in the texts whose window is full.
+    async fn begin_plan(
+        &self,
+        device: &Device,
+        params: &Params,
+        batch: usize,
+        states: &[(String, TensorType)],
+    ) -> Result<Plan> {
+        let (graph, w) = (Graph::new(), self.config().attention.window() as u32);
+        let (s, p) = (States { graph: &graph, all: states }, params.vars(&graph));
+        let (count, filled, parts) = (s.get(COUNT), s.get(FILLED), self.parts());
+        let full = count.ge(w);
+        let next = filled + full.select(graph.full_u32([batch], w), graph.full_u32([batch], 0));
+        for (i, (attention, _)) in self.layers.iter().enumerate() {
+            let old = s.cache(i, &parts);
+            let new = attention.next_window(&p, old, next);
+            // Routing again changes nothing for a text whose window goes on: it sees the same tokens.
+            s.keep(old, new);
+        }
+        graph.assign(filled, next);
+        graph.assign(count, full.select(graph.full_u32([batch], 0), count));
+        device.compile(&graph, &[]).await
+    }
+
+    /// Compiles the plans of a stream of `batch` texts of up to `capacity` tokens (rounded up to whole windows).
+    pub async fn stream_plans(
+        &self,
+        device: &Device,
+        params: &Params,
+        batch: usize,
+        capacity: usize,
+    ) -> Result<Arc<RoutedStreamPlans>> {
+        if batch == 0 || capacity == 0 {
+            let message = format!("batch {batch} and capacity {capacity}; both must be at least 1");
+            return Err(Error::argument("stream", message));
+        }
+        let capacity = capacity.next_multiple_of(self.config().attention.window());
+        let states = self.states(batch, capacity);
+        Ok(Arc::new(RoutedStreamPlans {
+            batch,
+            capacity,
+            config: self.config().clone(),
+            device: device.clone(),
+            read: self.read_plan(device, params, batch, &states, false).await?,
+            draw: self.read_plan(device, params, batch, &states, true).await?,
+            begin: self.begin_plan(device, params, batch, &states).await?,
+            states,
+        }))
+    }
+}
+
+impl RoutedStreamPlans {
+    /// Bytes the plans hold on the device, without parameters and streams.
+    pub fn bytes(&self) -> u64 {
+        self.read.bytes() + self.draw.bytes() + self.begin.bytes()
+    }
+
+    /// Tokens that a text can have.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+impl RoutedStream {
+    /// An empty stream.
+    pub fn new(plans: &Arc<RoutedStreamPlans>) -> Result<Self> {
+        let store = Store::new(&plans.device);
+        for (name, ty) in &plans.states {
+            store.set_zeros(&named(name), ty)?;
+        }
+        Ok(RoutedStream { plans: plans.clone(), store, read: vec![0; plans.batch] })
+    }
+
+    /// Bytes of the stream's state on the device.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    /// Tokens read of each text.
+    pub fn tokens_read(&self) -> &[u64] {
+        &self.read
+    }
+
+    /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
+    /// model's parameters. Input that is refused changes nothing; so is more than the capacity.
+    pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
+        let (b, w) = (self.plans.batch, self.plans.config.attention.window());
+        if tokens.len() != b {
+            return Err(Error::argument("feed", format!("{} texts given, the stream has {b}", tokens.len())));
+        }
+        let vocabulary = self.plans.config.num_tokens;
+        if let Some(bad) = tokens.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= vocabulary) {
+            return Err(Error::argument("feed", format!("token {bad} is outside the vocabulary of {vocabulary}")));
+        }
+        for (i, text) in tokens.iter().enumerate() {
+            self.room(i, text.len())?;
+        }
+        let mut at = vec![0usize; b];
+        loop {
+            let place = |i: usize| (self.read[i] % w as u64) as usize;
+            let counts: Vec<usize> = (0..b).map(|i| (tokens[i].len() - at[i]).min(w - place(i))).collect();
+            if counts.iter().all(|c| *c == 0) {
+                return Ok(());
+            }
+            let mut ids = vec![0; b * w];
+            for i in 0..b {
+                ids[i * w..i * w + counts[i]].copy_from_slice(&tokens[i][at[i]..at[i] + counts[i]]);
+            }
+            let ids = Tensor::u32([b, w], ids)?;
+            let new = Tensor::u32([b], counts.iter().map(|c| *c as u32).collect())?;
+            let feed = Feed::new().store(parameters).store(&self.store);
+            self.plans.read.run(&feed.input("ids", &ids).input("new", &new))?;
+            at.iter_mut().zip(&counts).for_each(|(at, c)| *at += c);
+            self.advance(parameters, &counts)?;
+        }
+    }
+
+    /// Counts tokens that were read, and begins the windows after those that are full.
+    fn advance(&mut self, parameters: &Store, counts: &[usize]) -> Result<()> {
+        let w = self.plans.config.attention.window() as u64;
+        self.read.iter_mut().zip(counts).for_each(|(n, c)| *n += *c as u64);
+        if self.read.iter().zip(counts).any(|(n, c)| *c > 0 && n.is_multiple_of(w)) {
+            self.plans.begin.run(&Feed::new().store(parameters).store(&self.store))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses more tokens of text `i` than fit.
+    fn room(&self, i: usize, count: usize) -> Result<()> {
+        let (read, capacity) = (self.read[i], self.plans.capacity as u64);
+        if count as u64 > capacity - read {
+            let message = format!(
+                "text {i} has {read} of {capacity} tokens, {count} more do not fit; make plans of more capacity"
+            );
+            return Err(Error::argument("feed", message));
+        }
+        Ok(())
+    }
+
+    /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    pub async fn logits(&self) -> Result<Tensor> {
+        self.store.read(&named(LOGITS)).await
+    }
+
+    /// Continues each text by `count` tokens and returns the new ones. Each text must have been fed at least one token, and
+    /// `count` more must fit. Draws as [`InfiniStream::generate`](crate::models::infini::InfiniStream::generate).
+    pub async fn generate(
+        &mut self,
+        parameters: &Store,
+        count: usize,
+        sampling: Sampling,
+        seed: u64,
+    ) -> Result<Vec<Vec<u32>>> {
+        generation::generate(self, parameters, count, sampling, seed).await
+    }
+
+    /// [`generate`](Self::generate), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn generate_blocking(
+        &mut self,
+        parameters: &Store,
+        count: usize,
+        sampling: Sampling,
+        seed: u64,
+    ) -> Result<Vec<Vec<u32>>> {
+        pollster::block_on(self.generate(parameters, count, sampling, seed))
+    }
+}
+
+impl Draws for RoutedStream {
+    fn tokens_read(&self) -> &[u64] {
+        &self.read
+    }
+
+    fn check_room(&self, count: usize) -> Result<()> {
+        (0..self.read.len()).try_for_each(|i| self.room(i, count))
+    }
+
+    fn draw(&mut self, parameters: &Store, draw: &Draw<'_>) -> Result<()> {
+        let step = self.read.first().copied().unwrap_or(0);
+        self.plans.draw.run(&draw.feed(Feed::new().store(parameters).store(&self.store), step))?;
+        self.advance(parameters, &vec![1; self.read.len()])
+    }
+
+    async fn drawn(&self) -> Result<Tensor> {
+        self.store.read(&named(DRAWN)).await
+    }
+}
