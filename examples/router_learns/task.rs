@@ -12,9 +12,8 @@ use wgrad::{Device, Feed, Graph, Plan, Result, Tensor, TensorType, Var};
 
 /// Tokens of a sequence.
 pub const LENGTH: usize = 256;
-/// Tokens that the heavy branch sees: queries, keys and values, feed-forward.
+/// Tokens that the heavy branch takes: as queries, as keys and values, in the feed-forward.
 pub const HEAVY: usize = 16;
-pub const QUERIES: usize = 16;
 /// Tokens that are marked, and vote for the answer.
 pub const MARKED: usize = 16;
 /// Tokens that are asked.
@@ -32,15 +31,22 @@ const DIM: usize = 32;
 /// Label of tokens that are not asked.
 const NONE: u32 = ANSWERS;
 
+/// Batches that losses are measured on, the same for all.
+const HELD_OUT: u64 = 16;
+/// What they are drawn from; no run has this seed.
+const HELD_OUT_SEED: u64 = u64::MAX;
+
 /// How tokens are routed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Routing {
     /// By routers with this library's defaults.
     Learned,
     /// By routers with the defaults of the published package, version 0.11.2.
-    Package,
+    Published,
     /// At random, anew each time.
     Random,
+    /// None: all tokens go through the heavy branch.
+    All,
 }
 
 /// Sequences and their answers.
@@ -103,16 +109,10 @@ struct Model {
 
 impl Model {
     fn new(params: &mut Params, routing: Routing) -> Result<Model> {
-        let mut config = BlockConfig::new(DIM, QUERIES, HEAVY, QUERIES);
-        if routing == Routing::Package {
+        let heavy = if routing == Routing::All { LENGTH } else { HEAVY };
+        let mut config = BlockConfig::new(DIM, heavy, heavy, heavy);
+        if routing == Routing::Published {
             config = config.router(CoordinateDescentRouterConfig::reference());
-        }
-        if let (Routing::Learned, Some(eps)) = (routing, std::env::var("EPS").ok().and_then(|v| v.parse::<f64>().ok()))
-        {
-            config = config.router(CoordinateDescentRouterConfig {
-                how: wgrad::ops::route::soft_top_k::SoftTopK::exact(eps),
-                ..Default::default()
-            });
         }
         let attention = &mut config.attention;
         (attention.light_heads, attention.light_dim_head, attention.light_window_size) = (2, 16, 16);
@@ -136,9 +136,7 @@ impl Model {
 
     fn embed<'g>(&self, p: &ParamVars<'g>) -> Var<'g> {
         let ids = |name| p.graph().input(name, TensorType::u32([BATCH, LENGTH]));
-        self.kinds.forward(p, ids("kinds")) * 0.3
-            + self.votes.forward(p, ids("votes"))
-            + self.words.forward(p, ids("words"))
+        self.kinds.forward(p, ids("kinds")) + self.votes.forward(p, ids("votes")) + self.words.forward(p, ids("words"))
     }
 
     fn loss<'g>(&self, p: &ParamVars<'g>) -> Var<'g> {
@@ -149,75 +147,74 @@ impl Model {
     }
 }
 
-/// What a run came to.
-pub struct Outcome {
-    /// Mean loss of each tenth of the steps, in nats an answer; batches are always new ones.
-    pub losses: Vec<f64>,
-    /// Share of marked tokens that were routed as keys and values at the end.
-    pub marked: f64,
-    /// Share of asked tokens that were routed as queries at the end.
+/// What a model does on the held-out batches.
+#[derive(Clone, Copy, Default)]
+pub struct Measured {
+    /// Mean loss, in nats an answer.
+    pub loss: f64,
+    /// Share of asked tokens that are routed as queries.
     pub asked: f64,
+    /// Share of marked tokens that are routed as keys and values.
+    pub marked: f64,
 }
 
-impl Outcome {
-    /// Mean loss of the last tenth.
-    pub fn last(&self) -> f64 {
-        self.losses.last().copied().unwrap_or(f64::NAN)
-    }
-}
-
-/// Trains for so many steps.
-pub fn train(device: &Device, routing: Routing, seed: u64, steps: u64) -> Result<Outcome> {
+/// Trains for so many steps on batches that are always new; measures after each quarter.
+pub fn train(device: &Device, routing: Routing, seed: u64, steps: u64, rate: f64) -> Result<Vec<Measured>> {
     let mut params = Params::new(seed);
     let model = Model::new(&mut params, routing)?;
-    let mut trainer = Trainer::builder(
-        device,
-        params,
-        AdamW::default().lr(std::env::var("LR").ok().and_then(|v| v.parse().ok()).unwrap_or(5e-3)).weight_decay(0.0),
-    )
-    .schedule(Schedule::Warmup { steps: 20 })
-    .clip(1.0)
-    .compile_blocking(|_, p| model.loss(p))?;
-    let (mut losses, mut sum, mut count) = (Vec::new(), 0.0, 0u32);
+    let mut trainer = Trainer::builder(device, params, AdamW::default().lr(rate).weight_decay(0.0))
+        .schedule(Schedule::Warmup { steps: 20 })
+        .clip(1.0)
+        .compile_blocking(|_, p| model.loss(p))?;
+    let measure = model.measure(device, &trainer)?;
+    let mut measured = Vec::new();
     for step in 0..steps {
         trainer.step(&Batch::draw(seed, step)?.inputs())?;
-        sum += f64::from(trainer.loss_blocking()?);
-        count += 1;
-        if (step + 1) * 10 / steps.max(1) > losses.len() as u64 {
-            losses.push(sum / f64::from(count));
-            (sum, count) = (0.0, 0);
+        if (step + 1) * 4 / steps.max(1) > measured.len() as u64 {
+            measured.push(held_out(&measure, &trainer)?);
         }
     }
-    let [asked, marked] = found(device, &model, &trainer, seed, steps)?;
-    Ok(Outcome { losses, marked, asked })
+    Ok(measured)
 }
 
 /// Share of the tokens of one kind, of which a sequence has `of`, that are among the routed ones.
-fn hits<'g>(kinds: Var<'g>, routed: Option<Var<'g>>, kind: u32, of: usize) -> Var<'g> {
+fn share<'g>(kinds: Var<'g>, routed: Option<Var<'g>>, kind: u32, of: usize) -> Var<'g> {
     let found = routed.map_or(kinds, |indices| kinds.take_along(indices, 1)).eq(kind).to_f32();
     found.sum_all() / (of * BATCH) as f64
 }
 
-/// Shares of asked tokens among the queries and of marked ones among the keys of a fresh batch.
-fn found(device: &Device, model: &Model, trainer: &Trainer, seed: u64, step: u64) -> Result<[f64; 2]> {
-    let graph = Graph::new();
-    let p = trainer.params().vars(&graph);
-    let x = model.embed(&p);
-    let pick = |router: &Router, k: usize, site: u32| {
-        let random_route = model.routing == Routing::Random;
-        router.forward(&p, x, &Route { random_route, site, ..Route::new(k) }).indices
-    };
-    let attention = &model.block.attention;
-    let (queries, keys) = (pick(attention.q_router(), QUERIES, 0), pick(attention.kv_router(), HEAVY, 1));
-    let kinds = graph.input("kinds", TensorType::u32([BATCH, LENGTH]));
-    let outputs = [("asked", hits(kinds, queries, 2, ASKED)), ("marked", hits(kinds, keys, 1, MARKED))];
-    let plan: Plan = device.compile_blocking(&graph, &outputs)?;
-    let batch = Batch::draw(seed, step)?;
-    let mut feed = Feed::new().store(trainer.store()).step(step as u32, seed);
-    for (name, tensor) in batch.inputs() {
-        feed = feed.input(name, tensor);
+impl Model {
+    /// Loss and shares of one batch.
+    fn measure(&self, device: &Device, trainer: &Trainer) -> Result<Plan> {
+        let graph = Graph::new();
+        let p = trainer.params().vars(&graph);
+        let (x, route) = (self.embed(&p), self.route().attention);
+        let attention = &self.block.attention;
+        let pick = |router: &Router, num_tokens: usize, site: u32| {
+            let random_route = route.random_route;
+            router.forward(&p, x, &Route { random_route, site, ..Route::new(num_tokens) }).indices
+        };
+        let heavy = if self.routing == Routing::All { LENGTH } else { HEAVY };
+        let (queries, keys) = (pick(attention.q_router(), heavy, 0), pick(attention.kv_router(), heavy, 1));
+        let kinds = graph.input("kinds", TensorType::u32([BATCH, LENGTH]));
+        let (asked, marked) = (share(kinds, queries, 2, ASKED), share(kinds, keys, 1, MARKED));
+        device.compile_blocking(&graph, &[("loss", self.loss(&p)), ("asked", asked), ("marked", marked)])
     }
-    plan.run(&feed)?;
-    let read = |name| Ok::<f64, wgrad::Error>(f64::from(plan.read_blocking(name)?.floats()[0]));
-    Ok([read("asked")?, read("marked")?])
+}
+
+/// Means over the held-out batches.
+fn held_out(plan: &Plan, trainer: &Trainer) -> Result<Measured> {
+    let mut mean = Measured::default();
+    for i in 0..HELD_OUT {
+        let batch = Batch::draw(HELD_OUT_SEED, i)?;
+        let mut feed = Feed::new().store(trainer.store()).step(i as u32, HELD_OUT_SEED);
+        for (name, tensor) in batch.inputs() {
+            feed = feed.input(name, tensor);
+        }
+        plan.run(&feed)?;
+        for (name, sum) in [("loss", &mut mean.loss), ("asked", &mut mean.asked), ("marked", &mut mean.marked)] {
+            *sum += plan.read_blocking(name)?.floats().iter().map(|v| f64::from(*v)).sum::<f64>() / HELD_OUT as f64;
+        }
+    }
+    Ok(mean)
 }
