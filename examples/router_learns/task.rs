@@ -13,7 +13,7 @@ use wgrad::{Device, Feed, Graph, Plan, Result, Tensor, TensorType, Var};
 /// Tokens of a sequence.
 pub const LENGTH: usize = 256;
 /// Tokens that the heavy branch takes: as queries, as keys and values, in the feed-forward.
-pub const HEAVY: usize = 16;
+pub const HEAVY: usize = 32;
 /// Tokens that are marked, and vote for the answer.
 pub const MARKED: usize = 16;
 /// Tokens that are asked.
