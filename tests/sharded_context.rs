@@ -258,6 +258,10 @@ fn refusals() {
     let mut params = Params::new(0);
     let model = ConditionalRoutedCrossAttention::new(&mut params, "", small()).expect("a model");
     let ty = ShardedType::with_limit(DType::F32, 30, 10, 400).expect("fits");
+    let uneven = Graph::new();
+    let x = uneven.input("x", TensorType::f32([1, 20, 10]));
+    model.forward_sharded(&params.vars(&uneven), x, &ty.state(&uneven, "t"), 7, &model.route());
+    assert!(uneven.error().is_some_and(|e| e.to_string().contains("30 rows are no whole number of contexts of 7")));
     let mut route = model.route();
     route.context.mask = Some(graph.full_u32([2, 30], 1));
     let x = graph.input("x", TensorType::f32([2, 20, 10]));
