@@ -81,7 +81,7 @@ fn bad_data_and_labels_change_nothing() -> Result<()> {
                 data[which] = Tensor::f32(data[which].shape(), values)?;
                 t.step(&[("x", &data[0]), ("y", &data[1])])?;
                 let loss = t.loss_blocking();
-                // An infinite input is saturated by tanh: finite, and a step like others but for the gradient of the weights.
+                // Also where tanh saturates: the gradient of the weights is 0 times infinity.
                 assert!(matches!(loss, Err(Error::NotFinite { .. })), "{device}, {bad}, {which}: {loss:?}");
                 let after = pollster::block_on(t.read_params())?;
                 assert!(before.values().eq(after.values()), "{device}, {bad}, {which}");
