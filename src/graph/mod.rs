@@ -155,9 +155,10 @@ impl Graph {
             Kind::State(name) => format!("state {name} at {location}"),
             Kind::Constant(_) | Kind::Op(_) => format!("a constant at {location}"),
         };
-        if let Err(error) = ty.check_size(what) {
-            self.fail(error);
-        }
+        let fits = ty.check_size(what);
+        // What is built on a refused one must not multiply its extents.
+        let ty = if fits.is_ok() { ty } else { TensorType::f32([]) };
+        fits.unwrap_or_else(|error| self.fail(error));
         let mut g = self.borrow_mut();
         g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0 });
         Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }

@@ -58,8 +58,9 @@ impl Concat {
             .iter()
             .map(|shape| {
                 let mut layout = dense.clone();
-                layout.offset = at * dense.strides[self.axis];
-                layout.strides[self.axis] *= self.step;
+                layout.offset = at.saturating_mul(dense.strides[self.axis]);
+                // With one element the step may be anything.
+                layout.strides[self.axis] = layout.strides[self.axis].saturating_mul(self.step);
                 at += self.cover(shape[self.axis]);
                 layout
             })
