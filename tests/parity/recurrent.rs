@@ -8,10 +8,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use wgrad::models::recurrent::{
     AttentionBlock, AttentionBlockConfig, BlockRecurrentConfig, BlockRecurrentTransformer, Carried, GateConfiguration,
-    GateKind, Lookback, Memory, StateContainer, StateContainerConfig, States,
+    GateKind, Lookback, Memory, RecurrentStream, RecurrentTrainerWrapper, Sampling, StateContainer,
+    StateContainerConfig, States,
 };
 use wgrad::nn::{ParamVars, Params};
-use wgrad::{Device, Error, Result, Shape, Var};
+use wgrad::{Device, Error, Mode, Result, Shape, Tensor, Var};
 
 const SYSTEM: &str = "block-recurrent";
 
@@ -19,6 +20,8 @@ pub static MODULES: &[(&str, &str, Module)] = &[
     (SYSTEM, "StateContainer", state_container),
     (SYSTEM, "AttentionBlock", attention_block),
     (SYSTEM, "BlockRecurrentTransformer", transformer),
+    (SYSTEM, "RecurrentTrainerWrapper", wrapper),
+    (SYSTEM, "RecurrentTrainerWrapper.generate", generate),
 ];
 
 /// The parameters of a case, without a wrapper's prefix. The module must declare just these.
@@ -198,4 +201,38 @@ fn transformer(case: &Case, device: &Device) -> Result<Outcome> {
         }
         Ok(())
     })
+}
+
+fn wrapper(case: &Case, device: &Device) -> Result<Outcome> {
+    run(case, device, |b| {
+        let segments = RecurrentTrainerWrapper::new(BlockRecurrentTransformer::new(config(case)?)?);
+        let p = params(b, &segments.model().init(0))?;
+        let (loss, carried) = segments.loss(&p, b.input("ids")?, Mode::Train);
+        b.output("loss", loss);
+        outputs(b, "", &carried);
+        Ok(())
+    })
+}
+
+fn generate(case: &Case, device: &Device) -> Result<Outcome> {
+    let model = BlockRecurrentTransformer::new(config(case)?)?;
+    let mut values = model.init(0);
+    for name in case.names("param.") {
+        let own = name.strip_prefix("transformer.").unwrap_or(name);
+        values.set(own, case.tensor(&format!("param.{name}"))?.clone())?;
+    }
+    if case.float("temperature", 1.0) != 0.0 {
+        return Err(unsupported(case, "sampling"));
+    }
+    let prompt = case.tensor("input.ids")?;
+    let (batch, n) = (prompt.shape()[0], prompt.shape()[1]);
+    let plans = pollster::block_on(model.stream_plans(device, &values, batch))?;
+    let store = values.store(device)?;
+    let mut stream = RecurrentStream::new(&plans)?;
+    let texts: Vec<&[u32]> = prompt.ints().chunks(n).collect();
+    stream.feed(&store, &texts)?;
+    let new = stream.generate_blocking(&store, case.size("length", 0) - n, Sampling::greedy(), 0)?;
+    let mut outcome = Outcome::default();
+    outcome.add("output.ids", Tensor::u32([batch, new[0].len()], new.concat())?);
+    Ok(outcome)
 }

@@ -12,12 +12,17 @@ mod gate;
 mod memory;
 mod norm;
 mod state;
+mod stream;
 mod transformer;
+mod wrapper;
 
+pub use crate::ops::select::Sampling;
 pub use attention::{Attended, AttentionBlock, AttentionBlockConfig, BlockCache, Projected};
 pub use config::{BlockRecurrentConfig, Lookback};
 pub use feed_forward::FeedForward;
 pub use gate::{GateConfiguration, GateKind};
 pub use memory::{Compression, Memory};
 pub use state::{Readable, StateContainer, StateContainerConfig, StateView, States};
+pub use stream::{RecurrentStream, RecurrentStreamPlans};
 pub use transformer::{BlockRecurrentTransformer, Carried};
+pub use wrapper::RecurrentTrainerWrapper;
