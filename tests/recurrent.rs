@@ -56,9 +56,7 @@ fn model(config: BlockRecurrentConfig) -> (BlockRecurrentTransformer, Params) {
 }
 
 fn ids(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32)
-        .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % VOCABULARY as u32)
-        .collect()
+    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % VOCABULARY as u32).collect()
 }
 
 /// Logits after each token of one text, segment by segment in one graph.
