@@ -151,7 +151,8 @@ impl AttentionBlock {
         Projected { x, q, memory: Memory { keys: kv.slice(2, 0, d), values: kv.slice(2, d, d), count: None } }
     }
 
-    /// Rotation to positions `first + 0, 1, ..`, `[n]` or `[b, n]`.
+    /// Turns the last two dimensions of `x` to `positions`, `[n]` or `[b, n]`; queries grow with them, keys shrink.
+    #[track_caller]
     fn rotate<'g>(&self, x: Var<'g>, positions: Var<'g>, invert: bool) -> Var<'g> {
         let Some(table) = self.config.positions else { return x };
         let xpos = Some(XPos { center: table as u32 / 2, scale_base: SCALE_BASE, invert });
@@ -166,6 +167,11 @@ impl AttentionBlock {
     #[track_caller]
     fn keys<'g>(&self, p: &ParamVars<'g>, k: Var<'g>, positions: Var<'g>) -> Var<'g> {
         self.rotate(self.core.keys(p, k), positions, true)
+    }
+
+    /// Position of the first of `rows` keys: the last has the last of the table.
+    fn first(&self, rows: usize) -> u32 {
+        self.config.positions.map_or(0, |table| table.saturating_sub(rows)) as u32
     }
 
     /// What tokens see. Where the package bounds the distance the window does.
@@ -186,15 +192,13 @@ impl AttentionBlock {
             expect(g, "memories: values", past.values, &want);
             (keys, values) = (past.keys.concat(&[keys], 1), past.values.concat(&[values], 1));
         }
-        let table = self.config.positions.unwrap_or(usize::MAX);
         let all = keys.dim(1);
-        if all > table && g.error().is_none() {
+        if let Some(table) = self.config.positions.filter(|table| all > *table && g.error().is_none()) {
             let message = format!("{n} tokens and {} memories; expected at most {table} together", all - n);
             g.fail(Error::argument("AttentionBlock", message));
         }
-        let from_end = |n: usize| g.iota([n], 0) + table.saturating_sub(n).min(u32::MAX as usize) as u32;
-        let q = self.queries(p, block.q, from_end(n));
-        let k = self.keys(p, keys, from_end(all));
+        let q = self.queries(p, block.q, g.iota([n], 0) + self.first(n));
+        let k = self.keys(p, keys, g.iota([all], 0) + self.first(all));
         let mask = past.and_then(|past| past.mask(g, n));
         merge(self.core.attend(q, k, values, &self.seen(mask)))
     }
@@ -224,12 +228,6 @@ impl AttentionBlock {
         Attended { out: self.out(p, attended, &read), memory: block.memory, states }
     }
 
-    /// Positions of all rows of a cache.
-    fn places<'g>(&self, x: Var<'g>, rows: usize) -> Var<'g> {
-        let first = self.config.positions.map_or(0, |table| table.saturating_sub(rows));
-        x.graph().iota([rows], 0) + first as u32
-    }
-
     /// Attention of new tokens `x` `[b, n, D]` after `length` (u32 `[b]`) tokens of the same block, and the cache with the new
     /// ones in it. Tokens past the block are dropped. `reads` as for [`forward`](Self::forward).
     #[track_caller]
@@ -247,8 +245,7 @@ impl AttentionBlock {
         let block = self.project(p, x);
         // Where the new rows stand in the cache.
         let at = length + m as u32;
-        let first = self.config.positions.map_or(0, |table| table.saturating_sub(rows));
-        let positions = at.reshape([b, 1]) + g.iota([b, n], 1) + first as u32;
+        let positions = at.reshape([b, 1]) + g.iota([b, n], 1) + self.first(rows);
         let put = |old: Var<'g>, new: Var<'g>| old.write_rows(new, at);
         let new = BlockCache {
             keys: put(cache.keys, block.memory.keys),
@@ -269,10 +266,10 @@ impl AttentionBlock {
     pub fn next_cache<'g>(&self, p: &ParamVars<'g>, memory: &Memory<'g>, old: &BlockCache<'g>) -> BlockCache<'g> {
         let (m, rows) = (memory.rows(), old.keys.dim(1));
         let put = |old: Var<'g>, new: Var<'g>| new.concat(&[old.slice(1, m, rows.saturating_sub(m))], 1);
-        let places = self.places(memory.keys, rows).slice(0, 0, m);
+        let positions = memory.keys.graph().iota([m], 0) + self.first(rows);
         BlockCache {
             keys: put(old.keys, memory.keys),
-            turned: put(old.turned, self.keys(p, memory.keys, places)),
+            turned: put(old.turned, self.keys(p, memory.keys, positions)),
             values: put(old.values, memory.values),
             count: memory.count(),
         }
