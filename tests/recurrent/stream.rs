@@ -4,7 +4,7 @@ use super::{SEGMENT, VOCABULARY, model, texts, tiny, variants};
 use crate::common;
 use std::sync::Arc;
 use wgrad::models::recurrent::{BlockRecurrentConfig, Carried, RecurrentStream, RecurrentStreamPlans, Sampling};
-use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+use wgrad::{Device, Error, Feed, Graph, Store, Tensor, TensorType, Var};
 
 fn ids(n: usize, seed: u32) -> Vec<u32> {
     texts(1, n, seed).ints().to_vec()
@@ -94,6 +94,65 @@ fn streaming_equals_segments_at_once() {
             }
         }
     }
+}
+
+/// Memories and states after segments read by calls of the model.
+fn handed(device: &Device, config: &BlockRecurrentConfig, tokens: &[u32]) -> (Vec<Tensor>, Vec<Tensor>) {
+    let (model, params) = model(config);
+    let graph = Graph::new();
+    let (p, ids) = (params.vars(&graph), graph.input("ids", TensorType::u32([1, tokens.len()])));
+    let mut carried = Carried::default();
+    for s in (0..tokens.len()).step_by(SEGMENT) {
+        carried = model.forward(&p, ids.slice(1, s, SEGMENT), &carried).1;
+    }
+    let memories = carried.memories.iter().enumerate().map(|(i, m)| (format!("m{i}"), m.stacked()));
+    let states = carried.states.iter().enumerate().map(|(i, s)| (format!("s{i}"), s.vectors));
+    let outputs: Vec<(String, Var<'_>)> = memories.chain(states).collect();
+    let named: Vec<(&str, Var<'_>)> = outputs.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    let plan = device.compile_blocking(&graph, &named).unwrap();
+    let store = params.store(device).unwrap();
+    plan.run(&Feed::new().store(&store).input("ids", &Tensor::u32([1, tokens.len()], tokens.to_vec()).unwrap()))
+        .unwrap();
+    let read = |kind: char| {
+        let names = outputs.iter().map(|(n, _)| n).filter(|n| n.starts_with(kind));
+        names.map(|n| plan.read_blocking(n).unwrap()).collect()
+    };
+    (read('m'), read('s'))
+}
+
+#[test]
+fn streams_go_on_from_a_call() {
+    for device in common::devices() {
+        for (name, config) in variants() {
+            let tokens = ids(23, 4);
+            let want = logits(&device, &config, &tokens);
+            let (plans, store) = plans(&device, &config, 1);
+            for read in [SEGMENT, 2 * SEGMENT] {
+                let (memories, states) = handed(&device, &config, &tokens[..read]);
+                let mut stream = RecurrentStream::from_carried(&plans, &memories, &states).unwrap();
+                stream.feed(&store, &[&tokens[read..]]).unwrap();
+                assert_rows(&format!("after {read}, {name}, {device}"), &last_logits(&stream)[0], &want[22]);
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_from_what_does_not_fit() {
+    let (plans, _) = plans(&Device::cpu(), &tiny(), 2);
+    let zeros = |shape: &[usize]| Tensor::zeros(&TensorType::f32(shape));
+    let refused = |memories: &[Tensor], states: &[Tensor], says: &str| {
+        let error = RecurrentStream::from_carried(&plans, memories, states).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }) && error.to_string().contains(says), "{error}");
+    };
+    refused(&[zeros(&[2, 2, 4, 4])], &[], "1 memories for 2 layers");
+    refused(&vec![zeros(&[2, 3, 4, 4]); 2], &[], "memory 0: expected f32[2, 2, 4, 4], got f32[2, 3, 4, 4]");
+    refused(&[zeros(&[2, 2, 4, 4]), zeros(&[2, 2, 3, 4])], &[], "memory 1: expected f32[2, 2, 4, 4]");
+    refused(&vec![zeros(&[2, 2, 5, 4]); 2], &[], "5 rows; expected at most 4");
+    refused(&vec![zeros(&[7]); 2], &[], "memory 0: expected");
+    refused(&[], &[zeros(&[1, 3, 8])], "states 0: expected f32[2, 3, 8], got f32[1, 3, 8]");
+    refused(&[], &vec![zeros(&[2, 3, 8]); 2], "2 states for 1 layers");
+    RecurrentStream::from_carried(&plans, &[], &[zeros(&[2, 3, 8])]).unwrap();
 }
 
 /// What the stream draws token by token is what whole segments give under the same seed.

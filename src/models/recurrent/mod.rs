@@ -11,6 +11,7 @@ mod feed_forward;
 mod gate;
 mod memory;
 mod norm;
+mod resume;
 mod state;
 mod stream;
 mod transformer;

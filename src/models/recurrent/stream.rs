@@ -19,8 +19,8 @@ use std::sync::Arc;
 /// Plans of a model for one batch size: one that reads up to a block of tokens, one that reads a single token, one that draws
 /// that token itself, and one that ends blocks. No other plan is ever compiled for a stream.
 pub struct RecurrentStreamPlans {
-    batch: usize,
-    config: BlockRecurrentConfig,
+    pub(super) batch: usize,
+    pub(super) config: BlockRecurrentConfig,
     device: Device,
     states: Vec<(String, TensorType)>,
     prefill: Plan,
@@ -37,7 +37,7 @@ pub struct RecurrentStream {
     lengths: Vec<usize>,
     /// Tokens read of each text.
     read: Vec<u64>,
-    /// Whether the first states were looked up.
+    /// Whether states and memories were made ready to be read.
     begun: bool,
 }
 
@@ -53,12 +53,12 @@ enum Tokens {
 /// Names of the states beside those of layers and banks: tokens in the current block, rows of the memories, whether states were
 /// written, logits after the last token, tokens drawn.
 const LENGTH: &str = "length";
-const COUNT: &str = "count";
-const WRITTEN: &str = "written";
+pub(super) const COUNT: &str = "count";
+pub(super) const WRITTEN: &str = "written";
 const LOGITS: &str = "logits";
 const DRAWN: &str = "drawn";
 
-fn named(name: &str) -> String {
+pub(super) fn named(name: &str) -> String {
     format!("stream.{name}")
 }
 
