@@ -5,9 +5,8 @@ use super::core::{Core, CoreConfig, merge};
 use super::memory::Memory;
 use super::norm::Norm;
 use super::state::{Readable, StateContainer, StateContainerConfig, StateView};
-use crate::error::Error;
 use crate::graph::Var;
-use crate::models::conditional::rows::{below, expect};
+use crate::models::conditional::rows::{below, expect, refuse};
 use crate::nn::{Linear, ParamVars, Params};
 use crate::ops::attention::Attention;
 use crate::ops::rotary::{Pairs, Rotary, XPos};
@@ -193,9 +192,9 @@ impl AttentionBlock {
             (keys, values) = (past.keys.concat(&[keys], 1), past.values.concat(&[values], 1));
         }
         let all = keys.dim(1);
-        if let Some(table) = self.config.positions.filter(|table| all > *table && g.error().is_none()) {
+        if let Some(table) = self.config.positions.filter(|table| all > *table) {
             let message = format!("{n} tokens and {} memories; expected at most {table} together", all - n);
-            g.fail(Error::argument("AttentionBlock", message));
+            refuse(g, "AttentionBlock", message);
         }
         let q = self.queries(p, block.q, g.iota([n], 0) + self.first(n));
         let k = self.keys(p, keys, g.iota([all], 0) + self.first(all));

@@ -6,9 +6,9 @@ use super::feed_forward::FeedForward;
 use super::memory::{Compression, Memory};
 use super::norm::Norm;
 use super::state::{Readable, StateContainer, States};
-use crate::error::{Error, Result, Where};
-use crate::graph::{Graph, Var};
-use crate::models::conditional::rows::expect;
+use crate::error::Result;
+use crate::graph::Var;
+use crate::models::conditional::rows::{expect, refuse};
 use crate::nn::{Embedding, Linear, ParamVars, Params};
 use crate::types::{DType, TensorType};
 
@@ -114,37 +114,30 @@ impl BlockRecurrentTransformer {
     }
 
     /// Refuses ids and carried values that do not fit the model.
-    fn check(&self, g: &Graph, ids: Var<'_>, carried: &Carried<'_>, location: Where) {
-        if g.error().is_some() {
-            return;
-        }
-        let (c, b) = (&self.config, ids.dim(0));
-        let refuse = |message: String| {
-            g.fail(Error::argument(format!("BlockRecurrentTransformer::forward at {location}"), message));
-        };
+    #[track_caller]
+    fn check(&self, ids: Var<'_>, carried: &Carried<'_>) {
+        let (g, c, b, n) = (ids.graph(), &self.config, ids.dim(0), ids.dim(1));
+        let what = "BlockRecurrentTransformer::forward";
         if ids.dtype() != DType::U32 || ids.rank() != 2 {
-            return refuse(format!("expected ids u32 [batch, n], got {}", ids.ty()));
+            return refuse(g, what, format!("expected ids u32 [batch, n], got {}", ids.ty()));
         }
-        if ids.dim(1) == 0 || ids.dim(1) > c.max_seq_len {
-            let most = c.max_seq_len;
-            return refuse(format!(
-                "a call reads 1 to {most} tokens (max_seq_len), got {}; cut the text and hand memories and states on",
-                ids.dim(1)
-            ));
+        if n == 0 || n > c.max_seq_len {
+            let message = format!("a call reads 1 to {} tokens (max_seq_len), got {n}", c.max_seq_len);
+            return refuse(g, what, format!("{message}; cut the text and hand memories and states on"));
         }
-        let counts = [
+        for (kind, got, want) in [
             ("memories", carried.memories.len(), c.memories()),
             ("states", carried.states.len(), self.state_containers().count()),
-        ];
-        for (what, got, want) in counts {
+        ] {
             if got != 0 && got != want {
-                return refuse(format!("{got} {what} for {want} layers that have them; pass one each, or none"));
+                let message = format!("{got} {kind} for {want} layers that have them; pass one each, or none");
+                return refuse(g, what, message);
             }
         }
         for (i, memory) in carried.memories.iter().enumerate() {
             let (rows, most) = (memory.rows(), c.memory_rows());
             if rows > most {
-                return refuse(format!("memory {i} has {rows} rows; expected at most {most}"));
+                return refuse(g, what, format!("memory {i} has {rows} rows; expected at most {most}"));
             }
             for (what, var) in [("keys", memory.keys), ("values", memory.values)] {
                 expect(g, &format!("memory {i}: {what}"), var, &TensorType::f32([b, rows, c.dim_head]));
@@ -209,7 +202,7 @@ impl BlockRecurrentTransformer {
         ids: Var<'g>,
         carried: &Carried<'g>,
     ) -> (Var<'g>, Carried<'g>) {
-        self.check(ids.graph(), ids, carried, Where::caller());
+        self.check(ids, carried);
         let (n, w) = (ids.dim(1), self.config.block_width);
         let x = self.embed(p, ids);
         let mut carried = carried.clone();

@@ -4,10 +4,10 @@ use super::memory::Memory;
 use super::state::States;
 use super::transformer::{BlockRecurrentTransformer, Carried};
 use crate::device::Device;
-use crate::error::{Error, Result, Where};
+use crate::error::{Error, Result};
 use crate::exec::Store;
 use crate::graph::{Graph, Mode, Var};
-use crate::models::conditional::rows::expect;
+use crate::models::conditional::rows::{expect, refuse};
 use crate::nn::ParamVars;
 use crate::types::{Tensor, TensorType};
 
@@ -74,7 +74,7 @@ impl RecurrentTrainerWrapper {
     pub fn loss<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, mode: Mode) -> (Var<'g>, Carried<'g>) {
         let (g, length) = (ids.graph(), self.model.config().max_seq_len);
         let n = ids.dim(1).saturating_sub(1);
-        self.check(ids, n > 0 && n.is_multiple_of(length), "a multiple of", Where::caller());
+        self.check(ids, n > 0 && n.is_multiple_of(length), "a multiple of");
         let segments = (n / length).max(1);
         let (mut total, mut carried) = (g.full([], 0.0), Carried::default());
         for s in 0..segments {
@@ -88,14 +88,15 @@ impl RecurrentTrainerWrapper {
     }
 
     /// Refuses ids that are no whole segments.
-    fn check(&self, ids: Var<'_>, fits: bool, what: &str, location: Where) {
-        if !fits && ids.graph().error().is_none() {
+    #[track_caller]
+    fn check(&self, ids: Var<'_>, fits: bool, what: &str) {
+        if !fits {
             let length = self.model.config().max_seq_len;
             let message = format!(
                 "expected ids u32 [batch, n + 1] with n {what} max_seq_len {length}, got {}; cut or pad the text",
                 ids.ty()
             );
-            ids.graph().fail(Error::argument(format!("RecurrentTrainerWrapper at {location}"), message));
+            refuse(ids.graph(), "RecurrentTrainerWrapper", message);
         }
     }
 
@@ -149,7 +150,7 @@ impl RecurrentTrainerWrapper {
     #[track_caller]
     pub fn segment_loss<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, begin: Option<Var<'g>>, mode: Mode) -> Var<'g> {
         let (g, b, c) = (ids.graph(), ids.dim(0), self.model.config());
-        self.check(ids, ids.dim(1) == c.max_seq_len + 1, "of", Where::caller());
+        self.check(ids, ids.dim(1) == c.max_seq_len + 1, "of");
         let count = g.state(COUNT, TensorType::u32([b]));
         let mut rows = count;
         if let Some(begin) = begin {
