@@ -86,6 +86,8 @@ enum Memory {
     Infini,
     /// Conditional routing: a router picks the earlier bytes that are attended to
     Routed,
+    /// Block recurrence: state vectors go from segment to segment
+    Recurrent,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

@@ -4,6 +4,7 @@ use crate::{Args, Memory};
 use wgrad::graph::Mode;
 use wgrad::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
 use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
+use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, RecurrentStream};
 use wgrad::nn::{ParamVars, Params};
 use wgrad::train::Trainer;
 use wgrad::{Device, Error, Result, Var};
@@ -42,6 +43,17 @@ pub fn model(args: &Args) -> Result<Box<dyn Model>> {
             let (window, keys) = (args.segment_length, args.heavy_keys.unwrap_or(args.segment_length));
             let config = RoutedDecoderConfig::new(256, args.dim, args.depth, args.heads, window, keys);
             Box::new(RoutedDecoder::new(config)?)
+        }
+        Memory::Recurrent => {
+            let config = BlockRecurrentConfig {
+                heads: args.heads,
+                dim_head,
+                block_width: args.segment_length,
+                // Gradients flow through states and memories of the whole text.
+                max_seq_len: args.segments.saturating_mul(args.segment_length),
+                ..BlockRecurrentConfig::new(256, args.dim, args.depth)
+            };
+            Box::new(BlockRecurrentTransformer::new(config)?)
         }
     })
 }
@@ -92,6 +104,27 @@ impl Model for RoutedDecoder {
     fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
         let plans = self.stream_plans(device, trainer.params(), 1, prompt.len() + count);
         let mut stream = RoutedStream::new(&pollster::block_on(plans)?)?;
+        stream.feed(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+impl Model for BlockRecurrentTransformer {
+    fn init(&self, seed: u64) -> Params {
+        BlockRecurrentTransformer::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", BlockRecurrentTransformer::config(self))
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        BlockRecurrentTransformer::loss(self, params, ids, &Carried::default()).0
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
+        let mut stream = RecurrentStream::new(&plans)?;
         stream.feed(trainer.store(), &[prompt])?;
         Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
     }

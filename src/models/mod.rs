@@ -3,5 +3,7 @@
 pub mod conditional;
 mod generation;
 pub mod infini;
+pub mod recurrent;
 
 pub use infini::{InfiniConfig, InfiniTransformer};
+pub use recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer};

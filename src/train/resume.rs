@@ -5,7 +5,7 @@ use super::checkpoint::{self, Checkpoint, LoadOptions, OPTIMIZER};
 use super::rows::{check_rules, rules};
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
-use crate::types::Tensor;
+use crate::types::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
 /// What a checkpoint says beside its tensors.
@@ -16,6 +16,9 @@ struct Counters {
     done: u32,
     skipped: u32,
 }
+
+/// Kind of what the loss carries, among the trainer's tensors.
+const CARRIED: &str = "carried";
 
 /// Key of a metadata string.
 fn key(name: &str) -> String {
@@ -28,7 +31,8 @@ fn slot_of(slot: &str, param: &str) -> String {
 }
 
 impl Trainer {
-    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`; counters, seed,
+    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`, what the
+    /// loss carries as `optim.carried.<name>`; counters, seed,
     /// config and the rule of tables that are updated by rows as metadata. Only between whole steps.
     pub async fn to_bytes(&self) -> Result<Vec<u8>> {
         if !self.runs.is_multiple_of(self.settings.micro) {
@@ -52,6 +56,9 @@ impl Trainer {
                 let counts = self.store.read(&slot_name(COUNT, &t.shard)).await?;
                 tensors.insert(slot_of(COUNT, &table.name), counts);
             }
+        }
+        for (name, _) in &self.carried {
+            tensors.insert(slot_of(CARRIED, name), self.store.read(name).await?);
         }
         let progress = self.store.read(PROGRESS).await?;
         let count = |i: usize| progress.ints().get(i).copied().unwrap_or(0).to_string();
@@ -101,7 +108,8 @@ impl Trainer {
             let kept = |slot: &str| name.strip_prefix(OPTIMIZER).and_then(|n| n.strip_prefix(slot)?.strip_prefix('.'));
             let param = slots.iter().find_map(|slot| kept(slot)).and_then(|n| self.params.get(n).ok());
             let count = kept(COUNT).is_some_and(|n| counted.iter().any(|(_, table)| table.name == n));
-            count || param.is_some_and(|p| p.is_trainable())
+            let carried = kept(CARRIED).is_some_and(|n| self.carried.iter().any(|(name, _)| name == n));
+            count || carried || param.is_some_and(|p| p.is_trainable())
         };
         file.compare(&self.params, &LoadOptions::default(), ours)?;
         let theirs = file.metadata("wgrad.config").unwrap_or_default();
@@ -123,6 +131,14 @@ impl Trainer {
         for (t, table) in counted {
             let counts = file.integers(&slot_of(COUNT, &table.name), &[table.rows].into())?;
             states.push((slot_name(COUNT, &t.shard), counts));
+        }
+        for (name, ty) in &self.carried {
+            let kept = slot_of(CARRIED, name);
+            let value = match ty.dtype {
+                DType::F32 => file.shaped(&kept, &ty.shape)?,
+                DType::U32 => file.integers(&kept, &ty.shape)?,
+            };
+            states.push((name.clone(), value));
         }
         states.push((PROGRESS.to_owned(), Tensor::u32([2], vec![counters.done, counters.skipped])?));
         for (name, tensor) in &states {

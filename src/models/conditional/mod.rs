@@ -18,7 +18,7 @@ mod feed_forward;
 mod heavy_attention;
 mod image;
 mod router;
-mod rows;
+pub(super) mod rows;
 mod sharded;
 mod sinkhorn_router;
 mod stream;

@@ -65,7 +65,7 @@ pub(super) fn put<'g>(rows: Var<'g>, indices: Var<'g>, n: usize, rest: Option<Va
 
 /// Keeps an error in the graph unless `var` has the type.
 #[track_caller]
-pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
+pub(in crate::models) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
     let got = var.ty();
     if got != *want {
         refuse(graph, what, format!("expected {want}, got {got}"));
@@ -74,18 +74,18 @@ pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType)
 
 /// Keeps an error in the graph with the place of the call.
 #[track_caller]
-pub(super) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
+pub(in crate::models) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
     if graph.error().is_none() {
         graph.fail(Error::argument(format!("{what} at {}", Where::caller()), message));
     }
 }
 
 /// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
-pub(super) fn within(what: &str, extents: &[usize]) -> Result<()> {
+pub(in crate::models) fn within(what: &str, extents: &[usize]) -> Result<()> {
     TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
 /// `part` below `name`; a module without a name has its parameters at the top.
-pub(super) fn below(name: &str, part: &str) -> String {
+pub(in crate::models) fn below(name: &str, part: &str) -> String {
     if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
 }
