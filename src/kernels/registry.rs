@@ -5,6 +5,7 @@ use crate::ops;
 
 /// All hand-written kernels.
 pub static KERNELS: &[&Kernel] = &[
+    &ops::add_rows::ADD_ROWS,
     &ops::argmax::ARGMAX,
     &ops::assign::ASSIGN,
     &ops::attention::FORWARD,

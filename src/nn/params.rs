@@ -29,7 +29,8 @@ impl Param {
         self
     }
 
-    /// Makes it a buffer: stored and loaded with the parameters, but not trained.
+    /// Makes it a buffer: stored and loaded with the parameters, but not trained. Graphs can write it with
+    /// [`ParamVars::assign`](super::ParamVars::assign).
     pub fn buffer(&mut self) -> &mut Self {
         self.trainable = false;
         self
@@ -246,7 +247,8 @@ impl Params {
         for group in groups {
             let mut count = 0;
             let first = shards.len();
-            let alone = group.is_some_and(|group| self.separate.iter().any(|s| s == group));
+            // Buffers are written one by one, see ParamVars::assign.
+            let alone = group.is_none_or(|group| self.separate.iter().any(|s| s == group));
             for (param, p) in self.params.iter().enumerate() {
                 if p.trainable.then_some(p.group.as_str()) != group {
                     continue;

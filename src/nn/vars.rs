@@ -12,24 +12,32 @@ impl Params {
         if let Some(error) = self.error() {
             graph.fail(error.clone());
         }
-        let mut views: Vec<(usize, Var<'g>)> = Vec::with_capacity(self.len());
+        let mut views: Vec<(usize, View<'g>)> = Vec::with_capacity(self.len());
         for shard in self.shards() {
             let leaf = graph.state(&shard.state, shard.ty());
+            // Trained parameters belong to the optimizer.
+            let state = shard.group.is_none().then_some(leaf);
             for s in &shard.segments {
                 let shape = self.nth(s.param).map(|p| p.shape().clone()).unwrap_or_default();
-                views.push((s.param, leaf.slice(0, s.offset, s.len).reshape(shape)));
+                views.push((s.param, View { var: leaf.slice(0, s.offset, s.len).reshape(shape), state }));
             }
         }
         // In the order the parameters were added.
         views.sort_by_key(|(param, _)| *param);
-        let vars = views.into_iter().map(|(_, var)| var);
-        ParamVars::from_vars(graph, self.names().map(str::to_owned).zip(vars))
+        let views = views.into_iter().map(|(_, view)| view);
+        ParamVars::from_views(graph, self.names().map(str::to_owned).zip(views).collect())
     }
+}
+
+/// A parameter, and for a buffer the flat state that holds it.
+struct View<'g> {
+    var: Var<'g>,
+    state: Option<Var<'g>>,
 }
 
 struct Views<'g> {
     index: FxHashMap<String, usize>,
-    views: Vec<(String, Var<'g>)>,
+    views: Vec<(String, View<'g>)>,
 }
 
 /// The parameters inside a graph. Cloning gives another handle to the same variables.
@@ -43,7 +51,11 @@ pub struct ParamVars<'g> {
 impl<'g> ParamVars<'g> {
     /// Variables under names of one's own choice, for a model whose parameters live elsewhere than in [`Params`].
     pub fn from_vars(graph: &'g Graph, vars: impl IntoIterator<Item = (String, Var<'g>)>) -> Self {
-        let views: Vec<(String, Var<'g>)> = vars.into_iter().collect();
+        let views = vars.into_iter().map(|(name, var)| (name, View { var, state: Some(var) }));
+        Self::from_views(graph, views.collect())
+    }
+
+    fn from_views(graph: &'g Graph, views: Vec<(String, View<'g>)>) -> Self {
         let index = views.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
         ParamVars { graph, all: Rc::new(Views { index, views }), prefix: String::new() }
     }
@@ -59,7 +71,7 @@ impl<'g> ParamVars<'g> {
         let name = format!("{}{name}", self.prefix);
         let view = self.all.index.get(&name).and_then(|i| self.all.views.get(*i));
         match view {
-            Some((_, var)) => *var,
+            Some((_, view)) => view.var,
             None => {
                 let message = "the model's parameters have no such name".to_owned();
                 self.graph.fail(Error::Name { kind: "parameter", name, message });
@@ -68,9 +80,32 @@ impl<'g> ParamVars<'g> {
         }
     }
 
+    /// Writes a value (of the same shape) into a [buffer](super::Param::buffer) at the end of the run, as
+    /// [`Graph::assign`] does: such as the running statistics of a batch norm. The graph fails if the parameter is trained,
+    /// or written twice.
+    #[track_caller]
+    pub fn assign(&self, name: &str, value: Var<'g>) {
+        let old = self.get(name);
+        let name = format!("{}{name}", self.prefix);
+        let state = self.all.index.get(&name).and_then(|i| self.all.views.get(*i)?.1.state);
+        let message = match state {
+            _ if self.graph.error().is_some() => return,
+            None => "it is trained, so the optimizer alone writes it; make it a buffer".to_owned(),
+            Some(_) if value.ty() != old.ty() => format!("it is {}, the value {}", old.ty(), value.ty()),
+            // A flat state is a little longer than the buffer it holds.
+            Some(state) if state.shape() != old.shape() => {
+                let n = old.shape().numel();
+                let flat = value.reshape([n]).pad(0, 0, state.shape().numel() - n);
+                return self.graph.assign(state, flat);
+            }
+            Some(state) => return self.graph.assign(state, value),
+        };
+        self.graph.fail(Error::Name { kind: "parameter", name, message });
+    }
+
     /// The parameter that was added as number `index`.
     pub(crate) fn nth(&self, index: usize) -> Option<Var<'g>> {
-        self.all.views.get(index).map(|(_, var)| *var)
+        self.all.views.get(index).map(|(_, view)| view.var)
     }
 
     /// The parameters below `prefix`: `scope("layers.0").get("weight")` is `get("layers.0.weight")`.

@@ -1,5 +1,6 @@
 //! Operations, one file each: what it computes, shapes, gradient, kernels and CPU twin.
 
+pub mod add_rows;
 pub mod argmax;
 pub mod assign;
 pub mod attention;

@@ -27,6 +27,9 @@ pub struct LoadOptions {
     pub allow_extra: bool,
     /// What the file's names have before the parameters' names, such as `"model."`. Other tensors are ignored.
     pub prefix: String,
+    /// Other names under which the file may have a parameter: for a parameter whose name ends in the first, the tensor that
+    /// ends in the second instead.
+    pub aliases: Vec<(String, String)>,
 }
 
 /// Names that did not match.
@@ -85,7 +88,8 @@ impl Checkpoint {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
-    /// A tensor as f32; F32, F64, F16 and BF16 are converted, other element types refused.
+    /// A tensor as f32; F32, F64, F16 and BF16 are converted, and I64, as which PyTorch keeps counters; other element types
+    /// are refused.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let (bytes, dtype) = self.raw(name)?;
         let data: Vec<f32> = match dtype {
@@ -93,6 +97,7 @@ impl Checkpoint {
             Dtype::F64 => words(bytes, |b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => words(bytes, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => words(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::I64 => words(bytes, |b| i64::from_le_bytes(b) as f32),
             other => {
                 let message = format!("expected F32, F16, BF16 or F64, found {other:?}; convert it");
                 return Err(Error::checkpoint(Some(name), message));
@@ -139,6 +144,19 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Name that a parameter has, or should have, in the file.
+    fn theirs(&self, name: &str, options: &LoadOptions) -> String {
+        let plain = format!("{}{name}", options.prefix);
+        let alias = |(own, other): &(String, String)| {
+            let begin = plain.strip_suffix(own.as_str()).filter(|b| b.is_empty() || b.ends_with('.'))?;
+            Some(format!("{begin}{other}")).filter(|n| self.contains(n))
+        };
+        if self.contains(&plain) {
+            return plain;
+        }
+        options.aliases.iter().find_map(alias).unwrap_or(plain)
+    }
+
     /// Compares names with the parameters'; what the options do not allow is an error.
     pub(super) fn compare(
         &self,
@@ -146,12 +164,12 @@ impl Checkpoint {
         options: &LoadOptions,
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Loaded> {
-        let wanted: HashSet<String> = params.names().map(|n| format!("{}{n}", options.prefix)).collect();
+        let wanted: HashSet<String> = params.names().map(|n| self.theirs(n, options)).collect();
         let ours = |n: &String| n.starts_with(&options.prefix) && !ignored(n);
         let loaded = Loaded {
             missing: params
                 .names()
-                .filter(|n| !self.contains(&format!("{}{n}", options.prefix)))
+                .filter(|n| !self.contains(&self.theirs(n, options)))
                 .map(str::to_owned)
                 .collect(),
             extra: self.names().into_iter().filter(|n| ours(n) && !wanted.contains(n)).collect(),
@@ -182,7 +200,7 @@ impl Checkpoint {
         let loaded = self.compare(params, options, |n| n.starts_with(OPTIMIZER))?;
         let mut values = Vec::new();
         for p in params.iter() {
-            let name = format!("{}{}", options.prefix, p.name());
+            let name = self.theirs(p.name(), options);
             if self.contains(&name) {
                 values.push((p.name().to_owned(), self.shaped(&name, p.shape())?));
             }
