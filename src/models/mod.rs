@@ -3,5 +3,7 @@
 pub mod conditional;
 mod generation;
 pub mod infini;
+mod parts;
+pub mod product_key;
 
 pub use infini::{InfiniConfig, InfiniTransformer};

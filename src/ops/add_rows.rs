@@ -72,12 +72,7 @@ impl Op for AddRows {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let [n, width] = [cx.inputs[2].shape()[0], cx.inputs[2].shape()[1]];
         let meta = Meta { n: n as u32, rows: cx.outputs[0].shape()[0] as u32, width: width as u32 };
-        cx.dispatch(&ADD_ROWS)
-            .input(1)
-            .input(2)
-            .output(0)
-            .uniform(&meta)
-            .workgroups((n * width).div_ceil(WIDTH))
+        cx.dispatch(&ADD_ROWS).input(1).input(2).output(0).uniform(&meta).workgroups((n * width).div_ceil(WIDTH))
     }
 }
 

@@ -167,11 +167,7 @@ impl Checkpoint {
         let wanted: HashSet<String> = params.names().map(|n| self.theirs(n, options)).collect();
         let ours = |n: &String| n.starts_with(&options.prefix) && !ignored(n);
         let loaded = Loaded {
-            missing: params
-                .names()
-                .filter(|n| !self.contains(&self.theirs(n, options)))
-                .map(str::to_owned)
-                .collect(),
+            missing: params.names().filter(|n| !self.contains(&self.theirs(n, options))).map(str::to_owned).collect(),
             extra: self.names().into_iter().filter(|n| ours(n) && !wanted.contains(n)).collect(),
         };
         if let (Some(name), false) = (loaded.missing.first(), options.allow_missing) {

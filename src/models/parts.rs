@@ -1,0 +1,18 @@
+//! What all models are built with.
+
+use crate::error::Error;
+use crate::graph::{Graph, Var};
+use crate::types::TensorType;
+
+/// Keeps an error in the graph unless `var` has the type.
+pub(crate) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
+    let got = var.ty();
+    if got != *want && graph.error().is_none() {
+        graph.fail(Error::argument(what, format!("expected {want}, got {got}")));
+    }
+}
+
+/// `part` below `name`; a module without a name has its parameters at the top.
+pub(crate) fn below(name: &str, part: &str) -> String {
+    if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
+}
