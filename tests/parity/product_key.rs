@@ -83,6 +83,8 @@ fn lookup<'g>(b: &Build<'g>) -> Result<Lookup<'g>> {
     lookup.gumbel_noise = b.maybe_input("gumbel");
     for (key, value) in object(b.case, "forward") {
         match (key.as_str(), value.as_f64()) {
+            // That version took the scale for a flag.
+            ("gumbel_noise_scale", Some(scale)) if b.case.version == "0.2.6" => lookup = lookup.gumbel(scale.signum()),
             ("gumbel_noise_scale", Some(scale)) => lookup = lookup.gumbel(scale),
             ("return_loss", _) => {}
             _ => return Err(unsupported(b.case, &key)),
