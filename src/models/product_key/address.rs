@@ -37,8 +37,9 @@ pub(super) fn select<'g>(config: &ProductKeyConfig, x: Var<'g>, y: Var<'g>) -> S
 /// The `k` largest sums of an entry of each list, `[.., k]` and descending both; equal ones in the order of ranks.
 fn pairs<'g>(x: TopK<'g>, y: TopK<'g>, num_keys: usize, k: usize) -> Selected<'g> {
     let mut shape = x.values.shape();
-    let last = shape.len() - 1;
-    shape.0[last] = k * k;
+    shape.0.pop();
+    let last = shape.len();
+    shape.0.push(k * k);
     let sums = (x.values.unsqueeze(last + 1) + y.values.unsqueeze(last)).reshape(shape);
     let top = sums.top_k(k);
     let row = x.indices.take_along(top.indices / k as u32, -1);
@@ -50,7 +51,7 @@ fn pairs<'g>(x: TopK<'g>, y: TopK<'g>, num_keys: usize, k: usize) -> Selected<'g
 pub(super) fn gates<'g>(config: &ProductKeyConfig, scores: Var<'g>) -> Var<'g> {
     match (&config.score, config.non_competitive_gates) {
         // Of logarithms of products: each divided by their sum.
-        (_, false) => scores.softmax(scores.rank() - 1),
+        (_, false) => scores.softmax(scores.rank().saturating_sub(1)),
         (KeyScore::Sum, true) => scores.relu(),
         (KeyScore::Product(_), true) => scores.exp(),
     }
