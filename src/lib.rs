@@ -1,5 +1,5 @@
 //! Portable WebGPU compute with a reverse-mode tape: differentiable memory layers on any GPU, natively and in the
-//! browser. The first model is [`models::infini`].
+//! browser. The models are in [`models`].
 
 #![deny(missing_docs)]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.

@@ -8,8 +8,8 @@ use wgrad::models::conditional::{
     ConditionalRoutedAutoregressiveAttention, ConditionalRoutedCrossAttention, ConditionalRoutedFeedForward,
     ConditionalRoutedImageAttention, ConditionalRoutedTransformerBlock, ConditionalRoutedViT, Context,
     CoordinateDescentRouter, CoordinateDescentRouterConfig, CrossAttentionConfig, DescentKeys, FeedForwardConfig,
-    HeavyAttention, HeavyAttentionConfig, ImageAttentionConfig, Route, Router, RouterConfig, SinkhornRouterConfig,
-    SourceAttention, ViTConfig,
+    HeavyAttention, HeavyAttentionConfig, ImageAttentionConfig, Route, Router, RouterConfig, Similarity,
+    SinkhornRouterConfig, SourceAttention, ViTConfig,
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::ops::route::soft_top_k::SoftTopK;
@@ -69,7 +69,7 @@ fn options_that_no_module_can_have_are_refused() {
         descent(|c| c.fetch_k_ratio = f64::NAN),
         descent(|c| c.num_routing_tokens = 0),
         descent(|c| c.route_block_size = Some(0)),
-        descent(|c| c.cosine_sim_scale = Some(-1.0)),
+        descent(|c| c.similarity = Similarity::Cosine { scale: -1.0 }),
         descent(|c| c.source_attention = Some(SourceAttention { heads: 0, dim_head: 4 })),
         vit(|c| c.patch_size = 3),
         vit(|c| c.attention.light_window_size = 3),

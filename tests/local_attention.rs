@@ -2,9 +2,12 @@
 
 mod common;
 
+use wgrad::ops::attention::Attention;
+use wgrad::ops::attention::descent::DescentAttention;
 use wgrad::ops::attention::local::{LocalAttention, Tail};
 use wgrad::ops::check::difference;
-use wgrad::{Device, Feed, Graph, Tensor, TensorType};
+use wgrad::plan::Program;
+use wgrad::{Device, Feed, Graph, Options, Tensor, TensorType};
 
 const LONG: usize = 32_768;
 
@@ -73,4 +76,23 @@ fn impossible_options_are_errors() {
     let [x, longer] = [8, 9].map(|n| graph.input(&n.to_string(), TensorType::f32([1, 2, n, 4])));
     x.local_attention(longer, longer, &LocalAttention { window: 3, ..LocalAttention::default() });
     assert!(graph.error().is_some_and(|e| e.to_string().contains("as many keys")));
+}
+
+/// Coordinate-descent attention in parts keeps a few parts' scores at a time, in the gradient too.
+#[test]
+fn parts_of_descent_attention_take_turns() {
+    let n = 256;
+    let peak = |rows| {
+        let graph = Graph::new();
+        let [q, k, v] = ["q", "k", "v"].map(|name| graph.input(name, TensorType::f32([1, 2, n, 4])));
+        let attention = Attention { causal: true, ..Attention::default() };
+        let options = DescentAttention { attention, k: 4.0.into(), rows, ..DescentAttention::default() };
+        let out = q.descent_attention(k, v, &options);
+        let gradients = graph.grad((out * out).sum_all(), &[q, k, v]);
+        let gradients: Vec<_> = gradients.iter().map(|g| g.dense().unwrap()).collect();
+        let outputs = [("out", out), ("dq", gradients[0]), ("dk", gradients[1]), ("dv", gradients[2])];
+        Program::build(&graph, &outputs, Options::default()).unwrap().slots(None).peak
+    };
+    let (whole, parts) = (peak(None), peak(Some(16)));
+    assert!(parts * 4 < whole, "{parts} bytes in parts, {whole} at once");
 }

@@ -9,7 +9,7 @@ use wgrad::models::product_key::{
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::train::{Group, Trainer};
-use wgrad::{Device, Result, Var};
+use wgrad::{Device, Error, Result, Var};
 
 /// A byte-level language model.
 pub trait Model {
@@ -29,7 +29,11 @@ pub trait Model {
 
 /// The model that the options describe.
 pub fn model(args: &Args) -> Result<Box<dyn Model>> {
-    let dim_head = args.dim / args.heads.max(1);
+    if !args.dim.is_multiple_of(args.heads) {
+        let message = format!("--dim {} is no multiple of --heads {}", args.dim, args.heads);
+        return Err(Error::argument("heads", message));
+    }
+    let dim_head = args.dim / args.heads;
     Ok(match args.memory {
         Memory::Infini => {
             let config = InfiniConfig {

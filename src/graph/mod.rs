@@ -6,7 +6,7 @@ mod op;
 mod var;
 
 pub(crate) use grad::SharedOp;
-pub use grad::{Cotangent, Gradient, Rows, Vjp};
+pub use grad::{Cotangent, Factors, Gradient, Rows, Vjp};
 pub use mode::Mode;
 pub use op::Op;
 pub(crate) use op::cpu_twin;

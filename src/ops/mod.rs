@@ -1,6 +1,5 @@
 //! Operations, one file each: what it computes, shapes, gradient, kernels and CPU twin.
 
-pub mod add_rows;
 pub mod argmax;
 pub mod assign;
 pub mod attention;
@@ -15,6 +14,7 @@ pub mod elementwise;
 pub mod gather;
 pub mod logsumexp;
 pub mod matmul;
+pub mod memory;
 pub mod norm;
 pub(crate) mod norm_grad;
 pub mod optim;
@@ -23,6 +23,7 @@ pub mod reduce;
 pub mod rotary;
 pub mod route;
 pub mod rows;
+pub(crate) mod runs;
 #[doc(hidden)]
 pub mod samples;
 pub mod scan;

@@ -3,7 +3,7 @@
 use super::optimizer::{Group, Optimizer};
 use super::rows::{RowUpdates, Table, Trained};
 use crate::error::{Error, Result};
-use crate::graph::{Gradient, Graph, Rows, Var};
+use crate::graph::{Factors, Gradient, Graph, Rows, Var};
 use crate::nn::{ParamVars, Params, Shard};
 use crate::ops::optim::{Accumulate, Controls, Pack, Tally};
 use crate::types::TensorType;
@@ -41,6 +41,7 @@ pub(super) fn slot_name(slot: &str, shard: &Shard) -> String {
 const TOTAL: &str = "accumulated";
 const INDICES: &str = "accumulated/indices";
 const VALUES: &str = "accumulated/values";
+const WEIGHTS: &str = "accumulated/weights";
 
 /// The gradient of a flat buffer.
 enum Grad<'g> {
@@ -103,7 +104,10 @@ impl Settings {
                 Some(table) if table.hits == 0 => {}
                 Some(table) => {
                     states.push((t.state(INDICES), TensorType::u32([micro, table.hits])));
-                    states.push((t.state(VALUES), TensorType::f32([micro, table.hits * table.width])));
+                    states.push((t.state(VALUES), TensorType::f32([micro, table.values() * table.width])));
+                    if table.per.is_some() {
+                        states.push((t.state(WEIGHTS), TensorType::f32([micro, table.hits])));
+                    }
                 }
             }
         }
@@ -153,6 +157,9 @@ impl Settings {
                 Grad::Rows(Some(rows)) => {
                     put(&t.state(INDICES), rows.indices);
                     put(&t.state(VALUES), rows.values * scale);
+                    if let Some(factors) = rows.factors {
+                        put(&t.state(WEIGHTS), factors.weights);
+                    }
                 }
             }
         }
@@ -168,13 +175,7 @@ impl Settings {
         let grad = |t: &Trained| match &t.table {
             None => Grad::Dense(graph.state(&t.state(TOTAL), t.shard.ty())),
             Some(table) if table.hits == 0 => Grad::Rows(None),
-            Some(Table { rows, width, hits, .. }) => {
-                let (rows, width, hits) = (*rows, *width, *hits);
-                let indices = graph.state(&t.state(INDICES), TensorType::u32([micro, hits]));
-                let values = graph.state(&t.state(VALUES), TensorType::f32([micro, hits * width]));
-                let n = micro * hits;
-                Grad::Rows(Some(Rows { indices: indices.reshape([n]), values: values.reshape([n, width]), rows }))
-            }
+            Some(table) => Grad::Rows(Some(accumulated(graph, t, table, micro))),
         };
         let grads: Vec<Grad<'g>> = trained.iter().map(grad).collect();
         let loss = graph.state(LOSS, TensorType::f32([1])).reshape([]);
@@ -184,8 +185,8 @@ impl Settings {
     fn optimize<'g>(&self, graph: &'g Graph, loss: Var<'g>, trained: &[Trained], grads: &[Grad<'g>]) -> Var<'g> {
         let squares = grads.iter().filter_map(|grad| match grad {
             Grad::Dense(grad) => Some(grad.square_sum()),
-            // The optimizer unites the same hits: in the plan that is done once.
-            Grad::Rows(rows) => rows.map(|rows| rows.unite().values.square_sum()),
+            // The optimizer sorts the same hits: in the plan that is done once.
+            Grad::Rows(rows) => rows.as_ref().map(Rows::square_sum),
         });
         let norm_sq = squares.reduce(|a, b| a + b).unwrap_or(graph.full([], 0.0));
         let ok = loss.is_finite().and(norm_sq.is_finite());
@@ -267,7 +268,8 @@ impl Settings {
             && segment.len > 0
         {
             let count = hits.map_or(0, |h| h.indices.shape().numel());
-            let table = Table { name: param.name().to_owned(), rows, width, hits: count, rule: group.rows };
+            let per = hits.and_then(|h| h.factors).map(|f| f.per);
+            let table = Table { name: param.name().to_owned(), rows, width, hits: count, per, rule: group.rows };
             return (Trained { shard, group, table: Some(table) }, Grad::Rows(hits.filter(|_| count > 0)));
         }
         let mut inputs = Vec::new();
@@ -280,6 +282,21 @@ impl Settings {
         }
         let flat = Pack { places, len: shard.len }.pack(graph, &inputs);
         (Trained { shard, group, table: None }, Grad::Dense(flat))
+    }
+}
+
+/// The hits of all micro-batches of a step.
+fn accumulated<'g>(graph: &'g Graph, t: &Trained, table: &Table, micro: usize) -> Rows<'g> {
+    let (hits, width) = (table.hits, table.width);
+    let per_hit = |kind: &str, ty: fn([usize; 2]) -> TensorType| {
+        graph.state(&t.state(kind), ty([micro, hits])).reshape([micro * hits])
+    };
+    let values = graph.state(&t.state(VALUES), TensorType::f32([micro, table.values() * width]));
+    Rows {
+        indices: per_hit(INDICES, TensorType::u32),
+        values: values.reshape([micro * table.values(), width]),
+        rows: table.rows,
+        factors: table.per.map(|per| Factors { weights: per_hit(WEIGHTS, TensorType::f32), per }),
     }
 }
 

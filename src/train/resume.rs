@@ -106,7 +106,7 @@ impl Trainer {
         file.compare(&self.params, &LoadOptions::default(), ours)?;
         let theirs = file.metadata("wgrad.config").unwrap_or_default();
         if !self.config.is_empty() && !theirs.is_empty() && theirs != self.config {
-            let message = format!("made with {theirs}, this model is {}; build the same model", self.config);
+            let message = format!("made for another model: {}; build the same one", difference(theirs, &self.config));
             return Err(Error::checkpoint(None, message));
         }
         let mut states: Vec<(String, Tensor)> = Vec::new();
@@ -179,4 +179,31 @@ fn number<T: std::str::FromStr>(file: &Checkpoint, name: &str) -> Result<T> {
         let message = format!("metadata {key}: expected a whole number, found {text}");
         Error::checkpoint(None, message)
     })
+}
+
+/// Where two configurations first differ, with a little of what stands before.
+fn difference(theirs: &str, ours: &str) -> String {
+    let same: usize = theirs.chars().zip(ours.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum();
+    // From the beginning of the entry to its end.
+    let start = theirs[..same].rfind([',', '{', '(']).map_or(0, |i| i + 1);
+    let entry = |text: &str| {
+        let rest = &text[start..];
+        let end = rest.find([',', '}', ')']).unwrap_or(rest.len());
+        rest[..end].trim().to_owned()
+    };
+    format!("it has {}, this model {}", entry(theirs), entry(ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::difference;
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let a = "Config { dim: 128, heads: 4, how: Exact { eps: 0.5 } }";
+        assert_eq!(difference(a, &a.replace("128", "64")), "it has dim: 128, this model dim: 64");
+        assert_eq!(difference(a, &a.replace("0.5", "1.0")), "it has eps: 0.5, this model eps: 1.0");
+        assert_eq!(difference("", "ä"), "it has , this model ä");
+        assert_eq!(difference("Äb", "Ä"), "it has Äb, this model Ä");
+    }
 }

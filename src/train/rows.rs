@@ -62,8 +62,17 @@ pub(super) struct Table {
     pub width: usize,
     /// Hits of one (micro-)batch.
     pub hits: usize,
+    /// Hits that share a row of values, if they are weighted.
+    pub per: Option<usize>,
     /// Not `Dense`.
     pub rule: RowUpdates,
+}
+
+impl Table {
+    /// Rows of values of one (micro-)batch.
+    pub fn values(&self) -> usize {
+        self.hits / self.per.unwrap_or(1).max(1)
+    }
 }
 
 /// A trained flat buffer and how it is updated.

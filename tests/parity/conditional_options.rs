@@ -7,7 +7,7 @@ use wgrad::Result;
 use wgrad::models::conditional::{
     AttentionConfig, AutoregressiveConfig, BlockConfig, CoordinateDescentRouterConfig, CrossAttentionConfig,
     CumulativeSoftmaxRouterConfig, FeedForwardConfig, HeavyAttentionConfig, ImageAttentionConfig, RouterConfig,
-    SinkhornRouterConfig, ViTConfig,
+    Similarity, SinkhornRouterConfig, ViTConfig,
 };
 use wgrad::ops::route::soft_top_k::SoftTopK;
 
@@ -44,7 +44,8 @@ fn descent_option(c: &mut CoordinateDescentRouterConfig, key: &str, value: &Valu
         ("fetch_k_ratio", Some(v), ..) => c.fetch_k_ratio = v,
         ("num_routing_tokens", _, Some(v), _) => c.num_routing_tokens = v,
         ("learned_routing_tokens", .., Some(v)) => c.learned_routing_tokens = v,
-        ("cosine_sim_routing", .., Some(v)) => c.cosine_sim_scale = v.then_some(8.0),
+        ("cosine_sim_routing", .., Some(true)) => c.similarity = Similarity::Cosine { scale: 8.0 },
+        ("cosine_sim_routing", .., Some(false)) => {}
         ("route_block_size", _, v, _) => c.route_block_size = v,
         _ => return false,
     }
@@ -97,10 +98,9 @@ pub fn descent_config(case: &Case, kind: &str, options: &Value) -> Result<Router
                     return Err(unsupported(case, key));
                 }
             }
-            if let (Some(scale), Some(v)) =
-                (&mut c.cosine_sim_scale, options.get("cosine_sim_scale").and_then(Value::as_f64))
-            {
-                *scale = v;
+            let scale = options.get("cosine_sim_scale").and_then(Value::as_f64);
+            if let (Similarity::Cosine { .. }, Some(scale)) = (c.similarity, scale) {
+                c.similarity = Similarity::Cosine { scale };
             }
             c.gather_across_samples = !old(case) && case.semantics == "reference";
             Ok(c.into())

@@ -69,24 +69,36 @@ impl HeavyBranch {
         q: &Route<'g>,
         kv: &Route<'g>,
     ) -> Var<'g> {
-        let n = x.dim(1);
         let routed = |router: &Router, x, route| match self.whole_if_short {
             true => router.forward_long(p, x, route),
             false => router.forward(p, x, route),
         };
         let (queries, keys) = (routed(&self.q_router, x, q), routed(&self.kv_router, context, kv));
+        self.attend(p, &queries, &keys, x.dim(1), context.dim(1))
+    }
+
+    /// Attention of routed queries to routed keys, put back into sequences of `n`; contexts had `m` tokens.
+    #[track_caller]
+    pub fn attend<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        queries: &Routed<'g>,
+        keys: &Routed<'g>,
+        n: usize,
+        m: usize,
+    ) -> Var<'g> {
         let positions = |routed: &Routed<'g>, n: usize| {
-            self.rotary.then(|| routed.indices.unwrap_or_else(|| x.graph().iota([n], 0)))
+            self.rotary.then(|| routed.indices.unwrap_or_else(|| p.graph().iota([n], 0)))
         };
         let context = Context {
             tokens: Some(keys.tokens),
             mask: keys.mask,
             scores: keys.indices.map(|_| keys.scores),
-            positions: positions(&keys, context.dim(1)),
+            positions: positions(keys, m),
         };
         let scores = queries.indices.filter(|_| self.multiply_queries_by_score).map(|_| queries.scores);
-        let out = self.attention.forward(p, queries.tokens, scores, positions(&queries, n), &context);
-        self.place(p, out, &queries, n)
+        let out = self.attention.forward(p, queries.tokens, scores, positions(queries, n), &context);
+        self.place(p, out, queries, n)
     }
 
     /// Puts the results `[b, k, D]` of routed queries, times their scores, back into sequences of `n`.

@@ -2,10 +2,10 @@
 
 use super::heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
 use super::router::{Route, Routed, Selection, check_call, normalized};
-use super::rows::{below, expect, numbers};
+use super::rows::{below, expect, flat, numbers, take_mask};
 use crate::error::{Error, Result};
 use crate::graph::Var;
-use crate::nn::{Init, ParamVars, Params};
+use crate::nn::{Init, ParamVars, Params, Sharded};
 use crate::ops::route::soft_top_k::{SoftCount, SoftTopK, Start};
 use crate::types::TensorType;
 
@@ -16,6 +16,32 @@ pub struct SourceAttention {
     pub heads: usize,
     /// Features of a head.
     pub dim_head: usize,
+}
+
+/// What the score of a token against a routing token is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Similarity {
+    /// The dot product, of raw tokens: as the package does it.
+    Dot,
+    /// So many times the cosine: the package's `cosine_sim_routing`, with its `cosine_sim_scale`.
+    Cosine {
+        /// Times what; the package's default is 8.
+        scale: f64,
+    },
+    /// The square root of the width times the cosine: scores have a deviation of 1 as long as the routing token knows
+    /// nothing of the tokens.
+    UnitCosine,
+}
+
+impl Similarity {
+    /// Factor of the cosine.
+    fn scale(self, dim: usize) -> Option<f64> {
+        match self {
+            Similarity::Dot => None,
+            Similarity::Cosine { scale } => Some(scale),
+            Similarity::UnitCosine => Some((dim as f64).sqrt()),
+        }
+    }
 }
 
 /// Options of a [`CoordinateDescentRouter`].
@@ -31,8 +57,8 @@ pub struct CoordinateDescentRouterConfig {
     pub num_routing_tokens: usize,
     /// The caller passes the routing tokens; the router has no parameters.
     pub learned_routing_tokens: bool,
-    /// Scores are so many times the cosine of token and routing token, instead of their dot product.
-    pub cosine_sim_scale: Option<f64>,
+    /// What scores are made of.
+    pub similarity: Similarity,
     /// Route evenly in blocks of so many tokens; a rest that fills no block is not routed. A sequence shorter than a
     /// block is a block.
     pub route_block_size: Option<usize>,
@@ -45,11 +71,16 @@ pub struct CoordinateDescentRouterConfig {
 }
 
 impl Default for CoordinateDescentRouterConfig {
-    /// A router that learns: cosine scores between -12 and 12 and the exact soft top-k, with an epsilon that is about the
-    /// spread of those scores at width 512. With the package's own defaults, [`reference`](Self::reference), thousands of
-    /// scores of a long sequence saturate at 1, where their gradient is 0.
+    /// A router that learns: [`SoftTopK::learnable`] of scores of deviation 1, of as many tokens as are routed. With the
+    /// package's own defaults, [`reference`](Self::reference), thousands of scores of a long sequence saturate at 1, where
+    /// their gradient is 0.
     fn default() -> Self {
-        CoordinateDescentRouterConfig { how: SoftTopK::exact(0.5), cosine_sim_scale: Some(12.0), ..Self::reference() }
+        CoordinateDescentRouterConfig {
+            how: SoftTopK::learnable(),
+            similarity: Similarity::UnitCosine,
+            fetch_k_ratio: 1.0,
+            ..Self::reference()
+        }
     }
 }
 
@@ -62,7 +93,7 @@ impl CoordinateDescentRouterConfig {
             fetch_k_ratio: 9.0 / 8.0,
             num_routing_tokens: 1,
             learned_routing_tokens: false,
-            cosine_sim_scale: None,
+            similarity: Similarity::Dot,
             route_block_size: None,
             source_attention: None,
             gather_across_samples: false,
@@ -87,8 +118,8 @@ impl CoordinateDescentRouterConfig {
         if self.route_block_size == Some(0) {
             return refuse("route_block_size", "is 0; expected at least 1, or none");
         }
-        if self.cosine_sim_scale.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
-            return refuse("cosine_sim_scale", "is no positive number");
+        if matches!(self.similarity, Similarity::Cosine { scale } if !(scale.is_finite() && scale > 0.0)) {
+            return refuse("similarity", "has a scale that is no positive number");
         }
         Ok(())
     }
@@ -182,7 +213,8 @@ impl CoordinateDescentRouter {
     pub(super) fn scores<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
         let mut tokens = self.tokens(p, x, route);
         let mut x = x;
-        if self.config.cosine_sim_scale.is_some() {
+        let scale = self.config.similarity.scale(self.dim);
+        if scale.is_some() {
             (tokens, x) = (tokens.l2_normalize(1e-12), x.l2_normalize(1e-12));
         }
         let scores = match tokens.dim(0) == x.dim(0) && tokens.dim(0) != 1 {
@@ -190,7 +222,7 @@ impl CoordinateDescentRouter {
             // The same tokens for all: one product over all rows.
             false => x.matmul(tokens.reshape([tokens.dim(1), self.dim]).transpose(0, 1)).transpose(1, 2),
         };
-        match self.config.cosine_sim_scale {
+        match scale {
             Some(scale) => scores * scale,
             None => scores,
         }
@@ -273,6 +305,69 @@ impl CoordinateDescentRouter {
             self.gather(self.select(&rows), x, route)
         };
         if r == 1 && !route.keep_one_route_dim { routed.one_route() } else { routed }
+    }
+
+    /// Routes rows of sequences of `n` tokens that lie one after the other in a table `[b n, D]` in pieces, as
+    /// [`forward`](Self::forward) routes tokens, always with a dimension for the routes. Nothing as large as the table is made.
+    #[track_caller]
+    pub(super) fn forward_sharded<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        table: &Sharded<'g>,
+        n: usize,
+        route: &Route<'g>,
+    ) -> Routed<'g> {
+        let (g, rows, r) = (p.graph(), table.ty().rows(), self.config.num_routing_tokens);
+        let b = rows.checked_div(n).unwrap_or(0);
+        let own = self.routing_token.as_ref().filter(|_| self.source.is_none() && !self.config.gather_across_samples);
+        let reason = match own {
+            None => "the routing tokens must be the router's own, without source attention and literal gathers",
+            Some(_) if b * n != rows || table.ty().width() != self.dim => "the table must be [b n, D]",
+            Some(_) if route.num_tokens == 0 => "num_tokens is 0; expected at least 1",
+            _ => "",
+        };
+        if !reason.is_empty() {
+            g.fail(Error::argument("router: table in pieces", reason));
+        }
+        if let Some(mask) = route.mask {
+            expect(g, "router: mask", mask, &TensorType::u32([b, n]));
+        }
+        let selection = if n <= route.num_tokens && route.counts.is_none() {
+            Selection { indices: g.iota([b, r, n], 2), scores: g.full([b, r, n], 1.0) }
+        } else {
+            let tokens = own.map_or_else(|| g.full([r, self.dim], 0.0), |name| p.get(name));
+            let scores = self.scores_sharded(table, tokens).reshape([r, b, n]).transpose(0, 1);
+            self.select(&Rows {
+                raw: scores,
+                mask: route.mask.map(|mask| mask.unsqueeze(1).expand([b, r, n])),
+                num_tokens: route.num_tokens,
+                counts: route.counts,
+                soft_count: None,
+                random: route.random_route.then_some(route.site),
+            })
+        };
+        let mask = match route.counts {
+            Some(_) if route.mask.is_none() => Some(g.full_u32([b, n], 1)),
+            _ => route.mask,
+        };
+        Routed {
+            indices: Some(selection.indices),
+            scores: selection.scores,
+            tokens: table.gather(flat(selection.indices, b, n, None)),
+            mask: mask.map(|mask| take_mask(mask, selection.indices, None)),
+        }
+    }
+
+    /// Scores `[r, rows]` of the rows of a table.
+    fn scores_sharded<'g>(&self, table: &Sharded<'g>, tokens: Var<'g>) -> Var<'g> {
+        let Some(scale) = self.config.similarity.scale(self.dim) else { return table.score(tokens) };
+        let tokens = tokens.l2_normalize(1e-12).transpose(0, 1);
+        let piece = |shard: &Var<'g>| (shard.l2_normalize(1e-12).matmul(tokens) * scale).transpose(0, 1);
+        let parts: Vec<Var<'g>> = table.shards().iter().map(piece).collect();
+        match parts.split_first() {
+            Some((first, rest)) => first.concat(rest, 1),
+            None => table.score(tokens),
+        }
     }
 
     fn gather<'g>(&self, selection: Selection<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {

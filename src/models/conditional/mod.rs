@@ -30,7 +30,7 @@ pub use block::{BlockConfig, BlockRoute, ConditionalRoutedTransformerBlock};
 pub use cross_attention::{ConditionalRoutedCrossAttention, CrossAttentionConfig, CrossRoute};
 pub use cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRouterConfig};
 pub use decoder::{RoutedDecoder, RoutedDecoderConfig};
-pub use descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, SourceAttention};
+pub use descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, Similarity, SourceAttention};
 pub use feed_forward::{ConditionalRoutedFeedForward, FeedForwardConfig};
 pub use heavy_attention::{Context, DescentKeys, HeavyAttention, HeavyAttentionConfig};
 pub use image::{ConditionalRoutedImageAttention, ImageAttentionConfig};

@@ -204,7 +204,7 @@ impl RouterConfig {
 #[derive(Clone, Debug)]
 pub enum Router {
     /// Soft top-k.
-    CoordinateDescent(CoordinateDescentRouter),
+    CoordinateDescent(Box<CoordinateDescentRouter>),
     /// Softmax over the tokens of smaller score.
     CumulativeSoftmax(CumulativeSoftmaxRouter),
     /// Gumbel-Sinkhorn.
@@ -219,7 +219,7 @@ impl Router {
         Ok(match config.clone() {
             RouterConfig::CoordinateDescent(c) => {
                 let config = CoordinateDescentRouterConfig { num_routing_tokens, ..c };
-                Router::CoordinateDescent(CoordinateDescentRouter::new(params, name, dim, config)?)
+                Router::CoordinateDescent(Box::new(CoordinateDescentRouter::new(params, name, dim, config)?))
             }
             RouterConfig::CumulativeSoftmax(c) => {
                 let config = CumulativeSoftmaxRouterConfig { num_routing_tokens, ..c };

@@ -7,7 +7,7 @@ use crate::types::Tensor;
 /// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or
 /// more stands for no row: it is past the table's end, where gather gives zeros and scatter drops. Entry i of the first
 /// dimension is about sequence `samples[i]` (u32 `[a]`), or i.
-fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
+pub(super) fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
     let g = indices.graph();
     let sequence = match samples {
         None => g.iota(indices.shape(), 0),

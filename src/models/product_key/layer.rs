@@ -5,7 +5,6 @@ use super::config::ProductKeyConfig;
 use super::groups::VALUES;
 use super::lookup::{Lookup, NoiseScale, Recall};
 use super::norm::{batch_norm, declare_batch_norm, declare_norm, layer_norm};
-use super::values::read;
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::models::parts::{below, expect};
@@ -104,8 +103,8 @@ impl ProductKeyMemory {
         let dots = self.dots(p, rows, lookup);
         let selected = select(c, dots.select_index(0, 0), dots.select_index(0, 1));
         let by_token = |v: Var<'g>| v.permute(&[1, 0, 2]);
-        let slots = by_token(selected.slots);
-        let gates = by_token(gates(c, selected.scores));
+        let slots = by_token(selected.indices);
+        let gates = by_token(gates(c, selected.values));
         let out = self.values_of(p, slots, gates, lookup);
         let out = out.dropout(c.value_dropout, lookup.site + OUTPUT, lookup.mode);
         let out = if c.norm_output { layer_norm(p, &self.part("output_norm"), out) } else { out };
@@ -169,12 +168,14 @@ impl ProductKeyMemory {
         let n = slots.dim(0);
         let table = p.get(&self.values());
         let gates = gates.dropout(attn_dropout, lookup.site + GATES, lookup.mode);
+        let read = |slots: Var<'g>, gates: Var<'g>| match lookup.mem_trainable_mask {
+            None => table.weighted_gather(slots, gates),
+            Some(trained) => table.weighted_gather_masked(slots, gates, trained),
+        };
         let Some(combine) = &self.combine else {
-            return read(table, slots.reshape([n, h * k]), gates.reshape([n, h * k]), lookup.mem_trainable_mask);
+            return read(slots.reshape([n, h * k]), gates.reshape([n, h * k]));
         };
         let gates = if self.config.drop_gates { slots.graph().full([n, h, k], 1.0) } else { gates };
-        let rows = [n * h, k];
-        let found = read(table, slots.reshape(rows), gates.reshape(rows), lookup.mem_trainable_mask);
-        combine.forward(p, found.reshape([n, h * self.config.dim_head]))
+        combine.forward(p, read(slots, gates).reshape([n, h * self.config.dim_head]))
     }
 }

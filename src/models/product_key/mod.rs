@@ -35,7 +35,6 @@ mod norm;
 mod stream;
 mod transformer;
 mod usage;
-mod values;
 
 pub use config::{KeyScore, ProductKeyConfig};
 pub use finetune::{choose_slots, tf_idf};

@@ -7,7 +7,7 @@ use crate::graph::{Rows, Var};
 use crate::models::parts::expect;
 use crate::types::{Tensor, TensorType};
 
-/// What is kept of a slot: hits, sum of gates, batches.
+/// What is kept of a slot: sum of gates, hits, batches.
 const KEPT: usize = 3;
 
 /// Counts on the device how slots are used. Its states lie in a store, apart from the parameters; a run that counts costs
@@ -57,19 +57,14 @@ impl SlotUsage {
                 let counts = flat.expand([count, per]).reshape([n]).gt(0);
                 hits = counts.select(hits, self.slots as u32);
             }
-            let gates = recall.gates.stop_gradient().reshape([n, 1]);
-            let finite = gates.is_finite();
-            slots.push(hits);
-            kept.push(finite.to_f32().concat(&[finite.select(gates, 0.0)], 1));
+            let gates = recall.gates.stop_gradient().reshape([n]);
+            slots.push(gates.is_finite().select(hits, self.slots as u32));
+            kept.push(gates.reshape([n, 1]));
         }
-        let hits =
-            Rows { indices: slots[0].concat(&slots[1..], 0), values: kept[0].concat(&kept[1..], 0), rows: self.slots };
-        let united = hits.unite();
-        let batches = united.values.slice(1, 0, 1).gt(0.0).to_f32();
-        let values = united.values.concat(&[batches], 1);
+        let hits = Rows::new(slots[0].concat(&slots[1..], 0), kept[0].concat(&kept[1..], 0), self.slots);
         let [(name, ty), (count, one)] = self.states();
         let (table, runs) = (g.state(&name, ty), g.state(&count, one));
-        g.assign(table, table.add_rows(&Rows { values, ..united }));
+        g.assign(table, table.tally_rows(&hits));
         g.assign(runs, runs + 1);
     }
 
@@ -103,7 +98,7 @@ pub struct Usage {
 impl Usage {
     fn new(table: &Tensor, total_batches: u32) -> Self {
         let column = |i: usize| table.floats().chunks_exact(KEPT).map(|row| row[i]).collect();
-        Usage { hits: column(0), weights: column(1), batches: column(2), total_batches }
+        Usage { hits: column(1), weights: column(0), batches: column(2), total_batches }
     }
 
     /// Slots of the memory.
