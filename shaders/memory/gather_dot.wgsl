@@ -8,10 +8,11 @@ struct Meta {
     k: u32,
 }
 override LANES: u32 = 8u;
-@group(0) @binding(1) var<storage, read> indices: array<u32>;
-@group(0) @binding(2) var<storage, read> vectors: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
-@group(0) @binding(4) var<uniform> m: Meta;
+@group(0) @binding(1) var<storage, read> scales: array<f32>;
+@group(0) @binding(2) var<storage, read> indices: array<u32>;
+@group(0) @binding(3) var<storage, read> vectors: array<f32>;
+@group(0) @binding(4) var<storage, read_write> output: array<f32>;
+@group(0) @binding(5) var<uniform> m: Meta;
 var<workgroup> partials: array<f32, 64>;
 
 @compute @workgroup_size(64)
@@ -37,6 +38,9 @@ fn main(
                 total += v[c] * vectors[vector + col + c];
             }
         }
+    }
+    if (FORMAT == 2u && found) {
+        total *= scales[row + m.table.first];
     }
     if (LANES > 1u) {
         partials[lid] = total;

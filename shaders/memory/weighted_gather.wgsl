@@ -7,10 +7,11 @@ struct Meta {
     n: u32,
     k: u32,
 }
-@group(0) @binding(1) var<storage, read> indices: array<u32>;
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
-@group(0) @binding(4) var<uniform> m: Meta;
+@group(0) @binding(1) var<storage, read> scales: array<f32>;
+@group(0) @binding(2) var<storage, read> indices: array<u32>;
+@group(0) @binding(3) var<storage, read> weights: array<f32>;
+@group(0) @binding(4) var<storage, read_write> output: array<f32>;
+@group(0) @binding(5) var<uniform> m: Meta;
 
 @compute @workgroup_size(64)
 fn main(
@@ -30,7 +31,11 @@ fn main(
         // Wraps for a row before this piece.
         let row = indices[j] - m.table.first;
         if (row < m.table.rows) {
-            total += weights[j] * columns(m.table, row, col);
+            var weight = weights[j];
+            if (FORMAT == 2u) {
+                weight *= scales[indices[j]];
+            }
+            total += weight * columns(m.table, row, col);
         }
     }
     let at = i / quads * m.table.width + col;

@@ -5,6 +5,7 @@ mod init;
 mod linear;
 mod local_attention;
 mod params;
+mod quant_table;
 mod sharded;
 mod vars;
 
@@ -14,5 +15,6 @@ pub use linear::Linear;
 pub use local_attention::{LocalAttention, LocalAttentionConfig};
 pub(crate) use params::Shard;
 pub use params::{Param, Params};
+pub use quant_table::{QuantRows, QuantTable, QuantTableType, Quantization};
 pub use sharded::{Sharded, ShardedType};
 pub use vars::ParamVars;

@@ -140,7 +140,8 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (0, 3, 2, 2, 1),
         (9, 4, 3, 5, 6),
         (700, 3, 5, 3, 3),
-        (157, 32, 67, 66_000, 900),
+        (157, 32, 7, 900, 1_000),
+        (70_001, 1, 1, 3, 4),
     ] {
         let name = format!("weighted hits [{count}, {per}] of [{rows}, {width}]");
         let sample = Sample::new(name, [&[count, width], &[count * per]], move |_, x| {

@@ -1,13 +1,13 @@
 //! Products of vectors with chosen rows of a table: the gradient of the weights of weighted sums of rows.
 
-use super::table::{CpuTable, Format, TableMeta};
+use super::table::{CpuRow, CpuTable, Format, TableMeta};
 use super::weighted_gather::{WeightedGather, row_gradients};
-use crate::error::{Refusal, Result};
+use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::exp::vectorized;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
-use crate::types::{DType, Real, TensorType};
+use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 
 /// A product by some lanes of a workgroup.
@@ -18,7 +18,7 @@ const WIDTH: usize = 64;
 const LANES: usize = 8;
 
 /// `y[.., j] = table[indices[.., j]] · vectors[..]`, 0 for an index that names no row. Inputs: the pieces of the table,
-/// indices `[.., k]`, vectors `[.., width]`.
+/// indices `[.., k]`, vectors `[.., width]`, scales if the format has any.
 #[derive(Clone, Debug)]
 pub(crate) struct GatherDot {
     pub format: Format,
@@ -49,9 +49,23 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 }
 
 impl GatherDot {
+    /// Products with rows of a table in pieces.
+    #[track_caller]
+    pub fn apply<'g>(self, pieces: &[Var<'g>], indices: Var<'g>, vectors: Var<'g>, scales: Option<Var<'g>>) -> Var<'g> {
+        let mut inputs = pieces.to_vec();
+        inputs.extend([indices, vectors]);
+        inputs.extend(scales);
+        indices.graph().apply_at(std::sync::Arc::new(self), &inputs, Where::caller())[0]
+    }
+
+    /// Number of pieces of the table among so many inputs.
+    fn pieces(&self, inputs: usize) -> usize {
+        inputs.saturating_sub(2 + usize::from(self.format.scaled()))
+    }
+
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let pieces = call.inputs.len() - 2;
-        let table = CpuTable::new(call, pieces);
+        let pieces = self.pieces(call.inputs.len());
+        let table = CpuTable::new(call, self.format, pieces, pieces + 2);
         let (indices, vectors) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
@@ -61,8 +75,18 @@ impl GatherDot {
             vectorized(
                 #[inline(always)]
                 || {
+                    let mut unpacked = Vec::new();
                     for (out, index) in out.iter_mut().zip(indices) {
-                        *out = table.row(*index).map_or(T::ZERO, |row| dot(row, vector));
+                        *out = match table.row(*index) {
+                            None => T::ZERO,
+                            Some(CpuRow::Floats(row)) => dot(row, vector),
+                            Some(row) => {
+                                unpacked.clear();
+                                unpacked.resize(width, T::ZERO);
+                                row.add_to(T::ONE, &mut unpacked);
+                                dot(&unpacked, vector)
+                            }
+                        };
                     }
                 },
             );
@@ -76,10 +100,11 @@ impl Op for GatherDot {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        let [tables @ .., indices, vectors] = inputs else {
+        let (tables, rest) = inputs.split_at(self.pieces(inputs.len()));
+        let [indices, vectors, scales @ ..] = rest else {
             return Refusal::shape("expected a table, indices and vectors");
         };
-        let width = self.format.check(tables)?;
+        let [_, width] = self.format.check(tables, scales.first())?;
         indices.require(DType::U32, "indices are integers; convert with to_u32")?;
         vectors.require(DType::F32, "vectors are floats; convert with to_f32")?;
         let mut expected = indices.shape.clone();
@@ -94,30 +119,32 @@ impl Op for GatherDot {
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
-        let (Some(g), [tables @ .., indices, vectors]) = (cx.cotangent(), &cx.inputs[..]) else {
+        let (tables, rest) = cx.inputs.split_at(self.pieces(cx.inputs.len()));
+        let (Some(g), [indices, vectors, scales @ ..]) = (cx.cotangent(), rest) else {
             return cx.none();
         };
-        let mut grads = row_gradients(tables, *indices, g, *vectors);
-        grads.push(None);
-        let mut inputs = tables.to_vec();
-        inputs.extend([*indices, g]);
-        let sums = cx.graph.apply(WeightedGather { format: self.format, masked: false }, &inputs);
-        grads.push(Some(sums[0].into()));
+        let op = WeightedGather { format: self.format, masked: false };
+        let sums = op.apply(tables, *indices, g, scales.first().copied(), None);
+        let mut grads = row_gradients(self.format, tables, *indices, g, *vectors);
+        grads.extend([None, Some(sums.into())]);
+        grads.resize(cx.inputs.len(), None);
         grads
     }
 
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let pieces = cx.inputs.len() - 2;
+        let pieces = self.pieces(cx.inputs.len());
         let (_, k) = cx.inputs[pieces].shape().rows();
         let n = cx.outputs[0].numel();
-        let tables: Vec<TensorType> = cx.inputs[..pieces].iter().map(|o| TensorType::f32(o.shape())).collect();
+        // Without scales the kernel has something else to bind.
+        let scales = if self.format.scaled() { pieces + 2 } else { pieces + 1 };
+        let tables = self.format.metas(cx.inputs[..pieces].iter().map(Operand::shape));
         let lanes = if cx.caps.software { 1 } else { LANES };
-        for (piece, table) in self.format.metas(&tables).into_iter().enumerate() {
+        for (piece, table) in tables.into_iter().enumerate() {
             let meta = Meta { table, n: n as u32, k: k as u32 };
             let d = cx.dispatch(&GATHER_DOT).constant("FORMAT", self.format.number()).constant("LANES", lanes as f64);
-            let d = d.input(piece).input(pieces).input(pieces + 1).output(0);
+            let d = d.input(piece).input(scales).input(pieces).input(pieces + 1).output(0);
             d.uniform(&meta).workgroups((n * lanes).div_ceil(WIDTH))?;
         }
         Ok(())
@@ -130,7 +157,7 @@ impl<'g> Var<'g> {
     /// [`weighted_gather`](Self::weighted_gather), and [`Cotangent::Rows`] for the table.
     #[track_caller]
     pub fn gather_dot(self, indices: Var<'g>, vectors: Var<'g>) -> Var<'g> {
-        self.op(GatherDot { format: Format::F32 }, &[indices, vectors])
+        GatherDot { format: Format::F32 }.apply(&[self], indices, vectors, None)
     }
 }
 

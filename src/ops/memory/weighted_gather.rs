@@ -1,13 +1,14 @@
 //! Weighted sums of rows of a table: an embedding bag with a weight for each sample.
 
 use super::gather_dot::GatherDot;
-use super::table::{CpuTable, Format, TableMeta};
-use crate::error::{Refusal, Result};
+use super::table::{CpuRow, CpuTable, Format, TableMeta};
+use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::exp::vectorized;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
-use crate::types::{DType, Real, TensorType};
+use crate::nn::Sharded;
+use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 
 /// Four columns of an output row an invocation.
@@ -18,7 +19,7 @@ const WIDTH: usize = 64;
 pub(super) const COLUMNS: usize = 4;
 
 /// `y[..] = sum_j weights[.., j] table[indices[.., j]]`; an index that names no row adds nothing. Inputs: the pieces of the
-/// table, indices `[.., k]`, weights, and with `masked` which rows get a gradient (u32 `[rows]`).
+/// table, indices `[.., k]`, weights, scales if the format has any, and with `masked` which rows get a gradient (u32 `[rows]`).
 #[derive(Clone, Debug)]
 pub(crate) struct WeightedGather {
     pub format: Format,
@@ -32,38 +33,57 @@ struct Meta {
     k: u32,
 }
 
-/// Adds weighted rows to `out`, four at a time, in order.
+/// Adds weighted rows to `out`, floats four rows at a time, in order.
 #[inline(always)]
-fn add_rows<T: Real>(hits: &[(&[T], T)], out: &mut [T]) {
+fn add_rows<T: Real>(hits: &[(CpuRow<'_, T>, T)], out: &mut [T]) {
     let width = out.len();
     let mut quads = hits.chunks_exact(4);
     for quad in &mut quads {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|i| &quad[i].0[..width]);
+        let rows = (quad[0].0, quad[1].0, quad[2].0, quad[3].0);
+        let (CpuRow::Floats(a), CpuRow::Floats(b), CpuRow::Floats(c), CpuRow::Floats(d)) = rows else {
+            quad.iter().for_each(|(row, weight)| row.add_to(*weight, out));
+            continue;
+        };
+        let [a, b, c, d] = [a, b, c, d].map(|row| &row[..width]);
         let [u, v, w, x] = [0, 1, 2, 3].map(|i| quad[i].1);
         for (i, out) in out.iter_mut().enumerate() {
             *out = *out + u * a[i] + v * b[i] + w * c[i] + x * d[i];
         }
     }
-    for (row, weight) in quads.remainder() {
-        out.iter_mut().zip(*row).for_each(|(o, v)| *o += *weight * *v);
-    }
+    quads.remainder().iter().for_each(|(row, weight)| row.add_to(*weight, out));
 }
 
 impl WeightedGather {
+    /// Weighted sums of rows of a table in pieces.
+    #[track_caller]
+    pub fn apply<'g>(
+        self,
+        pieces: &[Var<'g>],
+        indices: Var<'g>,
+        weights: Var<'g>,
+        scales: Option<Var<'g>>,
+        trained: Option<Var<'g>>,
+    ) -> Var<'g> {
+        let mut inputs = pieces.to_vec();
+        inputs.extend([indices, weights]);
+        inputs.extend(scales.into_iter().chain(trained));
+        indices.graph().apply_at(std::sync::Arc::new(self), &inputs, Where::caller())[0]
+    }
+
     /// Number of pieces of the table among so many inputs.
     fn pieces(&self, inputs: usize) -> usize {
-        inputs.saturating_sub(2 + usize::from(self.masked))
+        inputs.saturating_sub(2 + usize::from(self.format.scaled()) + usize::from(self.masked))
     }
 
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let pieces = self.pieces(call.inputs.len());
-        let table = CpuTable::new(call, pieces);
+        let table = CpuTable::new(call, self.format, pieces, pieces + 2);
         let (indices, weights) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
         par::rows(call.out(0), width, (k + 1) * width, |n, out| {
             let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
-            let hits: Vec<(&[T], T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
+            let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
             out.fill(T::ZERO);
             vectorized(
                 #[inline(always)]
@@ -80,16 +100,16 @@ impl Op for WeightedGather {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
         let (tables, rest) = inputs.split_at(self.pieces(inputs.len()));
-        let width = self.format.check(tables)?;
-        let [indices, weights, mask @ ..] = rest else {
+        let [indices, weights, rest @ ..] = rest else {
             return Refusal::shape("expected a table, indices and weights");
         };
+        let (scales, mask) = rest.split_at(usize::from(self.format.scaled()));
+        let [rows, width] = self.format.check(tables, scales.first())?;
         indices.require(DType::U32, "indices are integers; convert with to_u32")?;
         weights.require(DType::F32, "weights are floats; convert with to_f32")?;
         if indices.shape.is_empty() || indices.shape != weights.shape {
             return Refusal::shape("expected indices [.., k] and one weight for each");
         }
-        let rows: usize = tables.iter().map(|t| t.shape[0]).sum();
         if mask.iter().any(|m| *m != TensorType::u32([rows])) {
             return Refusal::shape(format!(
                 "a mask of rows is {}, 1 for those that are trained",
@@ -105,21 +125,20 @@ impl Op for WeightedGather {
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
         let (tables, rest) = cx.inputs.split_at(self.pieces(cx.inputs.len()));
-        let (Some(g), [indices, weights, mask @ ..]) = (cx.cotangent(), rest) else {
+        let (Some(g), [indices, weights, rest @ ..]) = (cx.cotangent(), rest) else {
             return cx.none();
         };
+        let (scales, mask) = rest.split_at(usize::from(self.format.scaled()));
         let mut hits = *indices;
         if let Some(mask) = mask.first() {
             // What is not trained is not touched either: an optimizer's weight decay would move it.
             let trained = mask.reshape([mask.dim(0), 1]).gather(hits).reshape(hits.shape());
             hits = trained.ne(0).select(hits, u32::MAX);
         }
-        let mut grads = row_gradients(tables, hits, *weights, g);
-        grads.push(None);
-        let mut inputs = tables.to_vec();
-        inputs.extend([*indices, g]);
-        grads.push(Some(cx.graph.apply(GatherDot { format: self.format }, &inputs)[0].into()));
-        grads.extend(mask.iter().map(|_| None));
+        let dots = GatherDot { format: self.format }.apply(tables, *indices, g, scales.first().copied());
+        let mut grads = row_gradients(self.format, tables, hits, *weights, g);
+        grads.extend([None, Some(dots.into())]);
+        grads.resize(cx.inputs.len(), None);
         grads
     }
 
@@ -128,12 +147,14 @@ impl Op for WeightedGather {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let pieces = self.pieces(cx.inputs.len());
         let (rows, k) = cx.inputs[pieces].shape().rows();
-        let tables: Vec<TensorType> = cx.inputs[..pieces].iter().map(|o| TensorType::f32(o.shape())).collect();
-        for (piece, table) in self.format.metas(&tables).into_iter().enumerate() {
+        // Without scales the kernel has something else to bind.
+        let scales = if self.format.scaled() { pieces + 2 } else { pieces + 1 };
+        let tables = self.format.metas(cx.inputs[..pieces].iter().map(Operand::shape));
+        for (piece, table) in tables.into_iter().enumerate() {
             let n = rows * (table.width as usize).div_ceil(COLUMNS);
             let meta = Meta { table, n: n as u32, k: k as u32 };
             let d = cx.dispatch(&WEIGHTED_GATHER).constant("FORMAT", self.format.number());
-            let d = d.input(piece).input(pieces).input(pieces + 1).output(0);
+            let d = d.input(piece).input(scales).input(pieces).input(pieces + 1).output(0);
             d.uniform(&meta).workgroups(n.div_ceil(WIDTH))?;
         }
         Ok(())
@@ -141,13 +162,17 @@ impl Op for WeightedGather {
 }
 
 /// Gradients of the pieces of a table of which weighted rows were added up: hit (n, j) adds `weights[n, j] g[n]`. The
-/// products stand nowhere.
+/// products stand nowhere. Quantised tables have none.
 pub(super) fn row_gradients<'g>(
+    format: Format,
     tables: &[Var<'g>],
     indices: Var<'g>,
     weights: Var<'g>,
     g: Var<'g>,
 ) -> Vec<Option<Cotangent<'g>>> {
+    if format != Format::F32 {
+        return vec![None; tables.len()];
+    }
     let (n, per) = indices.shape().rows();
     let (indices, weights) = (indices.reshape([n * per]), weights.reshape([n * per]));
     let values = g.reshape([n, g.dim(-1)]);
@@ -172,7 +197,7 @@ impl<'g> Var<'g> {
     /// the weights the products of the rows with the cotangent. Cost: the hits, whatever the number of rows.
     #[track_caller]
     pub fn weighted_gather(self, indices: Var<'g>, weights: Var<'g>) -> Var<'g> {
-        self.op(WeightedGather { format: Format::F32, masked: false }, &[indices, weights])
+        WeightedGather { format: Format::F32, masked: false }.apply(&[self], indices, weights, None, None)
     }
 
     /// [`weighted_gather`](Self::weighted_gather) that trains only the rows which `trained` (u32 `[rows]`) marks with 1:
@@ -180,7 +205,22 @@ impl<'g> Var<'g> {
     /// An optimizer of touched rows leaves those as they are; a dense one sees gradient 0 there.
     #[track_caller]
     pub fn weighted_gather_masked(self, indices: Var<'g>, weights: Var<'g>, trained: Var<'g>) -> Var<'g> {
-        self.op(WeightedGather { format: Format::F32, masked: true }, &[indices, weights, trained])
+        WeightedGather { format: Format::F32, masked: true }.apply(&[self], indices, weights, None, Some(trained))
+    }
+}
+
+impl<'g> Sharded<'g> {
+    /// [`Var::weighted_gather`] from a table in pieces: `[.., width]`. The gradient of each piece is a list of rows. Cost:
+    /// the indices are read once a piece.
+    #[track_caller]
+    pub fn weighted_gather(&self, indices: Var<'g>, weights: Var<'g>) -> Var<'g> {
+        WeightedGather { format: Format::F32, masked: false }.apply(self.shards(), indices, weights, None, None)
+    }
+
+    /// [`Var::weighted_gather_masked`] from a table in pieces; `trained` is u32 `[rows]` of the whole table.
+    #[track_caller]
+    pub fn weighted_gather_masked(&self, indices: Var<'g>, weights: Var<'g>, trained: Var<'g>) -> Var<'g> {
+        WeightedGather { format: Format::F32, masked: true }.apply(self.shards(), indices, weights, None, Some(trained))
     }
 }
 
