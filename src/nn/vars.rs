@@ -1,35 +1,52 @@
 //! The parameters inside a graph.
 
+use super::Sharded;
 use super::params::Params;
-use crate::error::Error;
+use crate::error::{Error, Where};
 use crate::graph::{Graph, Var};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 
 impl Params {
-    /// Declares the flat states in a graph and gives every parameter as a view of its state.
+    /// Declares the flat states in a graph and gives every parameter as a view of its state, and tables as views of
+    /// theirs.
     pub fn vars<'g>(&self, graph: &'g Graph) -> ParamVars<'g> {
-        if let Some(error) = self.error() {
-            graph.fail(error.clone());
-        }
-        let mut views: Vec<(usize, Var<'g>)> = Vec::with_capacity(self.len());
-        for shard in self.shards() {
+        let shards = self.shards().unwrap_or_else(|error| {
+            graph.fail(error);
+            Vec::new()
+        });
+        let mut views: Vec<Vec<Var<'g>>> = vec![Vec::new(); self.len()];
+        for shard in shards {
             let leaf = graph.state(&shard.state, shard.ty());
             for s in &shard.segments {
-                let shape = self.nth(s.param).map(|p| p.shape().clone()).unwrap_or_default();
-                views.push((s.param, leaf.slice(0, s.offset, s.len).reshape(shape)));
+                let (Some(p), Some(views)) = (self.nth(s.param), views.get_mut(s.param)) else {
+                    continue;
+                };
+                let mut shape = p.shape().clone();
+                if let &[rows, width] = &shape[..] {
+                    shape.0[0] = s.len.checked_div(width).unwrap_or(rows);
+                }
+                views.push(leaf.slice(0, s.offset, s.len).reshape(shape));
             }
         }
-        // In the order the parameters were added.
-        views.sort_by_key(|(param, _)| *param);
-        let vars = views.into_iter().map(|(_, var)| var);
-        ParamVars::from_vars(graph, self.names().map(str::to_owned).zip(vars))
+        let all = self.iter().zip(views).filter(|(_, views)| !views.is_empty());
+        let all = all.map(|(p, views)| {
+            let table = p.is_sharded() || views.len() > 1;
+            (p.name().to_owned(), if table { View::Table(Sharded::new(graph, &views)) } else { View::Whole(views[0]) })
+        });
+        ParamVars::from_views(graph, all.collect())
     }
+}
+
+/// A parameter in the graph.
+enum View<'g> {
+    Whole(Var<'g>),
+    Table(Sharded<'g>),
 }
 
 struct Views<'g> {
     index: FxHashMap<String, usize>,
-    views: Vec<(String, Var<'g>)>,
+    views: Vec<(String, View<'g>)>,
 }
 
 /// The parameters inside a graph. Cloning gives another handle to the same variables.
@@ -43,7 +60,10 @@ pub struct ParamVars<'g> {
 impl<'g> ParamVars<'g> {
     /// Variables under names of one's own choice, for a model whose parameters live elsewhere than in [`Params`].
     pub fn from_vars(graph: &'g Graph, vars: impl IntoIterator<Item = (String, Var<'g>)>) -> Self {
-        let views: Vec<(String, Var<'g>)> = vars.into_iter().collect();
+        Self::from_views(graph, vars.into_iter().map(|(name, var)| (name, View::Whole(var))).collect())
+    }
+
+    fn from_views(graph: &'g Graph, views: Vec<(String, View<'g>)>) -> Self {
         let index = views.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
         ParamVars { graph, all: Rc::new(Views { index, views }), prefix: String::new() }
     }
@@ -53,24 +73,64 @@ impl<'g> ParamVars<'g> {
         self.graph
     }
 
-    /// A parameter; the graph fails if there is none of this name.
+    /// A parameter; the graph fails if there is none of this name, or if it is a table in pieces.
     #[track_caller]
     pub fn get(&self, name: &str) -> Var<'g> {
-        let name = format!("{}{name}", self.prefix);
-        let view = self.all.index.get(&name).and_then(|i| self.all.views.get(*i));
-        match view {
-            Some((_, var)) => *var,
-            None => {
-                let message = "the model's parameters have no such name".to_owned();
-                self.graph.fail(Error::Name { kind: "parameter", name, message });
-                self.graph.full([], 0.0)
+        let location = Where::caller();
+        match self.view(name) {
+            Some(View::Whole(var)) => return *var,
+            Some(View::Table(table)) => {
+                let (ty, pieces) = (table.ty(), table.shards().len());
+                let message = format!(
+                    "a table [{}, {}] in {pieces} pieces has no variable of its own; use ParamVars::sharded instead of get \
+                     at {location}",
+                    ty.rows(),
+                    ty.width()
+                );
+                self.refuse(name, message);
             }
+            None => {}
         }
+        self.graph.full([], 0.0)
     }
 
-    /// The parameter that was added as number `index`.
-    pub(crate) fn nth(&self, index: usize) -> Option<Var<'g>> {
-        self.all.views.get(index).map(|(_, var)| *var)
+    /// A parameter `[rows, width]` as a table, cut into pieces if it is larger than one binding, else in one piece; the
+    /// graph fails if there is none of this name, or if it is no matrix.
+    #[track_caller]
+    pub fn sharded(&self, name: &str) -> Sharded<'g> {
+        let location = Where::caller();
+        match self.view(name) {
+            Some(View::Table(table)) => return table.clone(),
+            Some(View::Whole(var)) if var.rank() == 2 => return Sharded::new(self.graph, &[*var]),
+            Some(View::Whole(var)) => {
+                self.refuse(name, format!("expected a table [rows, width], it is {} at {location}", var.ty()));
+            }
+            None => {}
+        }
+        Sharded::new(self.graph, &[self.graph.full([0, 0], 0.0)])
+    }
+
+    /// The parameter; the graph fails if there is none.
+    fn view(&self, name: &str) -> Option<&View<'g>> {
+        let full = format!("{}{name}", self.prefix);
+        let found = self.all.index.get(&full).and_then(|i| self.all.views.get(*i));
+        if found.is_none() {
+            self.refuse(name, "the model's parameters have no such name".to_owned());
+        }
+        found.map(|(_, view)| view)
+    }
+
+    fn refuse(&self, name: &str, message: String) {
+        let name = format!("{}{name}", self.prefix);
+        self.graph.fail(Error::Name { kind: "parameter", name, message });
+    }
+
+    /// Piece `piece` of the parameter that was added as number `index`: itself, if it is not cut.
+    pub(crate) fn piece(&self, index: usize, piece: usize) -> Option<Var<'g>> {
+        match &self.all.views.get(index)?.1 {
+            View::Whole(var) => Some(*var),
+            View::Table(table) => table.shards().get(piece).copied(),
+        }
     }
 
     /// The parameters below `prefix`: `scope("layers.0").get("weight")` is `get("layers.0.weight")`.
