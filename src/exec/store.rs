@@ -1,10 +1,10 @@
 //! State between runs: parameters, moments, memories, caches.
 
+use super::cpu::zeros;
 use crate::device::readback::Readback;
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::types::{DType, Data, Tensor, TensorType};
-use super::cpu::zeros;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};

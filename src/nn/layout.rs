@@ -43,6 +43,14 @@ impl Shard {
     pub fn ty(&self) -> TensorType {
         TensorType::f32([self.len])
     }
+
+    /// Number of the parameter, if it is the only one: pieces of one have equal numbers.
+    pub fn param(&self) -> Option<usize> {
+        match &self.segments[..] {
+            [only] => Some(only.param),
+            _ => None,
+        }
+    }
 }
 
 /// Flat buffers of one group.
@@ -210,7 +218,8 @@ impl Params {
                 if s.piece == 0 {
                     values.push((s.param, room(self.nth(s.param).map_or(0, |p| p.shape().numel()))?));
                 }
-                if let (Some((_, values)), Some(part)) = (values.last_mut(), flat.floats().get(s.offset..s.offset + s.len))
+                if let (Some((_, values)), Some(part)) =
+                    (values.last_mut(), flat.floats().get(s.offset..s.offset + s.len))
                 {
                     values.extend_from_slice(part);
                 }

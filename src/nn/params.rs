@@ -91,7 +91,14 @@ pub(super) fn refuse(name: &str, message: impl Into<String>) -> Error {
 impl Params {
     /// No parameters yet; `seed` keys the initial values.
     pub fn new(seed: u64) -> Self {
-        Params { seed, params: Vec::new(), index: FxHashMap::default(), error: None, separate: Vec::new(), limit: PORTABLE_BINDING }
+        Params {
+            seed,
+            params: Vec::new(),
+            index: FxHashMap::default(),
+            error: None,
+            separate: Vec::new(),
+            limit: PORTABLE_BINDING,
+        }
     }
 
     /// Adds a parameter; the result may be given a group or made a buffer.
@@ -345,7 +352,8 @@ mod tests {
 
     #[test]
     fn pieces_of_values_are_those_of_the_whole() -> Result<()> {
-        for init in [Init::Normal { std: 0.5 }, Init::Uniform { bound: 2.0 }, Init::Values((0..35).map(|i| i as f32).collect())]
+        for init in
+            [Init::Normal { std: 0.5 }, Init::Uniform { bound: 2.0 }, Init::Values((0..35).map(|i| i as f32).collect())]
         {
             let mut p = Params::new(3);
             p.add("t", [7, 5], init);

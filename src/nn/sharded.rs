@@ -105,12 +105,7 @@ impl ShardedType {
 
     /// Sets the pieces as states in a store; `rows` gives the elements of a run of rows. Only one piece at a time is in
     /// host memory. Fails when `rows` gives a wrong number of elements, or like [`Store::set`].
-    pub fn set(
-        &self,
-        store: &Store,
-        name: &str,
-        mut rows: impl FnMut(Range<usize>) -> Result<Tensor>,
-    ) -> Result<()> {
+    pub fn set(&self, store: &Store, name: &str, mut rows: impl FnMut(Range<usize>) -> Result<Tensor>) -> Result<()> {
         let mut first = 0;
         for (name, ty) in self.named(name) {
             let count = ty.shape[0];
@@ -148,8 +143,9 @@ impl<'g> Sharded<'g> {
             None => {
                 graph.fail(Error::Shape {
                     op: "sharded table".into(),
-                    message: "expected pieces [rows, width] of one type, width and number of rows; the last may have fewer"
-                        .into(),
+                    message:
+                        "expected pieces [rows, width] of one type, width and number of rows; the last may have fewer"
+                            .into(),
                     shapes: types.into_iter().map(|t| t.shape).collect(),
                     location,
                 });

@@ -1,13 +1,14 @@
 //! Adam and AdamW on the rows of a table that a gradient touches; all other rows of parameter and moments keep every bit.
 
 use super::adam::{Adam, ln};
-use super::{Controls, check_rows, flag, scalar};
+use super::{Controls, check_rows, flag, numbered_from, scalar};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 
 /// Number of the step and its factors, one hit an invocation.
 pub static ROW_FACTORS: Kernel = kernel!("optim/row_factors");
@@ -50,11 +51,11 @@ struct Meta {
 }
 
 impl Adam {
-    /// New parameter and moments (flat, of one length, a multiple of 4; the table `[rows, width]` from element 0 on) and
-    /// new `counts`, with only the rows changed that `grad` names; indices that name no row are dropped. A row named
-    /// with a gradient of 0 counts as touched; hits of one row are added up first.
+    /// New parameter and moments (flat, of one length, a multiple of 4; rows `held` of the table from element 0 on) and
+    /// new `counts`, with only the rows changed that `grad` names; indices that name none of them are dropped. A row
+    /// named with a gradient of 0 counts as touched; hits of one row are added up first.
     ///
-    /// With `counts` (u32 `[rows]`: touches of each row so far) the bias correction of a row counts its own touches: each
+    /// With `counts` (u32: touches of each of these rows so far) the bias correction of a row counts its own touches: each
     /// row is a parameter of its own whose gradient is missing at other steps. Without, it counts the steps done.
     #[track_caller]
     pub fn step_rows<'g>(
@@ -63,14 +64,16 @@ impl Adam {
         moments: [Var<'g>; 2],
         counts: Option<Var<'g>>,
         grad: &Rows<'g>,
+        held: Range<usize>,
         controls: &Controls<'g>,
     ) -> Vec<Var<'g>> {
         let (c, united) = (controls, grad.unite());
+        let indices = numbered_from(held.start, united.indices);
         let mut inputs = vec![param];
         inputs.extend(moments);
         inputs.extend(counts);
-        inputs.extend([united.indices, united.values, c.lr, c.norm_sq, c.ok, c.progress]);
-        let op = AdamRows { adam: self, rows: grad.rows, counted: counts.is_some() };
+        inputs.extend([indices, united.values, c.lr, c.norm_sq, c.ok, c.progress]);
+        let op = AdamRows { adam: self, rows: held.len(), counted: counts.is_some() };
         param.graph().apply(op, &inputs)
     }
 }
@@ -202,9 +205,9 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
             let closed = Controls { ok: g.full_u32([], 0), ..controls };
             let grad = Rows { indices: x[5], values: x[3], rows };
             let moments = [x[1], x[2].square()];
-            let mut all = adam.clone().step_rows(x[0], moments, Some(x[6]), &grad, &controls);
-            all.extend(adam.clone().step_rows(x[0], moments, None, &grad, &controls));
-            all.extend(adam.step_rows(x[0], moments, Some(x[6]), &grad, &closed));
+            let mut all = adam.clone().step_rows(x[0], moments, Some(x[6]), &grad, 0..grad.rows, &controls);
+            all.extend(adam.clone().step_rows(x[0], moments, None, &grad, 0..grad.rows, &controls));
+            all.extend(adam.step_rows(x[0], moments, Some(x[6]), &grad, 0..grad.rows, &closed));
             all
         });
         let sample = sample.positive(4).below(&[hits], rows as u32 + 2).below(&[rows], 50).below(&[2], 1000);

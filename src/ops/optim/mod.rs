@@ -104,6 +104,12 @@ fn check_rows(inputs: &[TensorType], buffers: usize, skip: usize, rows: usize) -
     check(&like, buffers + 1)
 }
 
+/// Row numbers of a table as those of a part of it; a row before the part wraps and names none of its rows, no more than
+/// one after it.
+fn numbered_from(first: usize, indices: Var<'_>) -> Var<'_> {
+    if first == 0 { indices } else { indices - first as u32 }
+}
+
 /// First element of a float scalar.
 fn scalar<T: Real>(call: &CpuCall<'_, T>, input: usize) -> T {
     call.f(input).first().copied().unwrap_or(T::ZERO)

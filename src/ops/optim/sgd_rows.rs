@@ -1,13 +1,14 @@
 //! Gradient descent on the rows of a table that a gradient touches; all other rows keep every bit.
 
 use super::sgd::Sgd;
-use super::{Controls, check_rows, flag, scalar};
+use super::{Controls, check_rows, flag, numbered_from, scalar};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 
 /// One element of a hit an invocation.
 pub static SGD_ROWS: Kernel = kernel!("optim/sgd_rows");
@@ -35,22 +36,23 @@ struct Meta {
 }
 
 impl Sgd {
-    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; the table
-    /// `[rows, width]` from element 0 on), with only the rows changed that `grad` names; indices that name no row are
-    /// dropped. Velocity decays and weight decay acts only where a row is touched; hits of one row are added up first.
+    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; rows `held` of the table
+    /// from element 0 on), with only the rows changed that `grad` names; indices that name none of them are dropped. Velocity decays and weight decay acts only where a row is touched; hits of one row are added up first.
     #[track_caller]
     pub fn step_rows<'g>(
         self,
         param: Var<'g>,
         velocity: Option<Var<'g>>,
         grad: &Rows<'g>,
+        held: Range<usize>,
         controls: &Controls<'g>,
     ) -> Vec<Var<'g>> {
         let (c, united) = (controls, grad.unite());
+        let indices = numbered_from(held.start, united.indices);
         let mut inputs = vec![param];
         inputs.extend(velocity);
-        inputs.extend([united.indices, united.values, c.lr, c.norm_sq, c.ok]);
-        param.graph().apply(SgdRows { sgd: self, rows: grad.rows }, &inputs)
+        inputs.extend([indices, united.values, c.lr, c.norm_sq, c.ok]);
+        param.graph().apply(SgdRows { sgd: self, rows: held.len() }, &inputs)
     }
 }
 
@@ -145,8 +147,8 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
             let closed = Controls { ok: g.full_u32([], 0), ..controls };
             let velocity = (momentum > 0.0).then_some(x[1]);
             let grad = Rows { indices: x[4], values: x[2], rows };
-            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, &controls);
-            all.extend(sgd.step_rows(x[0], velocity, &grad, &closed));
+            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, 0..grad.rows, &controls);
+            all.extend(sgd.step_rows(x[0], velocity, &grad, 0..grad.rows, &closed));
             all
         });
         all.push(sample.positive(3).below(&[hits], rows as u32 + 2).no_gradient());
