@@ -106,18 +106,23 @@ impl Params {
                 return Err(refuse(p.name(), format!("expected a table [rows, width] where sharded, got {shape}")));
             }
             let hint = "only tables [rows, width] are cut into pieces; reshape it, or allow more with Params::limit";
-            return refused(format!("bytes of parameter {} {shape} in one state", p.name()), bytes, limit, hint.into());
+            return refused(format!("largest state (for parameter {} {shape})", p.name()), bytes, limit, hint.into());
         };
         let ty = ShardedType::with_limit(DType::F32, rows, width, limit).map_err(|e| match e {
             Error::Limit { limit, needed, available, hint } => {
-                Error::Limit { limit: format!("{limit} of parameter {} {shape}", p.name()), needed, available, hint }
+                Error::Limit { limit: format!("{limit} (for parameter {} {shape})", p.name()), needed, available, hint }
             }
             other => other,
         })?;
         let pieces = ty.shards().len() as u64;
         if pieces > MOST_PIECES {
             let hint = format!("it has {bytes} bytes; use fewer rows, or larger pieces with Params::limit");
-            return refused(format!("pieces of parameter {} {shape}", p.name()), pieces, MOST_PIECES, hint);
+            return refused(
+                format!("largest number of pieces (for parameter {} {shape})", p.name()),
+                pieces,
+                MOST_PIECES,
+                hint,
+            );
         }
         Ok(Some(ty))
     }

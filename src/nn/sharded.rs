@@ -29,7 +29,7 @@ impl ShardedType {
     pub fn with_limit(dtype: DType, rows: usize, width: usize, bytes: u64) -> Result<ShardedType> {
         if rows > u32::MAX as usize {
             return Err(Error::Limit {
-                limit: "rows of a table".into(),
+                limit: "largest number of rows".into(),
                 needed: rows as u64,
                 available: u64::from(u32::MAX),
                 hint: "indices are u32; use several tables".into(),

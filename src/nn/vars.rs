@@ -82,7 +82,7 @@ impl<'g> ParamVars<'g> {
             Some(View::Table(table)) => {
                 let (ty, pieces) = (table.ty(), table.shards().len());
                 let message = format!(
-                    "a table [{}, {}] in {pieces} pieces has no variable of its own; use ParamVars::sharded instead of get \
+                    "a table [{}, {}] (pieces: {pieces}) has no variable of its own; use ParamVars::sharded instead of get \
                      at {location}",
                     ty.rows(),
                     ty.width()

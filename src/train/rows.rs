@@ -27,6 +27,8 @@ use std::ops::Range;
 /// A parameter of such a group whose gradient is no list of rows (a bias; a table that is also multiplied with, such as a
 /// tied output layer) has a dense gradient, which touches every row: it is updated as under `Dense`. A matrix that the loss
 /// does not use has no hits.
+/// How a table larger than one binding is cut ([`Params::limit`]) makes no difference under `PerRow` and `Global`; under
+/// `Dense` the squares of the norm add up in another order, which clipping may show in the last bit.
 /// [`Trainer::row_updates`](super::Trainer::row_updates) tells which are updated by rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RowUpdates {
