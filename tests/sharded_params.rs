@@ -232,10 +232,10 @@ fn other_uses_of_pieces() -> Result<()> {
                 let grad = Tensor::f32([6, WIDTH], eighths(6 * WIDTH, 3))?;
                 (0..3).try_for_each(|_| trainer.step(&[("ids", &ids), ("grad", &grad)]))?;
                 assert_eq!(trainer.row_updates().count(), usize::from(rule != RowUpdates::Dense && !dense));
-                Ok(pollster::block_on(trainer.read_params())?.value("table")?)
+                pollster::block_on(trainer.read_params())?.value("table")
             };
             for dense in [false, true] {
-                let (whole, cut) = (run(0, dense)?, run(4, dense)?);
+                let (whole, cut): (Tensor, Tensor) = (run(0, dense)?, run(4, dense)?);
                 let near = whole.floats().iter().zip(cut.floats()).all(|(a, b)| (a - b).abs() < 1e-6);
                 assert!(near, "{device} {rule:?} {dense}: {whole:?} {cut:?}");
             }

@@ -90,7 +90,7 @@ impl Checkpoint {
 
     /// A tensor as f32; F32, F64, F16 and BF16 are converted, other element types refused.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let shape = Shape(self.info(name)?.shape.clone().into());
+        let shape = Shape(self.info(name)?.shape.clone());
         Tensor::new(shape.clone(), self.part(name, 0..shape.numel(), DType::F32)?)
     }
 

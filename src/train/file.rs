@@ -1,13 +1,11 @@
 //! Safetensors files: their header, reading parts of them, and writing them whole or not at all.
 
-use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::types::{DType, Shape};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Mutex;
 
 /// Longest header that the format allows.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -16,7 +14,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 pub(super) enum Source {
     Memory(Vec<u8>),
     #[cfg(not(target_arch = "wasm32"))]
-    File(Mutex<std::fs::File>, std::path::PathBuf),
+    File(std::sync::Mutex<std::fs::File>, std::path::PathBuf),
 }
 
 impl Source {
@@ -25,7 +23,7 @@ impl Source {
     pub fn open(path: &std::path::Path) -> Result<(Source, u64)> {
         let file = std::fs::File::open(path).map_err(|e| io(path, &e))?;
         let length = file.metadata().map_err(|e| io(path, &e))?.len();
-        Ok((Source::File(Mutex::new(file), path.to_owned()), length))
+        Ok((Source::File(file.into(), path.to_owned()), length))
     }
 
     /// Some of the bytes. They must exist.
@@ -44,7 +42,7 @@ impl Source {
                 let full = Error::OutOfMemory { requested: count as u64, peak: count as u64 };
                 bytes.try_reserve_exact(count).map_err(|_| full)?;
                 bytes.resize(count, 0);
-                let mut file = lock(file);
+                let mut file = crate::device::lock(file);
                 let read = file.seek(SeekFrom::Start(range.start)).and_then(|_| file.read_exact(&mut bytes));
                 read.map_err(|e| io(path, &e))?;
                 Ok(Cow::Owned(bytes))
@@ -91,7 +89,7 @@ pub(super) fn header(tensors: Vec<(String, DType, Shape)>, mut metadata: HashMap
             DType::F32 => Dtype::F32,
             DType::U32 => Dtype::U32,
         };
-        infos.push((name, TensorInfo { dtype, shape: shape.0.to_vec(), data_offsets: (start, end) }));
+        infos.push((name, TensorInfo { dtype, shape: shape.0, data_offsets: (start, end) }));
     }
     let header = Metadata::new(Some(metadata), infos).map_err(|e| failed(e.to_string()))?;
     // Objects of serde_json are sorted maps.
