@@ -6,6 +6,8 @@
 override COUNTED: bool = true;
 struct Meta {
     n: u32,
+    // Of the part of a table that is updated; other numbers name rows of other parts.
+    rows: u32,
     max_norm: f32,
     lr_factor: f32,
     ln_beta1: f32,
@@ -31,7 +33,7 @@ fn main(
     if (hit >= m.n) {
         return;
     }
-    if (ok[0] == 0u || ends[hit] == 0u) {
+    if (ok[0] == 0u || ends[hit] == 0u || keys[hit] >= m.rows) {
         updates[hit].end = 0u;
         return;
     }

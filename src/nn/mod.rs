@@ -2,6 +2,7 @@
 
 mod embedding;
 mod init;
+mod layout;
 mod linear;
 mod local_attention;
 mod params;
@@ -11,9 +12,9 @@ mod vars;
 
 pub use embedding::Embedding;
 pub use init::Init;
+pub(crate) use layout::{Segment, Shard, read};
 pub use linear::Linear;
 pub use local_attention::{LocalAttention, LocalAttentionConfig};
-pub(crate) use params::Shard;
 pub use params::{Param, Params};
 pub use quant_table::{QuantRows, QuantTable, QuantTableType, Quantization};
 pub use sharded::{Sharded, ShardedType};

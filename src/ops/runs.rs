@@ -12,6 +12,7 @@ use crate::kernels::{CpuCall, DispatchBuilder, Kernel, Lower, par};
 use crate::ops::optim::sum_pieces;
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Ends of runs.
@@ -74,6 +75,16 @@ impl<'g> Runs<'g> {
         let ends = graph.apply_at(Arc::new(RunEnds { rows: hits.rows }), &[keys], location)[0];
         let pieces = graph.apply_at(Arc::new(RunPieces(shape)), &[values, weights, positions, keys], location)[0];
         Runs { shape, inputs: [values, weights, positions, keys, ends, pieces] }
+    }
+
+    /// The same for rows `held` of the table, counted from the first of them: the keys of all others name no row.
+    pub fn held(mut self, held: Range<usize>) -> Runs<'g> {
+        self.shape.rows = held.len();
+        if held.start > 0 {
+            // Wraps for rows before.
+            self.inputs[KEYS] = self.inputs[KEYS] - held.start as u32;
+        }
+        self
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod build;
 mod checkpoint;
+mod file;
 mod optimizer;
 mod resume;
 mod rows;

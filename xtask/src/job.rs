@@ -30,9 +30,9 @@ pub fn check() -> Result<String> {
     let same = fs::read(file("whole.safetensors"))? == fs::read(file("resumed.safetensors"))?;
     ensure!(same, "10 steps and 10 resumed ones differ from 20 in one go");
 
-    job(&["--steps", "3", "--memory", "routed"], &file("routed.safetensors"), &[])?;
-    let other = ["--resume", text(&file("routed.safetensors"))?];
-    let out = example(&["--steps", "4"], &file("none"), &other).output()?;
+    let routed = file("routed.safetensors");
+    job(&["--steps", "3", "--memory", "routed"], &routed, &[])?;
+    let out = example(&["--steps", "4"], &file("none"), &["--resume", text(&routed)?]).output()?;
     ensure!(!out.status.success() && !file("none").exists(), "a checkpoint of another model was not refused");
 
     let whole = fs::read(file("whole.safetensors"))?;

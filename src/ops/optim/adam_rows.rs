@@ -10,6 +10,7 @@ use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::ops::runs::{RUNS, RunMeta, RunShape, Runs};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 
 /// One element of a hit an invocation.
 pub static ADAM_ROWS: Kernel = kernel!("optim/adam_rows");
@@ -38,7 +39,7 @@ struct Meta {
 }
 
 impl Adam {
-    /// New parameter and moments (flat, of one length, a multiple of 4; the table `[rows, width]` from element 0 on) and
+    /// New parameter and moments (flat, of one length, a multiple of 4; rows `held` of the table from element 0 on) and
     /// new `counts`, with only the rows changed that `grad` names; indices that name no row are dropped. A row named
     /// with a gradient of 0 counts as touched; hits of one row are added up first.
     ///
@@ -51,9 +52,10 @@ impl Adam {
         moments: [Var<'g>; 2],
         counts: Option<Var<'g>>,
         grad: &Rows<'g>,
+        held: Range<usize>,
         controls: &Controls<'g>,
     ) -> Vec<Var<'g>> {
-        let (c, runs) = (controls, Runs::new(grad));
+        let (c, runs) = (controls, Runs::new(grad).held(held));
         let mut inputs = vec![param];
         inputs.extend(moments);
         inputs.extend(counts);
@@ -136,7 +138,7 @@ impl Op for AdamRows {
         let first = self.buffers();
         let (adam, common) = (&self.adam, &self.adam.common);
         let ln_betas = [ln(adam.beta1), ln(adam.beta2)];
-        let updates = row_factors(cx, first, common, Some(ln_betas), self.counted.then_some(3))?;
+        let updates = row_factors(cx, (first, self.hits.rows), common, Some(ln_betas), self.counted.then_some(3))?;
         let n = RunShape::elements(cx, first);
         let (d, runs) = self.hits.dispatch(cx, &ADAM_ROWS, first, true);
         let meta = Meta {
@@ -179,9 +181,9 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
                 grad.factors = Some(crate::graph::Factors { weights: x[3].slice(1, 0, 1).reshape([hits]), per: 1 });
             }
             let moments = [x[1], x[2].square()];
-            let mut all = adam.clone().step_rows(x[0], moments, Some(x[6]), &grad, &controls);
-            all.extend(adam.clone().step_rows(x[0], moments, None, &grad, &controls));
-            all.extend(adam.step_rows(x[0], moments, Some(x[6]), &grad, &closed));
+            let mut all = adam.clone().step_rows(x[0], moments, Some(x[6]), &grad, 0..grad.rows, &controls);
+            all.extend(adam.clone().step_rows(x[0], moments, None, &grad, 0..grad.rows, &controls));
+            all.extend(adam.step_rows(x[0], moments, Some(x[6]), &grad, 0..grad.rows, &closed));
             all
         });
         let sample = sample.positive(4).below(&[hits], rows as u32 + 2).below(&[rows], 50).below(&[2], 1000);

@@ -17,17 +17,18 @@ const RECORD: usize = 6;
 #[derive(ShaderType)]
 struct Meta {
     n: u32,
+    rows: u32,
     max_norm: f32,
     lr_factor: f32,
     ln_beta1: f32,
     ln_beta2: f32,
 }
 
-/// Writes a record for each of the sorted hits among the inputs from `first` on; learning rate, squared norm, gate and, if
+/// Writes a record for each of the sorted hits among the inputs from `first` on that names one of `rows` rows; learning rate, squared norm, gate and, if
 /// `ln_betas` are for Adam, progress follow them. `counts` is the output that counts touches of rows, if they are counted.
 pub(super) fn row_factors(
     cx: &mut Lower<'_>,
-    first: usize,
+    (first, rows): (usize, usize),
     common: &Common,
     ln_betas: Option<[f64; 2]>,
     counts: Option<usize>,
@@ -36,7 +37,7 @@ pub(super) fn row_factors(
     // Without moments nothing is corrected, whatever the number of the step.
     let [ln_beta1, ln_beta2] = ln_betas.unwrap_or([-1.0; 2]).map(|ln| ln as f32);
     let (max_norm, lr_factor) = (common.max_norm as f32, common.lr_factor as f32);
-    let meta = Meta { n: n as u32, max_norm, lr_factor, ln_beta1, ln_beta2 };
+    let meta = Meta { n: n as u32, rows: rows as u32, max_norm, lr_factor, ln_beta1, ln_beta2 };
     let updates = cx.temp(RECORD * n.max(1));
     // Where rows are not counted the kernel has something else to bind.
     let spare = cx.temp(1);

@@ -10,6 +10,7 @@ use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::ops::runs::{RUNS, RunMeta, RunShape, Runs};
 use crate::types::{Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 
 /// One element of a hit an invocation.
 pub static SGD_ROWS: Kernel = kernel!("optim/sgd_rows");
@@ -33,8 +34,8 @@ struct Meta {
 }
 
 impl Sgd {
-    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; the table
-    /// `[rows, width]` from element 0 on), with only the rows changed that `grad` names; indices that name no row are
+    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; rows `held` of
+    /// the table from element 0 on), with only the rows changed that `grad` names; indices that name none of them are
     /// dropped. Velocity decays and weight decay acts only where a row is touched; hits of one row are added up first.
     #[track_caller]
     pub fn step_rows<'g>(
@@ -42,9 +43,10 @@ impl Sgd {
         param: Var<'g>,
         velocity: Option<Var<'g>>,
         grad: &Rows<'g>,
+        held: Range<usize>,
         controls: &Controls<'g>,
     ) -> Vec<Var<'g>> {
-        let (c, runs) = (controls, Runs::new(grad));
+        let (c, runs) = (controls, Runs::new(grad).held(held));
         let mut inputs = vec![param];
         inputs.extend(velocity);
         inputs.extend(runs.inputs);
@@ -103,7 +105,7 @@ impl Op for SgdRows {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let first = self.sgd.buffers();
-        let updates = row_factors(cx, first, &self.sgd.common, None, None)?;
+        let updates = row_factors(cx, (first, self.hits.rows), &self.sgd.common, None, None)?;
         // Without momentum the kernel has something else to bind.
         let spare = cx.temp(1);
         let n = RunShape::elements(cx, first);
@@ -145,8 +147,8 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
             if i % 3 == 2 {
                 grad.factors = Some(crate::graph::Factors { weights: x[2].slice(1, 0, 1).reshape([hits]), per: 1 });
             }
-            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, &controls);
-            all.extend(sgd.step_rows(x[0], velocity, &grad, &closed));
+            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, 0..grad.rows, &controls);
+            all.extend(sgd.step_rows(x[0], velocity, &grad, 0..grad.rows, &closed));
             all
         });
         all.push(sample.positive(3).below(&[hits], rows as u32 + 2).no_gradient());
