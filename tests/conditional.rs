@@ -7,9 +7,9 @@ use wgrad::models::conditional::{
     AttentionConfig, AutoregressiveConfig, BlockConfig, ConditionalRoutedAttention,
     ConditionalRoutedAutoregressiveAttention, ConditionalRoutedCrossAttention, ConditionalRoutedFeedForward,
     ConditionalRoutedImageAttention, ConditionalRoutedTransformerBlock, ConditionalRoutedViT, Context,
-    CoordinateDescentRouter, CoordinateDescentRouterConfig, CrossAttentionConfig, DescentKeys, FeedForwardConfig,
-    HeavyAttention, HeavyAttentionConfig, ImageAttentionConfig, Route, Router, RouterConfig, Similarity,
-    SinkhornRouterConfig, SourceAttention, ViTConfig,
+    CoordinateDescentRouter, CoordinateDescentRouterConfig, CrossAttentionConfig, CumulativeSoftmaxRouterConfig,
+    DescentKeys, FeedForwardConfig, HeavyAttention, HeavyAttentionConfig, ImageAttentionConfig, Route, RoutedDecoder,
+    RoutedDecoderConfig, Router, RouterConfig, Similarity, SinkhornRouterConfig, SourceAttention, ViTConfig,
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::ops::route::soft_top_k::SoftTopK;
@@ -111,6 +111,45 @@ fn options_that_no_module_can_have_are_refused() {
 }
 
 #[test]
+fn sizes_that_no_tensor_has_are_refused() {
+    let p = || Params::new(0);
+    for big in [1 << 33, usize::MAX / 2, usize::MAX] {
+        let attn = |change: &dyn Fn(&mut AttentionConfig)| {
+            let mut c = attention();
+            change(&mut c);
+            ConditionalRoutedAttention::new(&mut p(), "", c).map(drop)
+        };
+        let ff = FeedForwardConfig { heavy_ff_mult: big as f64, ..FeedForwardConfig::new(DIM, 2) };
+        let patches = AttentionConfig { light_window_size: 1, ..attention() };
+        let vit = ViTConfig::new(big, 1, 3, 1, patches, FeedForwardConfig::new(DIM, 2));
+        let refused = [
+            attn(&|c| c.dim = big),
+            attn(&|c| c.light_dim_head = big),
+            attn(&|c| c.light_heads = big),
+            attn(&|c| c.heavy_dim_head = big),
+            attn(&|c| (c.rotary_emb, c.heavy_dim_head) = (true, big - 1)),
+            attn(&|c| c.heavy_heads = big),
+            attn(&|c| (c.num_routed_kv, c.heavy_heads) = (big, big)),
+            ConditionalRoutedFeedForward::new(&mut p(), "", ff).map(drop),
+            ConditionalRoutedViT::new(&mut p(), "", vit).map(drop),
+            RoutedDecoder::new(RoutedDecoderConfig::new(11, DIM, 1, 2, big, 5)).map(drop),
+            RoutedDecoder::new(RoutedDecoderConfig::new(big, DIM, 1, 2, 4, 5)).map(drop),
+        ];
+        for (i, result) in refused.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::Limit { .. })), "{big}, option {i}: {result:?}");
+        }
+        // Without a Result, the parameters keep it.
+        let mut params = p();
+        let routes = CoordinateDescentRouterConfig { num_routing_tokens: big, ..Default::default() };
+        assert!(CoordinateDescentRouter::new(&mut params, "", DIM, routes).is_ok());
+        assert!(matches!(params.error(), Some(Error::Limit { .. })));
+        let graph = Graph::new();
+        params.vars(&graph);
+        assert!(matches!(graph.error(), Some(Error::Limit { .. })));
+    }
+}
+
+#[test]
 fn calls_that_do_not_fit_are_refused() {
     let mut params = Params::new(0);
     let make = |params: &mut Params| -> Result<_> {
@@ -125,9 +164,14 @@ fn calls_that_do_not_fit_are_refused() {
             ConditionalRoutedImageAttention::new(params, "image", image)?,
             CoordinateDescentRouter::new(params, "passed", DIM, passed)?,
             HeavyAttention::new(params, "heavy", HeavyAttentionConfig::new(DIM))?,
+            ConditionalRoutedAutoregressiveAttention::new(
+                params,
+                "decoder",
+                AutoregressiveConfig { attention: attention(), heavy_window_size: Some(4) },
+            )?,
         ))
     };
-    let (block, router, sinkhorn, image, passed, heavy) = make(&mut params).unwrap_or_else(|e| panic!("{e}"));
+    let (block, router, sinkhorn, image, passed, heavy, decoder) = make(&mut params).unwrap_or_else(|e| panic!("{e}"));
     type Call<'a> = Box<dyn for<'g> Fn(&'g Graph, &ParamVars<'g>) + 'a>;
     let f32s = |shape: &[usize]| TensorType::f32(shape);
     let u32s = |shape: &[usize]| TensorType::u32(shape);
@@ -172,6 +216,12 @@ fn calls_that_do_not_fit_are_refused() {
             let mask = Some(g.input("m", u32s(&[2, 1, 9])));
             let context = Context { mask, ..Context::default() };
             heavy.forward(p, g.input("x", f32s(&[2, 9, DIM])), None, None, &context);
+        }),
+        Box::new(|g, p| {
+            decoder.forward(p, g.input("x", f32s(&[2, 9, DIM + 1])), &decoder.route());
+        }),
+        Box::new(|g, p| {
+            decoder.forward(p, g.input("x", f32s(&[2, 9])), &decoder.route());
         }),
     ];
     for (i, call) in calls.iter().enumerate() {
@@ -233,6 +283,28 @@ fn a_sample_that_is_all_masked_stays_finite_and_alone() {
             vec![module.forward(p, v[0], &module.route().mask(v[1]))]
         });
         assert_close("sample 0", entry(&out[0], 0).floats(), one[0].floats());
+    }
+}
+
+#[test]
+fn old_routers_leave_a_sample_that_is_all_masked_finite() {
+    for straight_through in [true, false] {
+        let sinkhorn = SinkhornRouterConfig { straight_through, ..Default::default() };
+        let cumulative = CumulativeSoftmaxRouterConfig { straight_through, ..Default::default() };
+        for router in [RouterConfig::from(sinkhorn), RouterConfig::from(cumulative)] {
+            let mut params = Params::new(6);
+            let config = FeedForwardConfig { router, ..FeedForwardConfig::new(DIM, 4) };
+            let ff = ConditionalRoutedFeedForward::new(&mut params, "", config).unwrap_or_else(|e| panic!("{e}"));
+            let (x, m) = (noise(&[2, 9, DIM], 1), mask([2, 9], |b, i| b == 0 && i < 5));
+            for device in common::devices() {
+                let out = run(&device, &params, &[("x", &x), ("m", &m)], |p, v| {
+                    let y = ff.forward(p, v[0], &Route { mask: Some(v[1]), ..ff.route() });
+                    let grads = p.graph().grad((y * y.sin()).sum_all(), &[v[0], p.get("router.routing_token")]);
+                    [vec![y], grads.iter().filter_map(|g| g.dense()).collect()].concat()
+                });
+                assert!(out.iter().all(|t| t.floats().iter().all(|v| v.is_finite())), "{:?} on {device}", ff);
+            }
+        }
     }
 }
 

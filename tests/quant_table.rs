@@ -50,7 +50,7 @@ fn errors_are_as_documented() {
 #[test]
 fn every_half_is_unpacked() {
     let ty = QuantTableType::new(Quantization::F16, 1, 1 << 16).unwrap();
-    let words: Vec<u32> = (0..1u32 << 15).map(|i| 2 * i | (2 * i + 1) << 16).collect();
+    let words: Vec<u32> = (0..1u32 << 15).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect();
     let rows = wgrad::nn::QuantRows { words: Tensor::u32([1, 1 << 15], words).unwrap(), scales: None };
     for (bits, value) in ty.dequantize(&rows).unwrap().floats().iter().enumerate() {
         let want = half::f16::from_bits(bits as u16).to_f32();

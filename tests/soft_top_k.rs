@@ -258,6 +258,33 @@ fn any_count() {
     }
 }
 
+/// An infinite count is as good as the largest number, masked entries get no gradient from it.
+#[test]
+fn an_infinite_count_is_a_large_one() {
+    let n = 7;
+    let s: Vec<f32> = (0..n).map(|i| ((i * 5) % 7) as f32 * 0.3 - 0.8).collect();
+    let mask: Vec<u32> = (0..n).map(|i| u32::from(i < 5)).collect();
+    for device in common::devices() {
+        for how in ways() {
+            let [large, infinite] =
+                [f64::from(f32::MAX), f64::INFINITY].map(|k| solve(&device, n, &s, k, &how, Some(&mask), &s));
+            assert_eq!(large.y, infinite.y, "{device} {how:?}");
+            assert_eq!(large.ds, infinite.ds, "{device} {how:?}");
+            assert_eq!(infinite.ds[5..], [0.0; 2], "{device} {how:?}");
+            let graph = Graph::new();
+            let x = graph.input("s", TensorType::f32([1, n]));
+            let (k, m) = (graph.input("k", TensorType::f32([1])), graph.input("m", TensorType::u32([1, n])));
+            let y = x.soft_top_k(k, &how, Some(m));
+            let ds = graph.vjp(&[(y, x)], &[x])[0].dense().unwrap();
+            let plan = device.compile_blocking(&graph, &[("ds", ds)]).unwrap();
+            let tensors = [Tensor::f32([1, n], s.clone()), Tensor::f32([1], vec![f32::INFINITY])].map(|t| t.unwrap());
+            let masked = Tensor::u32([1, n], mask.clone()).unwrap();
+            plan.run(&Feed::new().input("s", &tensors[0]).input("k", &tensors[1]).input("m", &masked)).unwrap();
+            assert_eq!(plan.read_blocking("ds").unwrap().floats(), infinite.ds, "{device} {how:?}");
+        }
+    }
+}
+
 #[test]
 fn wrong_arguments_are_refused() {
     let refused = |k: f64, how: SoftTopK, mask: Option<[usize; 2]>| {
@@ -272,7 +299,9 @@ fn wrong_arguments_are_refused() {
             assert!(matches!(refused(1.0, how, None), Some(Error::Argument { .. })), "{eps}");
         }
     }
-    assert!(refused(1.0, SoftTopK::iterations(0, 1.0), None).is_some());
+    for n in [0, (1 << 20) + 1, usize::MAX] {
+        assert!(matches!(refused(1.0, SoftTopK::iterations(n, 1.0), None), Some(Error::Argument { .. })), "{n}");
+    }
     assert!(refused(1.0, SoftTopK::iterations(3, 1.0).scaled(f64::NAN, 0.5), None).is_some());
     assert!(refused(1.0, SoftTopK::iterations(3, 1.0).scaled(2.0, -0.5), None).is_some());
     assert!(refused(1.0, SoftTopK::exact(1.0), Some([2, 4])).is_some());

@@ -82,10 +82,10 @@ fn train(
     }
     trainer.loss_blocking()?;
     let params = pollster::block_on(trainer.read_params())?;
-    Ok(["table", "weights"].iter().try_fold(Vec::new(), |mut all, name| {
+    ["table", "weights"].iter().try_fold(Vec::new(), |mut all, name| {
         all.extend_from_slice(params.value(name)?.floats());
-        Ok::<_, wgrad::Error>(all)
-    })?)
+        Ok(all)
+    })
 }
 
 #[test]

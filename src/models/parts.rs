@@ -1,6 +1,6 @@
 //! What all models are built with.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::types::TensorType;
 
@@ -10,6 +10,11 @@ pub(crate) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType)
     if got != *want && graph.error().is_none() {
         graph.fail(Error::argument(what, format!("expected {want}, got {got}")));
     }
+}
+
+/// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
+pub(crate) fn within(what: &str, extents: &[usize]) -> Result<()> {
+    TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
 /// `part` below `name`; a module without a name has its parameters at the top.

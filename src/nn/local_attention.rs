@@ -51,8 +51,8 @@ impl LocalAttention {
             params.add(weight, [config.dim], Init::Ones);
             params.add(bias, [config.dim], Init::Zeros);
         }
-        let inner = config.heads * config.dim_head;
-        let to_qkv = Linear::new(params, &below("to_qkv"), config.dim, 3 * inner, false);
+        let inner = config.heads.saturating_mul(config.dim_head);
+        let to_qkv = Linear::new(params, &below("to_qkv"), config.dim, inner.saturating_mul(3), false);
         let to_out = Linear::new(params, &below("to_out"), inner, config.dim, false);
         LocalAttention { config, norm, to_qkv, to_out }
     }

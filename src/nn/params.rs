@@ -104,14 +104,19 @@ impl Params {
 
     /// Adds a parameter; the result may be given a group or made a buffer.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> &mut Param {
-        let (name, shape) = (name.into(), shape.into());
+        let (name, mut shape) = (name.into(), shape.into());
+        let size = TensorType::f32(shape.clone()).check_size(|| format!("parameter {name}"));
+        if let Err(error) = size {
+            self.error.get_or_insert(error);
+            shape = [0].into();
+        }
         let mistake = if self.index.contains_key(&name) {
             Some("added twice; every parameter has one name".to_owned())
         } else if name.is_empty() || name.starts_with("optim.") || name == "__metadata__" {
             Some("reserved in checkpoints; choose another name".to_owned())
         } else {
             match &init {
-                Init::Values(v) if v.len() != shape.numel() => {
+                Init::Values(v) if self.error.is_none() && v.len() != shape.numel() => {
                     Some(format!("{} values for shape {shape}, which has {}", v.len(), shape.numel()))
                 }
                 _ => None,

@@ -3,7 +3,7 @@
 use super::branch::{BranchConfig, HeavyBranch};
 use super::heavy_attention::{DescentKeys, HeavyAttentionConfig};
 use super::router::{Route, RouterConfig};
-use super::rows::{below, expect};
+use super::rows::{below, expect, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{LocalAttention, LocalAttentionConfig, ParamVars, Params};
@@ -117,6 +117,9 @@ impl AttentionConfig {
                 };
                 return Err(Error::argument(format!("AttentionConfig::{what}"), message));
             }
+        }
+        if self.has_light_attn {
+            within("AttentionConfig: light_attn.to_qkv.weight", &[3, self.light_heads, self.light_dim_head, self.dim])?;
         }
         self.branch().attention.check(self.num_routed_kv, self.rotary_emb)?;
         self.router.check()

@@ -134,6 +134,10 @@ impl ConditionalRoutedAutoregressiveAttention {
             return light;
         }
         let x = x.pad(1, 0, windows * w - n);
+        // After a mistake nothing has its shape.
+        if g.error().is_some() {
+            return light;
+        }
         let rows = b * (windows - 1);
         let queries = self.window_queries(p, x, n, route);
         let (context, positions) = self.window_context(p, x, route);

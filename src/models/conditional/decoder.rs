@@ -2,6 +2,7 @@
 
 use super::autoregressive::{AutoregressiveConfig, ConditionalRoutedAutoregressiveAttention};
 use super::feed_forward::FeedForward;
+use super::rows::within;
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Embedding, Init, Linear, ParamVars, Params};
@@ -54,6 +55,10 @@ impl RoutedDecoderConfig {
                 return Err(Error::argument(format!("RoutedDecoderConfig::{what}"), "gives 0; expected at least 1"));
             }
         }
+        let a = &self.attention.attention;
+        within("RoutedDecoderConfig: pos_emb.weight", &[2, a.light_window_size, a.dim])?;
+        within("RoutedDecoderConfig: token_emb.weight", &[self.num_tokens, a.dim])?;
+        within("RoutedDecoderConfig: the feed-forward", &[inner, a.dim])?;
         self.attention.check()
     }
 }

@@ -1,7 +1,7 @@
 //! Feed-forward whose heavy branch sees routed tokens only.
 
 use super::router::{Route, Router, RouterConfig};
-use super::rows::{below, put};
+use super::rows::{below, put, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -71,6 +71,8 @@ impl FeedForwardConfig {
                 return Err(Error::argument(format!("FeedForwardConfig::{what}"), message));
             }
         }
+        let widest = inner(self.light_ff_mult).max(inner(self.heavy_ff_mult));
+        within("FeedForwardConfig: the widest matrix", &[widest, self.dim])?;
         self.router.check()
     }
 }

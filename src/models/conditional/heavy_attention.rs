@@ -1,6 +1,6 @@
 //! Attention of the heavy branch: routed queries to routed keys, each group of heads to its own route.
 
-use super::rows::{below, expect};
+use super::rows::{below, expect, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -60,6 +60,7 @@ impl HeavyAttentionConfig {
                 return refuse(what, "is 0; expected at least 1".into());
             }
         }
+        within("heavy attention: to_kv.weight", &[2, self.heads, self.dim_head, self.dim])?;
         if !self.heads.is_multiple_of(routes) {
             return refuse("heads", format!("{} heads cannot be shared evenly by {routes} routes", self.heads));
         }

@@ -90,6 +90,8 @@ impl SinkhornRouter {
         let indices = plan.argmax(3).reshape([b, r, k]);
         let soft = plan.take_along(indices.unsqueeze(3), 3).reshape([b, r, k]);
         let exists = route.mask.map(|mask| take_mask(mask, indices, None));
+        // The plan of a sample that is all masked is filled with the lowest number.
+        let soft = exists.map_or(soft, |exists| soft.masked_fill(exists, 0.0));
         let scores = normalized(soft, exists, self.config.straight_through);
         let routed = Routed::gather(Selection { indices, scores }, x, route.mask, None);
         if r == 1 && !route.keep_one_route_dim { routed.one_route() } else { routed }

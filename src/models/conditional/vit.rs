@@ -4,7 +4,7 @@ use super::attention::AttentionConfig;
 use super::descent_router::CoordinateDescentRouterConfig;
 use super::feed_forward::{ConditionalRoutedFeedForward, FeedForwardConfig};
 use super::image::{ConditionalRoutedImageAttention, ImageAttentionConfig};
-use super::rows::{below, expect};
+use super::rows::{below, expect, within};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -71,11 +71,14 @@ impl ViTConfig {
             let message = format!("is {}, that of attention {dim}; they must be equal", self.feed_forward.dim);
             return refuse("feed_forward.dim", message);
         }
+        within("ViTConfig: a patch", &[self.channels, self.patch_size, self.patch_size, dim])?;
+        within("ViTConfig: an image", &[self.channels, self.image_size, self.image_size])?;
         if !self.image_size.is_multiple_of(self.patch_size) {
             return refuse("patch_size", format!("{} does not divide {}", self.patch_size, self.image_size));
         }
         ImageAttentionConfig { attention: self.attention.clone(), channel_first: false }.check()?;
         let (side, window) = (self.image_size / self.patch_size, self.attention.light_window_size);
+        within("ViTConfig: the tokens of an image", &[side, side, dim])?;
         if !side.is_multiple_of(window) {
             return refuse("attention.light_window_size", format!("{window} does not divide {side} tokens a side"));
         }

@@ -24,8 +24,9 @@ struct Meta {
     ln_beta2: f32,
 }
 
-/// Writes a record for each of the sorted hits among the inputs from `first` on that names one of `rows` rows; learning rate, squared norm, gate and, if
-/// `ln_betas` are for Adam, progress follow them. `counts` is the output that counts touches of rows, if they are counted.
+/// Writes a record for each of the sorted hits among the inputs from `first` on: one without end if it names none of
+/// `rows` rows. Learning rate, squared norm, gate and, if `ln_betas` are for Adam, progress follow them. `counts` is the
+/// output that counts touches of rows, if they are counted.
 pub(super) fn row_factors(
     cx: &mut Lower<'_>,
     (first, rows): (usize, usize),

@@ -35,7 +35,7 @@ struct Meta {
 
 impl Sgd {
     /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; rows `held` of
-    /// the table from element 0 on), with only the rows changed that `grad` names; indices that name none of them are
+    /// the table from element 0 on), with only the rows changed that `grad` names; indices that name no row are
     /// dropped. Velocity decays and weight decay acts only where a row is touched; hits of one row are added up first.
     #[track_caller]
     pub fn step_rows<'g>(

@@ -23,7 +23,7 @@ pub use samples::samples;
 
 use crate::error::{Error, Where};
 use crate::graph::{Graph, Var};
-use crate::types::Tensor;
+use crate::types::{DType, Tensor};
 
 /// How scores become a soft top-k.
 ///
@@ -36,7 +36,7 @@ use crate::types::Tensor;
 pub enum SoftTopK {
     /// Coordinate descent, `n` iterations.
     Iterations {
-        /// Number of iterations, at least 1.
+        /// Number of iterations, 1 to 2^20.
         n: usize,
         /// Final epsilon, above 0, in units of the scores.
         eps: f64,
@@ -62,6 +62,9 @@ pub enum Start {
     /// `b = -max(s, 0)`: CoLT5-attention 0.2 and 0.3.
     Relu,
 }
+
+/// Iterations at most: their schedule is a list.
+const MOST: usize = 1 << 20;
 
 impl SoftTopK {
     /// `n` iterations with constant `eps`.
@@ -117,6 +120,7 @@ impl SoftTopK {
                 Some(format!("eps is {eps}; it must be above 0 and finite"))
             }
             SoftTopK::Iterations { n: 0, .. } => Some("0 iterations; at least one is needed".to_owned()),
+            SoftTopK::Iterations { n, .. } if n > MOST => Some(format!("{n} iterations; at most {MOST} are allowed")),
             SoftTopK::Iterations { eps_init: Some(e), .. } if !(e as f32).is_finite() || e < 0.0 => {
                 Some(format!("eps_init is {e}; it must be finite and not negative"))
             }
@@ -157,9 +161,14 @@ impl<'g> From<Var<'g>> for SoftCount<'g> {
 
 impl<'g> SoftCount<'g> {
     /// As a variable; a fixed count is a scalar in single precision, as the reference rounds it.
+    ///
+    /// An infinite count counts as the largest number, which is more than any row has entries: its logarithm would be
+    /// infinite, and the iterations would subtract infinities.
     fn var(self, graph: &'g Graph) -> Var<'g> {
+        let largest = f64::from(f32::MAX);
         match self {
-            SoftCount::Fixed(k) => graph.constant(Tensor::scalar(k as f32)),
+            SoftCount::Fixed(k) => graph.constant(Tensor::scalar(if k > largest { f32::MAX } else { k as f32 })),
+            SoftCount::PerRow(k) if k.dtype() == DType::F32 => k.gt(largest).select(largest, k),
             SoftCount::PerRow(k) => k,
         }
     }
@@ -180,8 +189,8 @@ impl<'g> Var<'g> {
     /// Kept for the backward pass, beside input and output: 2 numbers a row and iteration, or 2 a row if exact.
     ///
     /// # Errors
-    /// `Argument` for an epsilon that is not above 0, no iterations, or a decay that is negative; `Shape` if `k` or `mask` do
-    /// not fit the scores.
+    /// `Argument` for an epsilon that is not above 0, no iterations or more than 2^20, or a decay that is negative; `Shape` if
+    /// `k` or `mask` do not fit the scores.
     #[track_caller]
     pub fn soft_top_k(self, k: impl Into<SoftCount<'g>>, how: &SoftTopK, mask: Option<Var<'g>>) -> Var<'g> {
         if let Some(fault) = how.fault() {
