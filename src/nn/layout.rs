@@ -91,6 +91,17 @@ impl Group<'_> {
     }
 }
 
+/// How a table is cut for bindings of `limit` bytes.
+pub(super) fn cut(name: &str, rows: usize, width: usize, limit: u64) -> Result<ShardedType> {
+    ShardedType::with_limit(DType::F32, rows, width, limit).map_err(|e| match e {
+        Error::Limit { limit, needed, available, hint } => {
+            let limit = format!("{limit} (for parameter {name} [{rows}, {width}])");
+            Error::Limit { limit, needed, available, hint }
+        }
+        other => other,
+    })
+}
+
 impl Params {
     /// How a parameter is cut, if it is a table: larger than [`limit`](Params::limit) or marked as one. Refuses what is
     /// too large and cannot be cut.
@@ -108,12 +119,7 @@ impl Params {
             let hint = "only tables [rows, width] are cut into pieces; reshape it, or allow more with Params::limit";
             return refused(format!("largest state (for parameter {} {shape})", p.name()), bytes, limit, hint.into());
         };
-        let ty = ShardedType::with_limit(DType::F32, rows, width, limit).map_err(|e| match e {
-            Error::Limit { limit, needed, available, hint } => {
-                Error::Limit { limit: format!("{limit} (for parameter {} {shape})", p.name()), needed, available, hint }
-            }
-            other => other,
-        })?;
+        let ty = cut(p.name(), rows, width, limit)?;
         let pieces = ty.shards().len() as u64;
         if pieces > MOST_PIECES {
             let hint = format!("it has {bytes} bytes; use fewer rows, or larger pieces with Params::limit");

@@ -2,8 +2,9 @@
 
 use super::Init;
 use super::init::Draw;
+use super::layout::cut;
 use crate::error::{Error, Result};
-use crate::types::{Data, Shape, Tensor, TensorType};
+use crate::types::{Data, MAX_ELEMENTS, Shape, Tensor, TensorType};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -105,7 +106,11 @@ impl Params {
     /// Adds a parameter; the result may be given a group or made a buffer.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> &mut Param {
         let (name, mut shape) = (name.into(), shape.into());
-        let size = TensorType::f32(shape.clone()).check_size(|| format!("parameter {name}"));
+        let size = match shape[..] {
+            // Tables are cut: no tensor has all of one.
+            [rows, width] => cut(&name, rows, width, 4 * MAX_ELEMENTS).map(drop),
+            _ => TensorType::f32(shape.clone()).check_size(|| format!("parameter {name}")),
+        };
         if let Err(error) = size {
             self.error.get_or_insert(error);
             shape = [0].into();
