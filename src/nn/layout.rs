@@ -1,7 +1,7 @@
 //! Where parameters lie on a device: flat buffers, and tables in pieces.
 
 use super::params::{Params, refuse, room};
-use super::{Param, ShardedType};
+use super::{Param, QuantTableType, ShardedType};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::Store;
@@ -102,7 +102,45 @@ pub(super) fn cut(name: &str, rows: usize, width: usize, limit: u64) -> Result<S
     })
 }
 
+/// Name of the states of a rounded parameter.
+pub(super) fn rounded_state(p: &Param) -> String {
+    format!("quantized/{}", p.name())
+}
+
 impl Params {
+    /// How a parameter is rounded, if it is.
+    pub(super) fn rounded(&self, p: &Param) -> Result<Option<QuantTableType>> {
+        let Some(how) = p.quantization() else { return Ok(None) };
+        let &[rows, width] = &p.shape()[..] else {
+            return Err(refuse(p.name(), format!("expected a table [rows, width] where quantised, got {}", p.shape())));
+        };
+        let ty = QuantTableType::with_limit(how, rows, width, self.most_bytes())?;
+        // A scale a row.
+        let (needed, available) = (4 * rows as u64, self.most_bytes());
+        if how.scaled() && needed > available {
+            let hint = "the scales of all rows lie in one state; use F16, or allow more with Params::limit".into();
+            return Err(Error::Limit {
+                limit: format!("largest state (for {}.scales)", p.name()),
+                needed,
+                available,
+                hint,
+            });
+        }
+        Ok(Some(ty))
+    }
+
+    /// All rounded parameters.
+    pub(crate) fn all_rounded(&self) -> Result<Vec<(&Param, QuantTableType)>> {
+        self.iter().filter_map(|p| Some(self.rounded(p).transpose()?.map(|ty| (p, ty)))).collect()
+    }
+
+    /// Names and types of all states of the parameters.
+    pub(crate) fn states(&self) -> Result<Vec<(String, TensorType)>> {
+        let mut states: Vec<_> = self.shards()?.iter().map(|s| (s.state.clone(), s.ty())).collect();
+        states.extend(self.all_rounded()?.iter().flat_map(|(p, ty)| ty.named(&rounded_state(p))));
+        Ok(states)
+    }
+
     /// How a parameter is cut, if it is a table: larger than [`limit`](Params::limit) or marked as one. Refuses what is
     /// too large and cannot be cut.
     pub(super) fn cut(&self, p: &Param) -> Result<Option<ShardedType>> {
@@ -139,6 +177,7 @@ impl Params {
         if let Some(error) = self.error() {
             return Err(error.clone());
         }
+        self.all_rounded()?;
         let group_of = |p: &Param| p.is_trainable().then(|| p.group_name().to_owned());
         let mut groups: Vec<Option<String>> = Vec::new();
         for p in self.iter() {
@@ -155,7 +194,8 @@ impl Params {
             let mut group = Group { name: name.as_deref(), most, shards: Vec::new() };
             // What follows a table begins a new buffer: buffers hold parameters in the order they were added.
             let mut after_table = false;
-            for (param, p) in self.iter().enumerate().filter(|(_, p)| group_of(p) == name) {
+            for (param, p) in self.iter().enumerate().filter(|(_, p)| p.quantization().is_none() && group_of(p) == name)
+            {
                 let cut = self.cut(p)?;
                 match &cut {
                     None => group.whole(param, p.shape().numel(), alone || after_table),
@@ -175,17 +215,17 @@ impl Params {
 
     /// Refuses a device whose bindings are too small for the states.
     pub(crate) fn check_device(&self, device: &Device) -> Result<()> {
-        let shards = self.shards()?;
+        let states = self.states()?;
         let Some(available) = device.as_gpu().map(|gpu| gpu.capabilities().binding_bytes) else {
             return Ok(());
         };
-        match shards.iter().find(|s| s.len as u64 * 4 > available) {
+        match states.iter().find(|(_, ty)| ty.numel() as u64 * 4 > available) {
             None => Ok(()),
-            Some(shard) => Err(Error::Limit {
+            Some((state, ty)) => Err(Error::Limit {
                 limit: "maxStorageBufferBindingSize".into(),
-                needed: shard.len as u64 * 4,
+                needed: ty.numel() as u64 * 4,
                 available,
-                hint: format!("{} is a state of this size; lower Params::limit", shard.state),
+                hint: format!("{state} is a state of this size; lower Params::limit"),
             }),
         }
     }
@@ -195,8 +235,7 @@ impl Params {
     pub fn store(&self, device: &Device) -> Result<Store> {
         let store = Store::new(device);
         self.check_device(device)?;
-        let states: Vec<_> = self.shards()?.iter().map(|s| (s.state.clone(), s.ty())).collect();
-        store.reserve(&states)?;
+        store.reserve(&self.states()?)?;
         self.load_into(&store)?;
         Ok(store)
     }
@@ -218,10 +257,21 @@ impl Params {
             }
             store.set(&shard.state, &Tensor::f32([shard.len], flat)?)?;
         }
+        for (p, ty) in self.all_rounded()? {
+            let mut draw = self.draw(p);
+            ty.set(store, &rounded_state(p), |rows| {
+                let n = rows.len() * ty.width();
+                let mut values = room(n)?;
+                values.resize(n, 0.0);
+                draw.fill(&mut values);
+                Tensor::f32([rows.len(), ty.width()], values)
+            })?;
+        }
         Ok(())
     }
 
-    /// Takes over all values from a store; changes nothing if one of them cannot be read.
+    /// Takes over all values from a store but those of quantised tables, which no run changes; changes nothing if one of
+    /// them cannot be read.
     pub async fn read_from(&mut self, store: &Store) -> Result<()> {
         let mut values: Vec<(usize, Vec<f32>)> = Vec::new();
         for shard in self.shards()? {

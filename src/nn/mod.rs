@@ -18,4 +18,4 @@ pub use local_attention::{LocalAttention, LocalAttentionConfig};
 pub use params::{Param, Params};
 pub use quant_table::{QuantRows, QuantTable, QuantTableType, Quantization};
 pub use sharded::{Sharded, ShardedType};
-pub use vars::ParamVars;
+pub use vars::{ParamVars, Table};

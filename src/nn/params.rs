@@ -1,8 +1,8 @@
 //! Named parameters.
 
-use super::Init;
 use super::init::Draw;
 use super::layout::cut;
+use super::{Init, Quantization};
 use crate::error::{Error, Result};
 use crate::types::{Data, MAX_ELEMENTS, Shape, Tensor, TensorType};
 use rustc_hash::FxHashMap;
@@ -21,6 +21,7 @@ pub struct Param {
     group: String,
     trainable: bool,
     sharded: bool,
+    quantized: Option<Quantization>,
 }
 
 impl Param {
@@ -41,6 +42,16 @@ impl Param {
     /// its size; it may then exceed one binding, see [`Params::limit`].
     pub fn sharded(&mut self) -> &mut Self {
         self.sharded = true;
+        self
+    }
+
+    /// Rounds a table `[rows, width]` on devices and in files, for inference: it is not trained, and models read its rows
+    /// with [`ParamVars::table`](super::ParamVars::table). On the host its values stay as they were given. In a safetensors
+    /// file it is a tensor F16, or I8 `[rows, width]` of which 127 stands for the row's scale, F32 `[rows]`
+    /// `<name>.scales`; such a file also loads into a parameter of floats.
+    pub fn quantized(&mut self, how: Quantization) -> &mut Self {
+        self.trainable = false;
+        self.quantized = Some(how);
         self
     }
 
@@ -67,6 +78,11 @@ impl Param {
     /// Whether it was marked with [`sharded`](Self::sharded).
     pub fn is_sharded(&self) -> bool {
         self.sharded
+    }
+
+    /// How it is rounded, if it is.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantized
     }
 }
 
@@ -133,7 +149,15 @@ impl Params {
         let at = self.params.len();
         self.index.entry(name.clone()).or_insert(at);
         let init = Arc::new(init);
-        self.params.push(Param { name, shape, init, group: "default".into(), trainable: true, sharded: false });
+        self.params.push(Param {
+            name,
+            shape,
+            init,
+            group: "default".into(),
+            trainable: true,
+            sharded: false,
+            quantized: None,
+        });
         &mut self.params[at]
     }
 

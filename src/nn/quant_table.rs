@@ -42,6 +42,13 @@ pub struct QuantRows {
     pub scales: Option<Tensor>,
 }
 
+impl Quantization {
+    /// Whether rows have scales.
+    pub(super) fn scaled(self) -> bool {
+        self == Quantization::Int8
+    }
+}
+
 fn format(how: Quantization, width: usize) -> Format {
     match how {
         Quantization::F16 => Format::F16 { width },

@@ -1,7 +1,8 @@
 //! The parameters inside a graph.
 
-use super::Sharded;
+use super::layout::rounded_state;
 use super::params::Params;
+use super::{QuantTable, Sharded};
 use crate::error::{Error, Where};
 use crate::graph::{Graph, Var};
 use rustc_hash::FxHashMap;
@@ -32,11 +33,14 @@ impl Params {
                 states[s.param] = state;
             }
         }
-        let all = self.iter().zip(views.into_iter().zip(states)).filter(|(_, (views, _))| !views.is_empty());
-        let all = all.map(|(p, (views, state))| {
-            let table = p.is_sharded() || views.len() > 1;
-            let whole = |var| View::Whole { var, state };
-            (p.name().to_owned(), if table { View::Table(Sharded::new(graph, &views)) } else { whole(views[0]) })
+        let all = self.iter().zip(views.into_iter().zip(states)).filter_map(|(p, (views, state))| {
+            let view = match (self.rounded(p), &views[..]) {
+                (Ok(Some(ty)), _) => View::Rounded(ty.state(graph, &rounded_state(p))),
+                (_, []) => return None,
+                (_, [var]) if !p.is_sharded() => View::Whole { var: *var, state },
+                (_, pieces) => View::Table(Sharded::new(graph, pieces)),
+            };
+            Some((p.name().to_owned(), view))
         });
         ParamVars::from_views(graph, all.collect())
     }
@@ -50,6 +54,29 @@ enum View<'g> {
         state: Option<Var<'g>>,
     },
     Table(Sharded<'g>),
+    Rounded(QuantTable<'g>),
+}
+
+/// A parameter `[rows, width]` from which rows are read, however it is stored.
+#[derive(Clone)]
+pub enum Table<'g> {
+    /// Floats, in one piece or several.
+    Floats(Sharded<'g>),
+    /// Rounded, for inference.
+    Rounded(QuantTable<'g>),
+}
+
+impl<'g> Table<'g> {
+    /// [`Var::weighted_gather`], with hits of rows that `trained` (u32 0/1 `[rows]`) marks with 0 left out of the table's
+    /// gradient. A rounded table has none.
+    #[track_caller]
+    pub fn weighted_gather(&self, indices: Var<'g>, weights: Var<'g>, trained: Option<Var<'g>>) -> Var<'g> {
+        match (self, trained) {
+            (Table::Floats(table), None) => table.weighted_gather(indices, weights),
+            (Table::Floats(table), Some(trained)) => table.weighted_gather_masked(indices, weights, trained),
+            (Table::Rounded(table), _) => table.weighted_gather(indices, weights),
+        }
+    }
 }
 
 struct Views<'g> {
@@ -100,6 +127,7 @@ impl<'g> ParamVars<'g> {
                 );
                 self.refuse(name, message);
             }
+            Some(View::Rounded(_)) => self.refuse(name, rounded(&location)),
             None => {}
         }
         self.graph.full([], 0.0)
@@ -116,9 +144,20 @@ impl<'g> ParamVars<'g> {
             Some(View::Whole { var, .. }) => {
                 self.refuse(name, format!("expected a table [rows, width], it is {} at {location}", var.ty()));
             }
+            Some(View::Rounded(_)) => self.refuse(name, rounded(&location)),
             None => {}
         }
         Sharded::new(self.graph, &[self.graph.full([0, 0], 0.0)])
+    }
+
+    /// A parameter `[rows, width]` to read rows from, be it rounded ([`Param::quantized`](super::Param::quantized)) or as
+    /// [`sharded`](Self::sharded).
+    #[track_caller]
+    pub fn table(&self, name: &str) -> Table<'g> {
+        match self.view(name) {
+            Some(View::Rounded(table)) => Table::Rounded(table.clone()),
+            _ => Table::Floats(self.sharded(name)),
+        }
     }
 
     /// Writes a value (of the same shape) into a [buffer](super::Param::buffer) at the end of the run, as
@@ -162,6 +201,7 @@ impl<'g> ParamVars<'g> {
         match &self.all.views.get(index)?.1 {
             View::Whole { var, .. } => Some(*var),
             View::Table(table) => table.shards().get(piece).copied(),
+            View::Rounded(_) => None,
         }
     }
 
@@ -174,4 +214,8 @@ impl<'g> ParamVars<'g> {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.views.iter().map(|(name, _)| name.as_str())
     }
+}
+
+fn rounded(location: &Where) -> String {
+    format!("rows of a quantised table are read with ParamVars::table at {location}")
 }

@@ -63,6 +63,11 @@ impl Settings {
         if self.micro == 0 {
             return Err(Error::argument("accumulate", "a step has at least one micro-batch"));
         }
+        if let Some(p) = params.iter().find(|p| p.quantization().is_some()) {
+            let message =
+                "it is quantised, for inference; train the table of floats and round it afterwards".to_owned();
+            return Err(Error::Name { kind: "parameter", name: p.name().to_owned(), message });
+        }
         for (name, group) in &self.groups {
             group.check(name)?;
             if !params.iter().any(|p| p.is_trainable() && p.group_name() == name) {

@@ -1,11 +1,13 @@
 //! Checkpoints in the safetensors format, with PyTorch's names.
 
 use super::file::{self, Source};
+use super::rounded::{self, Rounded, SCALES};
 use crate::error::{Error, Result};
 use crate::nn::Params;
 use crate::types::{DType, Data, Shape, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -91,11 +93,29 @@ impl Checkpoint {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
-    /// A tensor as f32; F32, F64, F16 and BF16 are converted, and I64, as which PyTorch keeps counters; other element types
-    /// are refused.
+    /// A tensor as f32; F32, F64, F16 and BF16 are converted, I64, as which PyTorch keeps counters, and I8 with scales of
+    /// its rows ([`Param::quantized`](crate::nn::Param::quantized)); other element types are refused.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let shape = Shape(self.info(name)?.shape.clone());
-        Tensor::new(shape.clone(), self.part(name, 0..shape.numel(), DType::F32)?)
+        let info = self.info(name)?;
+        let shape = Shape(info.shape.clone());
+        match self.scales(name, info)? {
+            Some(scales) => {
+                rounded::restore(shape, &self.bytes(info, 0..info.shape.iter().product())?, scales.floats())
+            }
+            None => Tensor::new(shape.clone(), self.part(name, 0..shape.numel(), DType::F32)?),
+        }
+    }
+
+    /// Scales of the rows of a table of bytes.
+    fn scales(&self, name: &str, info: &TensorInfo) -> Result<Option<Tensor>> {
+        let scales = format!("{name}{SCALES}");
+        match &info.shape[..] {
+            [rows, _] if info.dtype == Dtype::I8 && self.contains(&scales) => {
+                self.check(&scales, &Shape(vec![*rows]), DType::F32)?;
+                self.tensor(&scales).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
@@ -104,13 +124,17 @@ impl Checkpoint {
             .ok_or_else(|| Error::checkpoint(Some(name), "the file has no such tensor; check the name or its prefix"))
     }
 
-    /// Elements of a tensor, converted to f32 like [`tensor`](Self::tensor), or of one of U32.
-    pub(super) fn part(&self, name: &str, elements: Range<usize>, dtype: DType) -> Result<Data> {
-        let info = self.info(name)?;
+    fn bytes(&self, info: &TensorInfo, elements: Range<usize>) -> Result<Cow<'_, [u8]>> {
         let size = info.dtype.bitsize() as u64 / 8;
         let from = self.start + info.data_offsets.0 as u64;
         let place = |element: usize| from.saturating_add((element as u64).saturating_mul(size));
-        let bytes = self.source.bytes(place(elements.start)..place(elements.end))?;
+        self.source.bytes(place(elements.start)..place(elements.end))
+    }
+
+    /// Elements of a tensor, converted to f32 like [`tensor`](Self::tensor), or of one of U32.
+    pub(super) fn part(&self, name: &str, elements: Range<usize>, dtype: DType) -> Result<Data> {
+        let info = self.info(name)?;
+        let bytes = self.bytes(info, elements)?;
         Ok(match (dtype, info.dtype) {
             (DType::U32, Dtype::U32) => Data::U32(words(&bytes, u32::from_le_bytes)),
             (DType::F32, Dtype::F32) => Data::F32(words(&bytes, f32::from_le_bytes)),
@@ -136,7 +160,10 @@ impl Checkpoint {
             );
             return Err(Error::checkpoint(Some(name), message));
         }
-        self.part(name, 0..0, dtype).map(|_| ())
+        match dtype {
+            DType::F32 if self.scales(name, info)?.is_some() => Ok(()),
+            _ => self.part(name, 0..0, dtype).map(drop),
+        }
     }
 
     /// Name that a parameter has, or should have, in the file.
@@ -159,7 +186,10 @@ impl Checkpoint {
         options: &LoadOptions,
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Loaded> {
-        let wanted: HashSet<String> = params.names().map(|n| self.theirs(n, options)).collect();
+        let mut wanted: HashSet<String> = params.names().map(|n| self.theirs(n, options)).collect();
+        let bytes = wanted.iter().filter(|n| self.header.info(n).is_some_and(|info| info.dtype == Dtype::I8));
+        let scales: Vec<String> = bytes.map(|n| format!("{n}{SCALES}")).collect();
+        wanted.extend(scales);
         let ours = |n: &String| n.starts_with(&options.prefix) && !ignored(n);
         let loaded = Loaded {
             missing: params.names().filter(|n| !self.contains(&self.theirs(n, options))).map(str::to_owned).collect(),
@@ -223,12 +253,17 @@ impl Params {
         file.finish()
     }
 
-    /// Hands over the bytes of the file part by part: no table is ever whole in memory twice.
+    /// Hands over the bytes of the file part by part: no table is ever whole in memory twice. Wide elements come first, so
+    /// that all are aligned.
     fn write(&self, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let tensors = self.iter().map(|p| (p.name().to_owned(), DType::F32, p.shape().clone())).collect();
+        let rounded = Rounded::all(self)?;
+        let plain = || self.iter().filter(|p| p.quantization().is_none());
+        let mut tensors: Vec<_> = plain().map(|p| (p.name().to_owned(), Dtype::F32, p.shape().clone())).collect();
+        tensors.extend(rounded.iter().filter_map(Rounded::scales_header));
+        tensors.extend(rounded.iter().map(Rounded::header));
         put(&file::header(tensors, HashMap::new())?)?;
         let mut buffer = vec![0.0f32; 1 << 16];
-        for p in self.iter() {
+        for p in plain() {
             let mut draw = self.draw(p);
             let mut left = p.shape().numel();
             while left > 0 {
@@ -238,7 +273,8 @@ impl Params {
                 left -= n;
             }
         }
-        Ok(())
+        rounded.iter().try_for_each(|table| table.write_scales(self, &mut put))?;
+        rounded.iter().try_for_each(|table| table.write(self, &mut put))
     }
 
     /// Sets parameters from a safetensors file, see [`Checkpoint::load_into`].

@@ -74,9 +74,17 @@ impl Source {
     }
 }
 
+/// How a file calls our element types.
+pub(super) fn stored_as(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F32 => Dtype::F32,
+        DType::U32 => Dtype::U32,
+    }
+}
+
 /// Header of a file with these tensors, whose elements follow in this order. Equal contents give equal bytes: names are
 /// sorted.
-pub(super) fn header(tensors: Vec<(String, DType, Shape)>, mut metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+pub(super) fn header(tensors: Vec<(String, Dtype, Shape)>, mut metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     let failed = |e: String| Error::checkpoint(None, format!("writing failed: {e}"));
     // What PyTorch's own loaders look for.
     metadata.insert("format".into(), "pt".into());
@@ -84,11 +92,8 @@ pub(super) fn header(tensors: Vec<(String, DType, Shape)>, mut metadata: HashMap
     let mut infos = Vec::with_capacity(tensors.len());
     for (name, dtype, shape) in tensors {
         let start = end;
-        end = shape.numel().checked_mul(4).and_then(|n| n.checked_add(start)).ok_or_else(|| failed(name.clone()))?;
-        let dtype = match dtype {
-            DType::F32 => Dtype::F32,
-            DType::U32 => Dtype::U32,
-        };
+        let bytes = shape.numel().checked_mul(dtype.bitsize() / 8);
+        end = bytes.and_then(|n| n.checked_add(start)).ok_or_else(|| failed(name.clone()))?;
         infos.push((name, TensorInfo { dtype, shape: shape.0, data_offsets: (start, end) }));
     }
     let header = Metadata::new(Some(metadata), infos).map_err(|e| failed(e.to_string()))?;

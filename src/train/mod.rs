@@ -5,6 +5,7 @@ mod checkpoint;
 mod file;
 mod optimizer;
 mod resume;
+mod rounded;
 mod rows;
 mod schedule;
 mod trainer;

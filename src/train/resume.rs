@@ -105,7 +105,8 @@ impl Trainer {
         let stored = self.stored()?;
         let tensors = stored.iter().flat_map(|s| s.parts.iter().map(|part| (s.ty.dtype, part)));
         let tensors = tensors.filter(|(_, part)| part.start == 0);
-        let tensors = tensors.map(|(dtype, part)| (part.tensor.clone(), dtype, part.shape.clone())).collect();
+        let tensors =
+            tensors.map(|(dtype, part)| (part.tensor.clone(), file::stored_as(dtype), part.shape.clone())).collect();
         put(&file::header(tensors, self.metadata().await?)?)?;
         for s in &stored {
             let tensor = crate::nn::read(&self.store, &s.state, &s.ty).await?;

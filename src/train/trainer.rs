@@ -132,7 +132,7 @@ impl TrainerBuilder {
         }
         // Memory that lasts comes first: what cannot fit is refused before plans are made.
         let store = Store::new(&device);
-        let mut states: Vec<_> = params.shards()?.iter().map(|s| (s.state.clone(), s.ty())).collect();
+        let mut states = params.states()?;
         states.extend(settings.states(&trained));
         store.reserve(&states)?;
         let (accumulate, apply) = match report {

@@ -166,12 +166,9 @@ impl ProductKeyMemory {
     fn values_of<'g>(&self, p: &ParamVars<'g>, slots: Var<'g>, gates: Var<'g>, lookup: &Lookup<'g>) -> Var<'g> {
         let ProductKeyConfig { heads: h, topk: k, attn_dropout, .. } = self.config;
         let n = slots.dim(0);
-        let table = p.get(&self.values());
+        let table = p.table(&self.values());
         let gates = gates.dropout(attn_dropout, lookup.site + GATES, lookup.mode);
-        let read = |slots: Var<'g>, gates: Var<'g>| match lookup.mem_trainable_mask {
-            None => table.weighted_gather(slots, gates),
-            Some(trained) => table.weighted_gather_masked(slots, gates, trained),
-        };
+        let read = |slots, gates| table.weighted_gather(slots, gates, lookup.mem_trainable_mask);
         let Some(combine) = &self.combine else {
             return read(slots.reshape([n, h * k]), gates.reshape([n, h * k]));
         };
