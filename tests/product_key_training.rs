@@ -86,6 +86,39 @@ fn only_rows_that_were_read_move_and_at_their_own_rate() -> Result<()> {
     Ok(())
 }
 
+/// Only looking up and the update itself see the table; nothing else in a step is of its size, or clears or counts slots.
+#[test]
+fn a_step_costs_what_its_hits_cost() -> Result<()> {
+    for device in common::devices() {
+        for limit in [128 << 20, 1 << 20] {
+            let (layer, mut params) = layer(ProductKeyConfig { num_keys: 256, ..config() });
+            params.limit(limit);
+            let slots = layer.config().slots();
+            let trainer = Trainer::builder(&device, params, Adam::default())
+                .group(VALUES, values_group(1e-3, 1e-2))
+                .clip(1.0)
+                .compile_blocking(|g, p| {
+                    let x = g.input("x", TensorType::f32([8, DIM]));
+                    (layer.forward(p, x, &Lookup::new(Mode::Train, 0)) - x).square().mean_all()
+                })?;
+            for plan in trainer.plans() {
+                assert!(plan.bytes() < 1 << 20, "{plan}");
+                for step in &plan.program().steps {
+                    // A piece has at least a third of the slots.
+                    let large = |numel: usize| numel >= slots / 3;
+                    let name = step.op.name();
+                    let wrote = step.outputs.iter().any(|o| large(o.numel()));
+                    assert!(!wrote || name == "adam_rows", "{name}\n{plan}");
+                    let read = step.reads().any(|(_, o)| large(o.numel()));
+                    let looks_up = ["weighted_gather", "gather_dot"].contains(&name);
+                    assert!(!read || looks_up, "{name}\n{plan}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn bad_input_changes_nothing() -> Result<()> {
     for device in common::devices() {
