@@ -5,12 +5,13 @@ mod common;
 use common::modules::{assert_close, mask, noise, run};
 use wgrad::graph::{Gradient, Mode};
 use wgrad::models::product_key::{
-    KeyScore, Lookup, OLDER_NAMES, ProductKeyConfig, ProductKeyMemory, SlotUsage, choose_slots, pkm_value_parameters,
+    KeyScore, Lookup, OLDER_NAMES, ProductKeyConfig, ProductKeyMemory, SlotUsage, VALUES, choose_slots,
+    pkm_value_parameters, values_group,
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::ops::route::soft_top_k::{DifferentiableTopK, SoftTopK};
 use wgrad::ops::{check, samples::Sample};
-use wgrad::train::{Checkpoint, LoadOptions, Schedule};
+use wgrad::train::{Adam, Checkpoint, LoadOptions, Schedule, Trainer};
 use wgrad::{Device, Error, Feed, Graph, Result, Store, Tensor, TensorType};
 
 const DIM: usize = 10;
@@ -61,6 +62,36 @@ fn options_that_no_layer_can_have_are_refused() {
         c.score = KeyScore::Product(SoftTopK::exact(1.0));
         c.differentiable_topk = Some(DifferentiableTopK::default());
     });
+}
+
+/// Tables that no machine has room for: the numbers, before anything of their size is made.
+#[test]
+fn tables_over_limits_are_refused() {
+    let refused = |device: &Device, num_keys: usize, dim: usize, limit: u64| {
+        let c = ProductKeyConfig { heads: 1, num_keys, topk: 2, dim_head: 4, ..ProductKeyConfig::new(dim) };
+        let (layer, mut params) = layer(c);
+        params.limit(limit);
+        let trained = Trainer::builder(device, params, Adam::default())
+            .group(VALUES, values_group(1e-3, 1e-2))
+            .compile_blocking(|g, p| {
+                let x = g.input("x", TensorType::f32([2, dim]));
+                layer.forward(p, x, &Lookup::new(Mode::Train, 0)).square().mean_all()
+            });
+        trained.err().expect("a refusal")
+    };
+    // A GPU of its own: what others make on it would count.
+    for device in [Some(Device::cpu()), common::fresh(common::options())].into_iter().flatten() {
+        // 1 TiB in pieces of 128 MiB are 8,192 of them; a row over a binding; 256 GiB, and twice that for moments.
+        let pieces = refused(&device, 8192, 4096, 128 << 20);
+        assert!(matches!(pieces, Error::Limit { needed: 8192, available: 4096, .. }), "{pieces}");
+        let row = refused(&device, 4, 64, 255);
+        assert!(matches!(row, Error::Limit { needed, available: 255, .. } if needed > 255), "{row}");
+        let before = device.as_gpu().map(|gpu| gpu.counters.snapshot());
+        let room = refused(&device, 4096, 4096, 128 << 20);
+        // Whether a hardware adapter has room shows only when it is asked for; here all run on the host.
+        assert!(matches!(room, Error::OutOfMemory { peak, .. } if peak > 768 << 30), "{room}");
+        assert_eq!(before, device.as_gpu().map(|gpu| gpu.counters.snapshot()), "nothing was made");
+    }
 }
 
 #[test]

@@ -125,13 +125,12 @@ fn histogram(svg: &mut String, panels: &[Panel<'_>; 2]) {
             let style = "text-anchor=\"middle\" font-size=\"11\" fill=\"#555\"";
             text(svg, x + width / 2.0, BARS_TOP + BARS - height - 4.0, style, &count.to_string());
         }
-        let (from, to) = ((1usize << bin) / 2, (1usize << bin) - 1);
-        let label = if from == to || bin == 0 { to.to_string() } else { format!("{from}–{to}") };
+        let label = ((1usize << bin) / 2).to_string();
         text(svg, left + each / 2.0, BARS_TOP + BARS + 18.0, "text-anchor=\"middle\" font-size=\"12\"", &label);
     }
     rect(svg, [LEFT, BARS_TOP + BARS, wide, 1.0], "#444", "");
     let below = "text-anchor=\"middle\"";
-    text(svg, LEFT + wide / 2.0, BARS_TOP + BARS + 42.0, below, "hits of a slot over all counted bytes");
+    text(svg, LEFT + wide / 2.0, BARS_TOP + BARS + 42.0, below, "hits of a slot over all counted bytes, from … on");
     let (x, y) = (LEFT - 38.0, BARS_TOP + BARS / 2.0);
     text(svg, x, y, &format!("{below} transform=\"rotate(-90 {x:.1} {y:.1})\""), "number of slots");
 }

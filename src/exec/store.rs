@@ -91,6 +91,10 @@ impl Store {
             }
         }
         let full = |requested| Error::OutOfMemory { requested, peak: total };
+        let on_host = self.device.as_gpu().is_none_or(|gpu| gpu.capabilities().software);
+        if on_host && crate::device::memory::free().is_some_and(|free| total > free) {
+            return Err(full(total));
+        }
         if !self.device.is_gpu() {
             // Address space for all of it, given back at once: tells what can never be had, and touches no page.
             let mut probe: Vec<u8> = Vec::new();
