@@ -58,6 +58,16 @@ fn options_that_no_layer_can_have_are_refused() {
     refused(|c| c.query_dropout = -0.1);
     refused(|c| c.value_dropout = f64::NAN);
     refused(|c| c.drop_gates = true);
+    for big in [1 << 33, usize::MAX / 2, usize::MAX] {
+        let sizes: [fn(&mut ProductKeyConfig, usize); 3] =
+            [|c, n| c.dim = n, |c, n| c.heads = n, |c, n| c.dim_head = n];
+        for set in sizes {
+            let mut c = config();
+            set(&mut c, big);
+            let made = ProductKeyMemory::new(&mut Params::new(0), "", c);
+            assert!(matches!(made, Err(Error::Limit { .. })), "{big}");
+        }
+    }
     refused(|c| {
         c.score = KeyScore::Product(SoftTopK::exact(1.0));
         c.differentiable_topk = Some(DifferentiableTopK::default());
@@ -118,7 +128,7 @@ fn calls_that_do_not_fit_are_refused() {
     ];
     for message in messages {
         let message = message.expect("an error");
-        assert!(message.contains("expected"), "{message}");
+        assert!(message.contains("expected") && message.contains("product_key.rs:"), "{message}");
     }
 }
 

@@ -55,15 +55,18 @@ impl Reduce {
         let x = call.f(0);
         if inner == 1 {
             par::rows(call.out(0), 1, n, |o, y| {
-                // Eight partial results: short dependency chains, and a fixed order.
-                let row = &x[o * n..(o + 1) * n];
-                let mut lanes = [start; 8];
-                for chunk in row.chunks(8) {
-                    for (l, &v) in lanes.iter_mut().zip(chunk) {
-                        *l = join(*l, v);
+                // Eight partial results: short dependency chains, and a fixed order. Long rows in pieces: a large sum
+                // would swallow small terms.
+                let eight = |piece: &[T]| {
+                    let mut lanes = [start; 8];
+                    for chunk in piece.chunks(8) {
+                        for (l, &v) in lanes.iter_mut().zip(chunk) {
+                            *l = join(*l, v);
+                        }
                     }
-                }
-                y[0] = lanes.into_iter().fold(start, join);
+                    lanes.into_iter().fold(start, join)
+                };
+                y[0] = x[o * n..(o + 1) * n].chunks(CPU_PIECE).map(eight).fold(start, join);
             });
             return;
         }

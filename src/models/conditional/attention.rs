@@ -2,7 +2,7 @@
 
 use super::branch::{BranchConfig, HeavyBranch};
 use super::heavy_attention::{DescentKeys, HeavyAttentionConfig};
-use super::router::{Route, RouterConfig};
+use super::router::{Route, Router, RouterConfig};
 use super::rows::{below, expect, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
@@ -207,6 +207,16 @@ impl ConditionalRoutedAttention {
         });
         let heavy = HeavyBranch::new(params, name, config.branch())?;
         Ok(ConditionalRoutedAttention { config, light, heavy })
+    }
+
+    /// The router of the queries.
+    pub fn q_router(&self) -> &Router {
+        &self.heavy.q_router
+    }
+
+    /// The router of keys and values.
+    pub fn kv_router(&self) -> &Router {
+        &self.heavy.kv_router
     }
 
     /// Options of one call with the module's numbers of heavy tokens.

@@ -160,10 +160,11 @@ impl ConditionalRoutedCrossAttention {
     ) -> Var<'g> {
         let Router::CoordinateDescent(router) = &self.heavy.kv_router else {
             let message = "only the coordinate-descent router routes tables in pieces";
-            x.graph().fail(Error::argument("ConditionalRoutedCrossAttention::forward_sharded", message));
+            super::rows::refuse(x.graph(), "ConditionalRoutedCrossAttention::forward_sharded", message);
             return x;
         };
-        let queries = self.heavy.q_router.forward_long(p, x, &route.queries);
+        let queries = Route { keep_one_route_dim: false, ..route.queries };
+        let queries = self.heavy.q_router.forward_long(p, x, &queries);
         let keys = router.forward_sharded(p, context, m, &route.context);
         self.heavy.attend(p, &queries, &keys, x.dim(1), m)
     }

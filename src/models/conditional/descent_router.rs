@@ -2,7 +2,7 @@
 
 use super::heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
 use super::router::{Route, Routed, Selection, check_call, normalized};
-use super::rows::{below, expect, flat, numbers, take_mask};
+use super::rows::{below, expect, flat, numbers, refuse, take_mask};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, ParamVars, Params, Sharded};
@@ -68,6 +68,9 @@ pub struct CoordinateDescentRouterConfig {
     /// As versions 0.8.1 to 0.11.2 do it: with r > 1 routing tokens, sample i gets the tokens and the mask of sample
     /// `i / r` at the places selected for itself. Only for models trained that way.
     pub gather_across_samples: bool,
+    /// As versions 0.2.x do it: a sequence of exactly as many tokens as are routed goes through the soft top-k as well, so
+    /// that its scores have a gradient and, without straight-through, are not 1. Cross attention does not do so there either.
+    pub route_equal: bool,
 }
 
 impl Default for CoordinateDescentRouterConfig {
@@ -97,12 +100,17 @@ impl CoordinateDescentRouterConfig {
             route_block_size: None,
             source_attention: None,
             gather_across_samples: false,
+            route_equal: false,
         }
     }
 
     /// The defaults of versions 0.2.x: 50 iterations from `max(s, 0)` with epsilon 1.
     pub fn version_0_2() -> Self {
-        CoordinateDescentRouterConfig { how: SoftTopK::iterations(50, 1.0).starting(Start::Relu), ..Self::reference() }
+        CoordinateDescentRouterConfig {
+            how: SoftTopK::iterations(50, 1.0).starting(Start::Relu),
+            route_equal: true,
+            ..Self::reference()
+        }
     }
 
     /// Refuses values no router can have.
@@ -111,6 +119,9 @@ impl CoordinateDescentRouterConfig {
             |what: &str, message: &str| Err(Error::argument(format!("CoordinateDescentRouterConfig::{what}"), message));
         if !(self.fetch_k_ratio >= 1.0 && self.fetch_k_ratio.is_finite()) {
             return refuse("fetch_k_ratio", &format!("is {}; expected at least 1", self.fetch_k_ratio));
+        }
+        if let Some(fault) = self.how.fault() {
+            return refuse("how", &fault);
         }
         if self.num_routing_tokens == 0 {
             return refuse("num_routing_tokens", "is 0; expected at least 1");
@@ -185,6 +196,7 @@ impl CoordinateDescentRouter {
     }
 
     /// Routing tokens `[1 or b, r, D]`.
+    #[track_caller]
     fn tokens<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
         let (b, r, d) = (x.dim(0), self.config.num_routing_tokens, self.dim);
         let own = match (&self.routing_token, route.routing_tokens) {
@@ -196,7 +208,7 @@ impl CoordinateDescentRouter {
                     Some(_) => "given, but the router has its own; pass none",
                     None => "missing; the router was made for tokens that the caller passes",
                 };
-                x.graph().fail(Error::argument("router: routing_tokens", message));
+                refuse(x.graph(), "router: routing_tokens", message);
                 return x.graph().full([1, r, d], 0.0);
             }
         };
@@ -208,9 +220,9 @@ impl CoordinateDescentRouter {
         own + source.forward(p, own, None, None, &context)
     }
 
-    /// Scores `[b, r, n]` of the tokens `x` `[b, n, D]`.
+    /// Scores `[b, r, n]` of the tokens `x` `[b, n, D]`, what the soft top-k is of.
     #[track_caller]
-    pub(super) fn scores<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
+    pub fn scores<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
         let mut tokens = self.tokens(p, x, route);
         let mut x = x;
         let scale = self.config.similarity.scale(self.dim);
@@ -284,14 +296,15 @@ impl CoordinateDescentRouter {
 
     /// Routes tokens of `x` `[b, n, D]`.
     ///
-    /// A sequence of no more than `num_tokens` tokens is not routed, unless there are counts. In blocks, each block routes
+    /// A sequence of no more than `num_tokens` tokens is not routed, unless there are counts (or `route_equal`). In blocks, each block routes
     /// `ceil(num_tokens / blocks)` tokens, no more than it has; the results follow one another. If fewer tokens exist than
     /// are routed, masked ones fill up with score 0; a sequence that is all masked gives its first tokens with score 0.
     #[track_caller]
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {
         check_call("router", x, self.dim, route);
         let (b, n, r) = (x.dim(0), x.dim(1), self.config.num_routing_tokens);
-        let routed = if n <= route.num_tokens && route.counts.is_none() {
+        let whole = n < route.num_tokens || n == route.num_tokens && !self.config.route_equal;
+        let routed = if whole && route.counts.is_none() {
             Routed::whole(x, route.mask, r)
         } else {
             let rows = Rows {
@@ -327,7 +340,7 @@ impl CoordinateDescentRouter {
             _ => "",
         };
         if !reason.is_empty() {
-            g.fail(Error::argument("router: table in pieces", reason));
+            refuse(g, "router: table in pieces", reason);
         }
         if let Some(mask) = route.mask {
             expect(g, "router: mask", mask, &TensorType::u32([b, n]));

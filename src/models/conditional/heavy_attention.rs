@@ -1,6 +1,6 @@
 //! Attention of the heavy branch: routed queries to routed keys, each group of heads to its own route.
 
-use super::rows::{below, expect, within};
+use super::rows::{below, expect, refuse, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -165,7 +165,7 @@ impl HeavyAttention {
         let (b, r, m) = (tokens.dim(0), tokens.dim(1), tokens.dim(2));
         if r == 0 || !heads.is_multiple_of(r) {
             let message = format!("{heads} heads cannot be shared evenly by {r} routes");
-            graph.fail(Error::argument("heavy attention", message));
+            refuse(graph, "heavy attention", message);
             return Keys { k: tokens, v: tokens, mask: None, routes: 1 };
         }
         let group = heads / r;
@@ -240,6 +240,7 @@ impl HeavyAttention {
         self.attend(p, q, &self.keys(p, context.tokens.unwrap_or(x), context))
     }
 
+    #[track_caller]
     fn check_call(&self, x: Var<'_>, c: &Context<'_>) {
         let (graph, dim) = (x.graph(), self.config.dim);
         expect(graph, "heavy attention: tokens", x, &TensorType::f32([x.dim(0), x.dim(1), dim]));
@@ -250,7 +251,7 @@ impl HeavyAttention {
         whole.0.push(dim);
         if !(each.len() == 2 || each.len() == 3) || each[0] != x.dim(0) {
             let message = format!("expected [{}, m, {dim}] or [{0}, r, m, {dim}], got {}", x.dim(0), tokens.ty());
-            graph.fail(Error::argument("heavy attention: context", message));
+            refuse(graph, "heavy attention: context", message);
         }
         expect(graph, "heavy attention: context", tokens, &TensorType::f32(whole));
         if let Some(mask) = c.mask {

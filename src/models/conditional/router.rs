@@ -2,9 +2,9 @@
 
 use super::cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRouterConfig};
 use super::descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig};
-use super::rows::{expect, take, take_mask};
+use super::rows::{expect, refuse, take, take_mask};
 use super::sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Var;
 use crate::nn::{ParamVars, Params};
 use crate::types::TensorType;
@@ -115,12 +115,13 @@ impl<'g> Routed<'g> {
 }
 
 /// Keeps an error in the graph if a routing's options do not fit `x` `[b, n, D]`.
+#[track_caller]
 pub(super) fn check_call(what: &str, x: Var<'_>, dim: usize, route: &Route<'_>) {
     let graph = x.graph();
     let (b, n) = (x.dim(0), x.dim(1));
     expect(graph, &format!("{what}: tokens"), x, &TensorType::f32([b, n, dim]));
     if route.num_tokens == 0 {
-        graph.fail(Error::argument(format!("{what}: num_tokens"), "is 0; expected at least 1"));
+        refuse(graph, &format!("{what}: num_tokens"), "is 0; expected at least 1");
     }
     if let Some(mask) = route.mask {
         expect(graph, &format!("{what}: mask"), mask, &TensorType::u32([b, n]));
@@ -131,6 +132,7 @@ pub(super) fn check_call(what: &str, x: Var<'_>, dim: usize, route: &Route<'_>) 
 }
 
 /// Keeps an error in the graph for options that only the coordinate-descent router has.
+#[track_caller]
 pub(super) fn only_descent(what: &str, x: Var<'_>, route: &Route<'_>) {
     for (option, given) in [
         ("counts", route.counts.is_some()),
@@ -139,7 +141,7 @@ pub(super) fn only_descent(what: &str, x: Var<'_>, route: &Route<'_>) {
     ] {
         if given {
             let message = "only the coordinate-descent router has it; leave it off";
-            x.graph().fail(Error::argument(format!("{what}: {option}"), message));
+            refuse(x.graph(), &format!("{what}: {option}"), message);
         }
     }
 }

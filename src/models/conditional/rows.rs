@@ -1,7 +1,7 @@
 //! Rows of a sequence picked by number, and put back.
 
 use crate::graph::{Graph, Var};
-pub(super) use crate::models::parts::{below, expect, within};
+pub(super) use crate::models::parts::{below, expect, refuse, within};
 use crate::types::Tensor;
 
 /// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or

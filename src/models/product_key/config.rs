@@ -1,6 +1,7 @@
 //! Options of the layer.
 
 use crate::error::{Error, Result};
+use crate::models::parts::within;
 use crate::ops::route::soft_top_k::{DifferentiableTopK, SoftTopK};
 
 /// What a pair of sub-keys scores.
@@ -123,6 +124,10 @@ impl ProductKeyConfig {
                 return refuse(what, format!("{p} is no probability below 1"));
             }
         }
+        let half = self.heads.saturating_mul(2).saturating_mul(self.dim_head);
+        within("ProductKeyConfig: to_queries.weight", &[half, self.dim])?;
+        within("ProductKeyConfig: keys", &[half, self.num_keys])?;
+        within("ProductKeyConfig: what a token reads", &[self.heads, self.topk, self.width()])?;
         if self.drop_gates && !self.concat_values_and_combine {
             return refuse("drop_gates", "only versions with concat_values_and_combine drop gates; set both".into());
         }

@@ -5,9 +5,9 @@ use super::config::ProductKeyConfig;
 use super::groups::VALUES;
 use super::lookup::{Lookup, NoiseScale, Recall};
 use super::norm::{batch_norm, declare_batch_norm, declare_norm, layer_norm};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Var;
-use crate::models::parts::{below, expect};
+use crate::models::parts::{below, expect, refuse};
 use crate::nn::{Init, Linear, ParamVars, Params};
 use crate::types::{Shape, TensorType};
 
@@ -114,6 +114,7 @@ impl ProductKeyMemory {
     }
 
     /// Refuses masks and noise of another type than [`Lookup`] says.
+    #[track_caller]
     fn check(&self, x: Var<'_>, lookup: &Lookup<'_>, outer: &Shape) {
         let (g, c) = (x.graph(), &self.config);
         if let Some(mask) = lookup.input_mask {
@@ -130,7 +131,7 @@ impl ProductKeyMemory {
         match lookup.gumbel_noise_scale {
             NoiseScale::Fixed(scale) if scale.is_finite() && scale >= 0.0 => {}
             NoiseScale::Fixed(scale) => {
-                g.fail(Error::argument(what, format!("{scale} is no scale; expected a finite number from 0 on")));
+                refuse(g, what, format!("{scale} is no scale; expected a finite number from 0 on"));
             }
             NoiseScale::PerStep(scale) => expect(g, what, scale, &TensorType::f32([])),
         }

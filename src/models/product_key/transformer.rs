@@ -6,7 +6,7 @@ use super::lookup::{Lookup, Recall};
 use super::norm::{declare_norm, layer_norm};
 use crate::error::{Error, Result};
 use crate::graph::{Mode, Var};
-use crate::models::parts::below;
+use crate::models::parts::{below, refuse, within};
 use crate::nn::{Embedding, Linear, ParamVars, Params};
 use crate::ops::attention::Attention;
 use crate::ops::select::Sampling;
@@ -72,7 +72,12 @@ impl PkmTransformerConfig {
             let message = "batch norm keeps statistics once a forward pass; set use_layernorm, or do not recompute";
             return Err(Error::argument("PkmTransformerConfig::recompute", message));
         }
-        self.memory.check()
+        self.memory.check()?;
+        let dim = self.dim();
+        within("PkmTransformerConfig: to_qkv.weight", &[3, self.heads, self.dim_head, dim])?;
+        within("PkmTransformerConfig: the feed-forward", &[4, dim, dim])?;
+        within("PkmTransformerConfig: token_emb.weight", &[self.num_tokens, dim])?;
+        within("PkmTransformerConfig: pos_emb.weight", &[self.seq_len, dim])
     }
 }
 
@@ -173,7 +178,7 @@ impl PkmTransformer {
         let (g, n) = (ids.graph(), ids.dim(1));
         if n > self.config.seq_len {
             let message = format!("{n} tokens, more than seq_len {}; cut the text", self.config.seq_len);
-            g.fail(Error::argument("PkmTransformer: ids", message));
+            refuse(g, "PkmTransformer: ids", message);
         }
         let mut x = self.tokens.forward(p, ids) + self.positions.forward(p, g.iota([n], 0));
         let mut recalls = Vec::new();

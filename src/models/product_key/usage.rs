@@ -1,10 +1,10 @@
 //! Which slots are read, and how evenly.
 
 use super::lookup::Recall;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::exec::Store;
 use crate::graph::{Rows, Var};
-use crate::models::parts::expect;
+use crate::models::parts::{expect, refuse};
 use crate::types::{Tensor, TensorType};
 
 /// What is kept of a slot: sum of gates, hits, batches.
@@ -43,7 +43,7 @@ impl SlotUsage {
         let g = first.slots.graph();
         if !tokens.is_empty() && tokens.len() != recalls.len() {
             let message = format!("{} masks for {} recalls; give one each, or none", tokens.len(), recalls.len());
-            return g.fail(Error::argument("SlotUsage::count", message));
+            return refuse(g, "SlotUsage::count", message);
         }
         let (mut slots, mut kept) = (Vec::new(), Vec::new());
         for (i, recall) in recalls.iter().enumerate() {
