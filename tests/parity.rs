@@ -16,6 +16,7 @@ mod parity {
     pub mod infini;
     pub mod local;
     pub mod primitives;
+    pub mod product_key;
     pub mod recurrent;
 }
 
@@ -33,6 +34,7 @@ pub static MODULES: &[&[(&str, &str, Module)]] = &[
     parity::conditional::MODULES,
     parity::local::MODULES,
     parity::recurrent::MODULES,
+    parity::product_key::MODULES,
 ];
 
 fn module(case: &Case) -> Option<Module> {

@@ -3,6 +3,8 @@
 pub mod conditional;
 mod generation;
 pub mod infini;
+mod parts;
+pub mod product_key;
 pub mod recurrent;
 
 pub use infini::{InfiniConfig, InfiniTransformer};

@@ -2,17 +2,20 @@
 
 mod embedding;
 mod init;
+mod layout;
 mod linear;
 mod local_attention;
 mod params;
+mod quant_table;
 mod sharded;
 mod vars;
 
 pub use embedding::Embedding;
 pub use init::Init;
+pub(crate) use layout::{Segment, Shard, read};
 pub use linear::Linear;
 pub use local_attention::{LocalAttention, LocalAttentionConfig};
-pub(crate) use params::Shard;
 pub use params::{Param, Params};
+pub use quant_table::{QuantRows, QuantTable, QuantTableType, Quantization};
 pub use sharded::{Sharded, ShardedType};
-pub use vars::ParamVars;
+pub use vars::{ParamVars, Table};

@@ -14,6 +14,7 @@ pub mod elementwise;
 pub mod gather;
 pub mod logsumexp;
 pub mod matmul;
+pub mod memory;
 pub mod norm;
 pub(crate) mod norm_grad;
 pub mod optim;
@@ -22,6 +23,7 @@ pub mod reduce;
 pub mod rotary;
 pub mod route;
 pub mod rows;
+pub(crate) mod runs;
 #[doc(hidden)]
 pub mod samples;
 pub mod scan;

@@ -116,6 +116,7 @@ pub fn all() -> Vec<Sample> {
         ops::sort::samples,
         ops::gather::samples,
         ops::rows::samples,
+        ops::memory::samples,
         ops::select::along::samples,
         ops::select::top_k::samples,
         ops::select::sample::samples,

@@ -128,31 +128,42 @@ impl TrainerBuilder {
         let TrainerBuilder { device, mut params, settings, .. } = self;
         settings.check(&params)?;
         settings.separate(&mut params);
+        params.check_device(&device)?;
         let options = self.options;
         let graph = Graph::new();
-        let (accumulate, apply, trained) = if settings.micro == 1 {
+        let (report, trained) = if settings.micro == 1 {
             let (report, trained) = settings.whole(&graph, &params, loss);
-            let outputs = [("report", report)];
-            (None, device.compile_with(&graph, &outputs, options).await?, trained)
+            (Some(report), trained)
         } else {
-            let trained = settings.accumulate(&graph, &params, loss);
-            let first = device.compile_with(&graph, &[], options).await?;
-            let graph = Graph::new();
-            let report = settings.apply(&graph, &trained);
-            let outputs = [("report", report)];
-            let last = device.compile_with(&graph, &outputs, options).await?;
-            (Some(first), last, trained)
+            (None, settings.accumulate(&graph, &params, loss))
         };
-        let store = params.store(&device)?;
+        if let Some(error) = graph.error() {
+            return Err(error);
+        }
+        // Memory that lasts comes first: what cannot fit is refused before plans are made.
+        let store = Store::new(&device);
+        let mut states = params.states()?;
+        states.extend(settings.states(&trained));
         let carried = self.carried;
-        for (name, ty) in settings.states(&trained).iter().chain(&carried) {
-            if store.get(name).is_some() {
+        for (name, ty) in &carried {
+            if states.iter().any(|(taken, _)| taken == name) {
                 let message =
                     "the trainer has a state of this name; choose another for what the loss carries".to_owned();
                 return Err(Error::Name { kind: "state", name: name.clone(), message });
             }
-            store.set_zeros(name, ty)?;
+            states.push((name.clone(), ty.clone()));
         }
+        store.reserve(&states)?;
+        let (accumulate, apply) = match report {
+            Some(report) => (None, device.compile_with(&graph, &[("report", report)], options).await?),
+            None => {
+                let first = device.compile_with(&graph, &[], options).await?;
+                let graph = Graph::new();
+                let report = settings.apply(&graph, &trained);
+                (Some(first), device.compile_with(&graph, &[("report", report)], options).await?)
+            }
+        };
+        params.load_into(&store)?;
         Ok(Trainer {
             params,
             settings,

@@ -18,7 +18,7 @@ mod feed_forward;
 mod heavy_attention;
 mod image;
 mod router;
-pub(super) mod rows;
+mod rows;
 mod sharded;
 mod sinkhorn_router;
 mod stream;

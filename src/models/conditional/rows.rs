@@ -1,8 +1,8 @@
 //! Rows of a sequence picked by number, and put back.
 
-use crate::error::{Error, Result, Where};
 use crate::graph::{Graph, Var};
-use crate::types::{Tensor, TensorType};
+pub(super) use crate::models::parts::{below, expect, refuse, within};
+use crate::types::Tensor;
 
 /// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or
 /// more stands for no row: it is past the table's end, where gather gives zeros and scatter drops. Entry i of the first
@@ -61,31 +61,4 @@ pub(super) fn put<'g>(rows: Var<'g>, indices: Var<'g>, n: usize, rest: Option<Va
         }
     }
     put.reshape([b, n, d])
-}
-
-/// Keeps an error in the graph unless `var` has the type.
-#[track_caller]
-pub(in crate::models) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
-    let got = var.ty();
-    if got != *want {
-        refuse(graph, what, format!("expected {want}, got {got}"));
-    }
-}
-
-/// Keeps an error in the graph with the place of the call.
-#[track_caller]
-pub(in crate::models) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
-    if graph.error().is_none() {
-        graph.fail(Error::argument(format!("{what} at {}", Where::caller()), message));
-    }
-}
-
-/// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
-pub(in crate::models) fn within(what: &str, extents: &[usize]) -> Result<()> {
-    TensorType::f32(extents).check_size(|| what.to_owned())
-}
-
-/// `part` below `name`; a module without a name has its parameters at the top.
-pub(in crate::models) fn below(name: &str, part: &str) -> String {
-    if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
 }

@@ -6,7 +6,7 @@ use super::memory::Memory;
 use super::norm::Norm;
 use super::state::{Readable, StateContainer, StateContainerConfig, StateView};
 use crate::graph::Var;
-use crate::models::conditional::rows::{below, expect, refuse};
+use crate::models::parts::{below, expect, refuse};
 use crate::nn::{Linear, ParamVars, Params};
 use crate::ops::attention::Attention;
 use crate::ops::rotary::{Pairs, Rotary, XPos};

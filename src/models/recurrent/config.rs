@@ -5,7 +5,7 @@ use super::gate::{GateConfiguration, GateKind};
 use super::memory::Compression;
 use super::state::StateContainerConfig;
 use crate::error::{Error, Result};
-use crate::models::conditional::rows::within;
+use crate::models::parts::within;
 
 /// Which memories a token sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -2,7 +2,7 @@
 //! and keys if asked for (Dehghani et al. 2023, arXiv 2302.05442).
 
 use crate::graph::Var;
-use crate::models::conditional::rows::below;
+use crate::models::parts::below;
 use crate::nn::{Init, ParamVars, Params};
 use crate::ops::attention::Attention;
 

@@ -2,7 +2,7 @@
 
 use super::norm::Norm;
 use crate::graph::Var;
-use crate::models::conditional::rows::below;
+use crate::models::parts::below;
 use crate::nn::{Linear, ParamVars, Params};
 
 /// `W2 (a gelu(g))` with `[a | g] = W1 norm(x)` (GEGLU, Shazeer 2020, arXiv 2002.05202). Parameters `0.gamma`, `0.beta`,

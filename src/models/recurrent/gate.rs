@@ -2,7 +2,7 @@
 
 use super::feed_forward::FeedForward;
 use crate::graph::Var;
-use crate::models::conditional::rows::below;
+use crate::models::parts::below;
 use crate::nn::{Init, Linear, ParamVars, Params};
 
 /// How a gate mixes a state with what is written to it (Hutchins et al. 2022, arXiv 2203.07852, section 3.2).

@@ -2,7 +2,7 @@
 //! 1911.05507).
 
 use crate::graph::{Graph, Var};
-use crate::models::conditional::rows::below;
+use crate::models::parts::below;
 use crate::nn::{Init, ParamVars, Params};
 
 /// Keys and values of past tokens of one layer, before norms and positions, the latest last.

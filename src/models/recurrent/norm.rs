@@ -1,7 +1,7 @@
 //! Norms of the package: a gain, and an offset that is not trained.
 
 use crate::graph::Var;
-use crate::models::conditional::rows::below;
+use crate::models::parts::below;
 use crate::nn::{Init, ParamVars, Params};
 
 const EPS: f64 = 1e-5;

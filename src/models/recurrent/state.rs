@@ -5,7 +5,7 @@ use super::gate::{GateConfiguration, GateKind, Gates};
 use super::memory::Memory;
 use super::norm::Norm;
 use crate::graph::Var;
-use crate::models::conditional::rows::{below, expect};
+use crate::models::parts::{below, expect};
 use crate::nn::{Init, Linear, ParamVars, Params};
 use crate::ops::attention::Attention;
 use crate::types::TensorType;

@@ -8,7 +8,7 @@ use super::norm::Norm;
 use super::state::{Readable, StateContainer, States};
 use crate::error::Result;
 use crate::graph::Var;
-use crate::models::conditional::rows::{expect, refuse};
+use crate::models::parts::{expect, refuse};
 use crate::nn::{Embedding, Linear, ParamVars, Params};
 use crate::types::{DType, TensorType};
 

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::Store;
 use crate::graph::{Graph, Mode, Var};
-use crate::models::conditional::rows::{expect, refuse};
+use crate::models::parts::{expect, refuse};
 use crate::nn::ParamVars;
 use crate::types::{Tensor, TensorType};
 

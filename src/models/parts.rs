@@ -1,0 +1,32 @@
+//! What all models are built with.
+
+use crate::error::{Error, Result, Where};
+use crate::graph::{Graph, Var};
+use crate::types::TensorType;
+
+/// Keeps an error in the graph unless `var` has the type.
+#[track_caller]
+pub(crate) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
+    let got = var.ty();
+    if got != *want {
+        refuse(graph, what, format!("expected {want}, got {got}"));
+    }
+}
+
+/// Keeps an error in the graph with the place of the call.
+#[track_caller]
+pub(crate) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
+    if graph.error().is_none() {
+        graph.fail(Error::argument(format!("{what} at {}", Where::caller()), message));
+    }
+}
+
+/// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
+pub(crate) fn within(what: &str, extents: &[usize]) -> Result<()> {
+    TensorType::f32(extents).check_size(|| what.to_owned())
+}
+
+/// `part` below `name`; a module without a name has its parameters at the top.
+pub(crate) fn below(name: &str, part: &str) -> String {
+    if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
+}
