@@ -17,6 +17,7 @@ mod parity {
     pub mod local;
     pub mod primitives;
     pub mod product_key;
+    pub mod recurrent;
 }
 
 use parity::compare::{Outcome, judge, matching, permute};
@@ -33,6 +34,7 @@ pub static MODULES: &[&[(&str, &str, Module)]] = &[
     parity::conditional::MODULES,
     parity::local::MODULES,
     parity::product_key::MODULES,
+    parity::recurrent::MODULES,
 ];
 
 fn module(case: &Case) -> Option<Module> {

@@ -91,6 +91,8 @@ enum Memory {
     Routed,
     /// Product keys: a table of many slots in place of a feed-forward, of which each byte reads a few
     Pkm,
+    /// Block recurrence: state vectors go from segment to segment
+    Recurrent,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

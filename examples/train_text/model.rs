@@ -7,6 +7,7 @@ use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampl
 use wgrad::models::product_key::{
     Lookup, PkmStream, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, VALUES, values_group,
 };
+use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, RecurrentStream};
 use wgrad::nn::{ParamVars, Params};
 use wgrad::train::{Group, Trainer};
 use wgrad::{Device, Error, Result, Var};
@@ -63,6 +64,17 @@ pub fn model(args: &Args) -> Result<Box<dyn Model>> {
             let pkm_layers = vec![args.depth.div_ceil(2)];
             let config = PkmTransformerConfig { heads: args.heads, dim_head, pkm_layers, ..config };
             Box::new(PkmTransformer::new(config)?)
+        }
+        Memory::Recurrent => {
+            let config = BlockRecurrentConfig {
+                heads: args.heads,
+                dim_head,
+                block_width: args.segment_length,
+                // Gradients flow through states and memories of the whole text.
+                max_seq_len: args.segments.saturating_mul(args.segment_length),
+                ..BlockRecurrentConfig::new(256, args.dim, args.depth)
+            };
+            Box::new(BlockRecurrentTransformer::new(config)?)
         }
     })
 }
@@ -142,6 +154,27 @@ impl Model for PkmTransformer {
         let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
         let mut stream = PkmStream::new(&plans)?;
         stream.feed_blocking(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+impl Model for BlockRecurrentTransformer {
+    fn init(&self, seed: u64) -> Params {
+        BlockRecurrentTransformer::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", BlockRecurrentTransformer::config(self))
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        BlockRecurrentTransformer::loss(self, params, ids, &Carried::default()).0
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
+        let mut stream = RecurrentStream::new(&plans)?;
+        stream.feed(trainer.store(), &[prompt])?;
         Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
     }
 }

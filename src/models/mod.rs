@@ -5,5 +5,7 @@ mod generation;
 pub mod infini;
 mod parts;
 pub mod product_key;
+pub mod recurrent;
 
 pub use infini::{InfiniConfig, InfiniTransformer};
+pub use recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer};

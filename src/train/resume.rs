@@ -20,6 +20,9 @@ struct Counters {
     skipped: u32,
 }
 
+/// Kind of what the loss carries, among the trainer's tensors.
+const CARRIED: &str = "carried";
+
 /// Key of a metadata string.
 fn key(name: &str) -> String {
     format!("wgrad.{name}")
@@ -46,7 +49,7 @@ struct Part {
 }
 
 impl Trainer {
-    /// Parameters, what the optimizer keeps for them, and touches of rows.
+    /// Parameters, what the optimizer keeps for them, touches of rows, and what the loss carries.
     fn stored(&self) -> Result<Vec<Stored>> {
         let shards = self.params.shards()?;
         let flat = |shard: &Shard, state: String, name: &dyn Fn(&str) -> String| {
@@ -71,12 +74,17 @@ impl Trainer {
                 all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part] });
             }
         }
+        for (name, ty) in &self.carried {
+            let (shape, place) = (ty.shape.clone(), 0..ty.numel());
+            let part = Part { tensor: slot_of(CARRIED, name), shape, start: 0, place };
+            all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part] });
+        }
         Ok(all)
     }
 
-    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`; counters, seed,
-    /// config and the rule of tables that are updated by rows as metadata. Only between whole steps. The file does not
-    /// depend on how tables are cut.
+    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`, what the loss
+    /// carries as `optim.carried.<name>`; counters, seed, config and the rule of tables that are updated by rows as metadata.
+    /// Only between whole steps. The file does not depend on how tables are cut.
     pub async fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let put = |part: &[u8]| {
@@ -162,7 +170,8 @@ impl Trainer {
             let param = slots.iter().find_map(|slot| kept(slot)).and_then(|n| self.params.get(n).ok());
             let mut counted = self.trained.iter().filter_map(|t| t.counted(optimizer));
             let count = kept(COUNT).is_some_and(|n| counted.any(|table| table.name == n));
-            count || param.is_some_and(|p| p.is_trainable())
+            let carried = kept(CARRIED).is_some_and(|n| self.carried.iter().any(|(name, _)| name == n));
+            count || carried || param.is_some_and(|p| p.is_trainable())
         };
         file.compare(&self.params, &LoadOptions::default(), ours)?;
         let theirs = file.metadata("wgrad.config").unwrap_or_default();

@@ -35,6 +35,9 @@ pub fn check() -> Result<String> {
     job(&["--steps", "3", "--memory", "pkm", "--pkm-keys", "20"], &file("pkm.safetensors"), &[])?;
     let pkm = ["--steps", "6", "--memory", "pkm", "--pkm-keys", "20"];
     job(&pkm, &file("pkm-resumed.safetensors"), &["--resume", text(&file("pkm.safetensors"))?])?;
+    let recurrent = file("recurrent.safetensors");
+    job(&["--steps", "3", "--memory", "recurrent"], &recurrent, &[])?;
+    job(&["--steps", "4", "--memory", "recurrent"], &recurrent, &["--resume", text(&recurrent)?])?;
     let out = example(&["--steps", "4"], &file("none"), &["--resume", text(&routed)?]).output()?;
     ensure!(!out.status.success() && !file("none").exists(), "a checkpoint of another model was not refused");
 

@@ -75,7 +75,8 @@ impl HeavyAttentionConfig {
     }
 }
 
-/// What the queries attend to. Without a context they attend to their own tokens.
+/// What the queries attend to. Without a context they attend to their own tokens. A context with a batch of one serves all
+/// samples of the queries.
 #[derive(Clone, Copy, Default)]
 pub struct Context<'g> {
     /// Tokens `[b, m, D]`, or `[b, r, m, D]` with r routes: heads `i h/r ..` see route i.
@@ -202,9 +203,9 @@ impl HeavyAttention {
         let HeavyAttentionConfig { heads, dim_head: d, .. } = self.config;
         let (r, m) = (keys.routes.max(1), keys.k.dim(2));
         let group = heads / r;
-        let split = |x: Var<'g>, n: usize| x.reshape([b * r, group, n, d]);
+        let split = |x: Var<'g>, n: usize| x.expand([b, heads, n, d]).reshape([b * r, group, n, d]);
         let (mut k, mut v) = (split(keys.k, m), split(keys.v, m));
-        let mut mask = keys.mask.map(|mask| mask.reshape([b * r, m]));
+        let mut mask = keys.mask.map(|mask| mask.expand([b, r, m]).reshape([b * r, m]));
         if let Some(name) = &self.null_kv {
             let null = p.get(name).reshape([2, 1, r, group, 1, d]);
             let null = |i| null.select_index(0, i).expand([b, r, group, 1, d]).reshape([b * r, group, 1, d]);
@@ -249,7 +250,7 @@ impl HeavyAttention {
         each.0.pop();
         let mut whole = each.clone();
         whole.0.push(dim);
-        if !(each.len() == 2 || each.len() == 3) || each[0] != x.dim(0) {
+        if !(each.len() == 2 || each.len() == 3) || !(each[0] == x.dim(0) || each[0] == 1) {
             let message = format!("expected [{}, m, {dim}] or [{0}, r, m, {dim}], got {}", x.dim(0), tokens.ty());
             refuse(graph, "heavy attention: context", message);
         }

@@ -5,8 +5,8 @@ use super::descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConf
 use super::rows::{expect, refuse, take, take_mask};
 use super::sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};
 use crate::error::Result;
-use crate::graph::Var;
-use crate::nn::{ParamVars, Params};
+use crate::graph::{Graph, Var};
+use crate::nn::{ParamVars, Params, Sharded};
 use crate::types::TensorType;
 
 /// Options of one routing.
@@ -78,6 +78,12 @@ impl<'g> Routed<'g> {
             tokens: x.unsqueeze(1).expand([b, r, n, d]),
             mask: mask.map(|mask| mask.unsqueeze(1).expand([b, r, n])),
         }
+    }
+
+    /// What a router gives after an error.
+    pub(super) fn nothing(g: &'g Graph, dim: usize) -> Self {
+        let tokens = g.full([1, 1, 1, dim], 0.0);
+        Routed { indices: None, scores: g.full([1, 1, 1], 1.0), tokens, mask: None }
     }
 
     /// The selected tokens of `x` `[b, n, D]` and their mask; of the sequences `samples` `[b]` if they are given.
@@ -266,5 +272,22 @@ impl Router {
             Router::CumulativeSoftmax(router) => router.forward(p, x, route),
             Router::Sinkhorn(router) => router.forward(p, x, route),
         }
+    }
+
+    /// Routes tokens of sequences of `m` that lie in a table in pieces, as [`CoordinateDescentRouter::forward_sharded`]; no
+    /// other router can.
+    #[track_caller]
+    pub fn forward_sharded<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        table: &Sharded<'g>,
+        m: usize,
+        route: &Route<'g>,
+    ) -> Routed<'g> {
+        if let Router::CoordinateDescent(router) = self {
+            return router.forward_sharded(p, table, m, route);
+        }
+        refuse(p.graph(), "router: table in pieces", "only the coordinate-descent router routes one");
+        Routed::nothing(p.graph(), table.ty().width())
     }
 }
