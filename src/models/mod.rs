@@ -3,5 +3,6 @@
 pub mod conditional;
 mod generation;
 pub mod infini;
+pub mod long_memory;
 
 pub use infini::{InfiniConfig, InfiniTransformer};

@@ -1,5 +1,6 @@
 //! Named parameters and the layers that own them, built from public operations only.
 
+mod bank;
 mod embedding;
 mod init;
 mod linear;
@@ -8,6 +9,8 @@ mod params;
 mod sharded;
 mod vars;
 
+pub(crate) use bank::stored;
+pub use bank::{Bank, BankType, Storage};
 pub use embedding::Embedding;
 pub use init::Init;
 pub use linear::Linear;

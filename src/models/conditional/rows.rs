@@ -7,7 +7,7 @@ use crate::types::{Tensor, TensorType};
 /// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or
 /// more stands for no row: it is past the table's end, where gather gives zeros and scatter drops. Entry i of the first
 /// dimension is about sequence `samples[i]` (u32 `[a]`), or i.
-pub(super) fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
+pub(in crate::models) fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
     let g = indices.graph();
     let sequence = match samples {
         None => g.iota(indices.shape(), 0),
@@ -64,7 +64,7 @@ pub(super) fn put<'g>(rows: Var<'g>, indices: Var<'g>, n: usize, rest: Option<Va
 }
 
 /// Keeps an error in the graph unless `var` has the type.
-pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
+pub(in crate::models) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
     let got = var.ty();
     if got != *want && graph.error().is_none() {
         graph.fail(Error::argument(what, format!("expected {want}, got {got}")));
@@ -72,11 +72,11 @@ pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType)
 }
 
 /// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
-pub(super) fn within(what: &str, extents: &[usize]) -> Result<()> {
+pub(in crate::models) fn within(what: &str, extents: &[usize]) -> Result<()> {
     TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
 /// `part` below `name`; a module without a name has its parameters at the top.
-pub(super) fn below(name: &str, part: &str) -> String {
+pub(in crate::models) fn below(name: &str, part: &str) -> String {
     if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
 }
