@@ -18,11 +18,12 @@ pub fn to_bits(x: f32) -> u32 {
 }
 
 /// The value of a half that [`to_bits`] gave.
+#[inline]
 pub fn from_bits(half: u32) -> f32 {
     let (sign, size) = ((half & 0x8000) << 16, half & 0x7fff);
-    let value = if size < 0x400 { 0 } else { (size << 13) + 0x3800_0000 };
-    let value = if size >= 0x7c00 { 0x7fc0_0000 } else { value };
-    f32::from_bits(sign | value)
+    // The exponent is moved by a product with 2^112, which is exact.
+    let value = (f32::from_bits(size << 13) * f32::from_bits((127 + 112) << 23)).to_bits();
+    f32::from_bits(sign | if size >= 0x7c00 { 0x7fc0_0000 } else { value })
 }
 
 /// Packs a row.

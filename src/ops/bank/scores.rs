@@ -1,11 +1,11 @@
 //! Products of all rows of a bank with a few queries, in one pass over it.
 
 use super::sums::RowSums;
-use super::{Piece, table_rows};
+use super::{Piece, half, table_rows, words};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::kernels::{CpuCall, Kernel, Lower, Slice, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
 
@@ -51,26 +51,59 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     sums.into_iter().sum::<T>() + rest
 }
 
+/// [`dot`] of a packed row with a query whose even and odd entries lie apart.
+fn packed_dot<T: Real>(row: &[u32], even: &[T], odd: &[T]) -> T {
+    let mut sums = [T::ZERO; 16];
+    let value = |half: u32| T::of(f64::from(half::from_bits(half)));
+    let parts = row.chunks(16).zip(even.chunks(16)).zip(odd.chunks(16));
+    for ((row, even), odd) in parts {
+        for (((sum, word), even), odd) in sums.iter_mut().zip(row).zip(even).zip(odd) {
+            *sum += value(word & 0xffff) * *even + value(word >> 16) * *odd;
+        }
+    }
+    sums.into_iter().sum()
+}
+
+/// Even entries of each query, then odd ones, `words` of each.
+fn apart<T: Real>(queries: &[T], width: usize) -> Vec<T> {
+    let words = words(DType::U32, width);
+    let mut all = Vec::with_capacity(queries.len().div_ceil(width.max(1)) * 2 * words);
+    for query in queries.chunks(width.max(1)) {
+        all.extend(query.iter().step_by(2));
+        all.extend(query.iter().skip(1).step_by(2));
+        all.resize(all.len().next_multiple_of(2 * words.max(1)), T::ZERO);
+    }
+    all
+}
+
 impl RowScores {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let last = call.inputs.len() - 1;
         let shape = call.inputs[last].shape;
         let (batch, routes, width) = (shape[0], shape[1], shape[2]);
         let queries = call.f(last);
+        let words = words(DType::U32, width);
+        let packed = call.inputs[..last].iter().any(|piece| matches!(piece.data, Slice::Int(_)));
+        let halves = if packed { apart(queries, width) } else { Vec::new() };
         let mut out = call.take(0);
         for piece in Piece::all(call, last) {
             let (part, rest) = std::mem::take(&mut out).split_at_mut(piece.rows * routes);
             out = rest;
             let per = (GRAIN / (width * routes).max(1)).max(1);
             par::pieces(part, routes * per, |start, part| {
-                let mut buffer = vec![T::ZERO; width];
                 for (i, scores) in part.chunks_mut(routes.max(1)).enumerate() {
                     let row = start / routes.max(1) + i;
                     let sample = if batch == 1 { 0 } else { (piece.first + row) / self.n };
-                    let x = piece.row(row, &mut buffer);
+                    let at = row * piece.words..(row + 1) * piece.words;
                     for (r, score) in scores.iter_mut().enumerate() {
-                        let from = (sample * routes + r) * width;
-                        *score = dot(x, &queries[from..from + width]);
+                        let query = sample * routes + r;
+                        *score = match piece.data {
+                            Slice::Float(data) => dot(&data[at.clone()], &queries[query * width..][..width]),
+                            Slice::Int(data) => {
+                                let (even, odd) = halves[query * 2 * words..][..2 * words].split_at(words);
+                                packed_dot(&data[at.clone()], even, odd)
+                            }
+                        };
                     }
                 }
             });
