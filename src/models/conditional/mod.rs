@@ -19,6 +19,7 @@ pub(super) mod heavy_attention;
 mod image;
 mod router;
 pub(super) mod rows;
+mod sharded;
 mod sinkhorn_router;
 mod stream;
 mod vit;
