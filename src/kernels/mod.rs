@@ -45,6 +45,7 @@ const SHARED: &[(&str, &str)] = shared![
     "attention",
     "digits",
     "grid",
+    "half",
     "matmul",
     "numerics",
     "optim",

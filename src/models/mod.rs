@@ -3,6 +3,7 @@
 pub mod conditional;
 mod generation;
 pub mod infini;
+pub mod long_memory;
 mod parts;
 pub mod product_key;
 pub mod recurrent;

@@ -1,5 +1,6 @@
 //! Named parameters and the layers that own them, built from public operations only.
 
+mod bank;
 mod embedding;
 mod init;
 mod layout;
@@ -10,6 +11,8 @@ mod quant_table;
 mod sharded;
 mod vars;
 
+pub(crate) use bank::stored;
+pub use bank::{Bank, BankType, Storage};
 pub use embedding::Embedding;
 pub use init::Init;
 pub(crate) use layout::{Segment, Shard, read};

@@ -3,6 +3,7 @@
 pub mod argmax;
 pub mod assign;
 pub mod attention;
+pub mod bank;
 pub mod cache;
 #[doc(hidden)]
 pub mod check;

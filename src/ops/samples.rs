@@ -123,6 +123,7 @@ pub fn all() -> Vec<Sample> {
         ops::random::samples,
         ops::rotary::samples,
         ops::cache::samples,
+        ops::bank::samples,
         ops::attention::samples,
         ops::route::soft_top_k::samples,
         ops::route::sinkhorn::samples,

@@ -1,26 +1,8 @@
 //! Rows of a sequence picked by number, and put back.
 
 use crate::graph::{Graph, Var};
-pub(super) use crate::models::parts::{below, expect, refuse, within};
+pub(super) use crate::models::parts::{below, expect, flat, refuse, within};
 use crate::types::Tensor;
-
-/// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or
-/// more stands for no row: it is past the table's end, where gather gives zeros and scatter drops. Entry i of the first
-/// dimension is about sequence `samples[i]` (u32 `[a]`), or i.
-pub(super) fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
-    let g = indices.graph();
-    let sequence = match samples {
-        None => g.iota(indices.shape(), 0),
-        Some(samples) => {
-            let mut shape = vec![1; indices.rank()];
-            if let Some(first) = shape.first_mut() {
-                *first = indices.dim(0);
-            }
-            samples.reshape(shape)
-        }
-    };
-    indices.lt(n as u32).select(sequence * n as u32 + indices, g.full_u32([], (b * n) as u32))
-}
 
 /// Rows `indices` `[a, .., k]` of `x` `[b, n, D]`: `[a, .., k, D]`, from the sequences `samples` `[a]`, or each from its own.
 /// The gradient is a list of rows.
