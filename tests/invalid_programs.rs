@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
-use wgrad::graph::Rows;
+use wgrad::graph::{Factors, Rows};
 use wgrad::nn::{Sharded, ShardedType};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::attention::descent::DescentAttention;
@@ -105,6 +105,11 @@ impl<'g> Wild<'g> {
         Controls { lr: self.var(), norm_sq: self.var(), ok: self.var(), progress: self.var() }
     }
 
+    fn hits(&mut self, rows: usize) -> Rows<'g> {
+        let factors = if self.yes() { Some(Factors { weights: self.var(), per: self.size() }) } else { None };
+        Rows { indices: self.var(), values: self.var(), rows, factors }
+    }
+
     fn common(&mut self) -> Common {
         Common { max_norm: self.real(), lr_factor: self.real(), weight_decay: self.real() }
     }
@@ -184,7 +189,10 @@ impl<'g> Wild<'g> {
             17 => x.write_rows(y, z),
             18 => x.write_rows_if(self.var(), y, z),
             19 => x.take_rows(y, a),
-            20 => Rows { indices: x, values: y, rows: a }.unite().values,
+            20 => {
+                let hits = self.hits(a);
+                if self.yes() { hits.dense() } else { hits.square_sum() }
+            }
             _ => {
                 let dtype = if self.yes() { DType::F32 } else { DType::U32 };
                 match ShardedType::with_limit(dtype, a, b.min(1 << 20), self.size() as u64) {
@@ -241,22 +249,26 @@ impl<'g> Wild<'g> {
     fn optimize(&mut self, x: Var<'g>) -> Vec<Var<'g>> {
         let (y, z) = (self.var(), self.var());
         let (common, controls) = (self.common(), self.controls());
-        let rows = Rows { indices: self.var(), values: self.var(), rows: self.size() };
+        let count = self.size();
+        let (rows, held) = (self.hits(count), self.size()..self.size());
         let adam = Adam { common, decoupled: true, beta1: self.real(), beta2: self.real(), eps: self.real() };
         let sgd = Sgd { common, momentum: self.real(), nesterov: self.yes() };
         match self.rng.random_range(0..5) {
             0 => adam.step(x, [y, z], self.var(), &controls),
-            1 => adam.step_rows(x, [y, z], self.maybe(), &rows, &controls),
+            1 => adam.step_rows(x, [y, z], self.maybe(), &rows, held, &controls),
             2 => sgd.step(x, self.maybe(), z, &controls),
-            3 => sgd.step_rows(x, self.maybe(), &rows, &controls),
+            3 => sgd.step_rows(x, self.maybe(), &rows, held, &controls),
             _ => Tally::count(x, y, z, self.var()),
         }
     }
 
     fn layers(&mut self, x: Var<'g>) -> Vec<Var<'g>> {
         let (y, z, k) = (self.var(), self.var(), self.size());
-        vec![match self.rng.random_range(0..17) {
+        vec![match self.rng.random_range(0..20) {
             0 | 1 => x.matmul(y),
+            17 => x.product_top_k(y, k).values,
+            18 => x.weighted_gather(y, z),
+            19 => x.weighted_gather_masked(y, z, self.var()),
             2 => x.attention(y, z, &self.attention()).out,
             3 => x.attention_composed(y, z, &self.attention(), |p| p),
             4 => {

@@ -88,7 +88,8 @@ fn fuzz_params(data: &[u8]) {
     let Ok(file) = Checkpoint::from_bytes(data.to_vec()) else { return };
     for (allow_missing, allow_extra, prefix) in [(false, false, ""), (true, true, ""), (true, true, "out.")] {
         let mut target = params();
-        let options = LoadOptions { allow_missing, allow_extra, prefix: prefix.to_owned() };
+        let prefix = prefix.to_owned();
+        let options = LoadOptions { allow_missing, allow_extra, prefix, ..Default::default() };
         match file.load_into(&mut target, &options) {
             Ok(_) => assert!(target.values().all(|(_, t)| t.shape().numel() == t.floats().len())),
             Err(Error::Checkpoint { .. }) => assert!(target.values().eq(params().values()), "half loaded"),

@@ -42,7 +42,7 @@ enum Cell<T> {
 }
 
 /// `n` zeros, or [`Error::OutOfMemory`].
-fn zeros<E: Clone>(n: usize, zero: E) -> Result<Vec<E>> {
+pub(super) fn zeros<E: Clone>(n: usize, zero: E) -> Result<Vec<E>> {
     let mut v = Vec::new();
     if v.try_reserve_exact(n).is_err() {
         let requested = (n as u64).saturating_mul(size_of::<E>() as u64);

@@ -3,6 +3,7 @@
 pub mod argmax;
 pub mod assign;
 pub mod attention;
+pub mod bank;
 pub mod cache;
 #[doc(hidden)]
 pub mod check;
@@ -14,6 +15,7 @@ pub mod elementwise;
 pub mod gather;
 pub mod logsumexp;
 pub mod matmul;
+pub mod memory;
 pub mod norm;
 pub(crate) mod norm_grad;
 pub mod optim;
@@ -22,6 +24,7 @@ pub mod reduce;
 pub mod rotary;
 pub mod route;
 pub mod rows;
+pub(crate) mod runs;
 #[doc(hidden)]
 pub mod samples;
 pub mod scan;

@@ -102,7 +102,7 @@ pub fn join<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let axis = g.axis(0, x.var);
     let others = |s: &Shape| {
         let mut s = s.clone();
-        s.0.get_mut(axis).map(|d| *d = 0);
+        s.0.iter_mut().skip(axis).take(1).for_each(|d| *d = 0);
         s
     };
     let shape = others(&x.var.shape());
@@ -222,10 +222,28 @@ pub fn sharded<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let rows = 1 + g.die(0, 12);
     let ty = ShardedType::with_limit(DType::F32, rows, width, (width.max(1) * (1 + g.die(1, 4)) * 4) as u64).ok()?;
     let table = Sharded::scatter_add(&ty, values, g.indices(1, [count], rows as u32 + 1));
-    match g.die(2, 2) {
+    match g.die(2, 3) {
+        1 => {
+            let weights = g.float_like(1, |f| f.var.rank() > 0)?.var.tanh();
+            let indices = g.indices(2, weights.shape(), rows as u32 + 1);
+            g.rounded(table.weighted_gather(indices, weights).tanh())
+        }
         0 => g.rounded(table.gather(g.indices(2, [7], rows as u32 + 1))),
         _ => g.rounded((table.score(values.tanh()) * 0.2).tanh()),
     }
+}
+
+pub fn weighted_gather<'g>(g: &mut Grower<'g>) -> Made<'g> {
+    let table = table(g.float(0)?.var);
+    let weights = g.float_like(1, |f| f.var.rank() > 0)?.var.tanh();
+    let rows = table.shape()[0];
+    let indices = g.indices(2, weights.shape(), (rows + g.die(0, 2)) as u32);
+    let y = match g.die(1, 3) {
+        0 => table.weighted_gather_masked(indices, weights, g.mask(1, [rows])),
+        _ => table.weighted_gather(indices, weights),
+    };
+    // A second derivative has a composition of its own.
+    g.rough((y * 0.5).tanh())
 }
 
 /// The same with integers.

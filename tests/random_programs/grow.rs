@@ -88,11 +88,9 @@ impl<'g> Grower<'g> {
         for (i, line) in program.lines.iter().enumerate() {
             (g.args, g.dice, g.smooth) = (line.args, line.dice, true);
             let mut value = (line.op.make)(&mut g).filter(|v| v.var().shape().numel() <= LARGEST);
-            if let (true, Some(Value::Float(f))) = (nudge, &mut value) {
-                if f.exact.is_none() {
-                    let noise = graph.uniform(f.var.shape(), 5000 + i as u32);
-                    f.var = f.var * ((noise - 0.5) * 6e-7 + 1.0);
-                }
+            if let (true, Some(Value::Float(f @ Float { exact: None, .. }))) = (nudge, &mut value) {
+                let noise = graph.uniform(f.var.shape(), 5000 + i as u32);
+                f.var = f.var * ((noise - 0.5) * 6e-7 + 1.0);
             }
             if value.is_some() {
                 g.used.push(line.op.name);

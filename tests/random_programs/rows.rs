@@ -127,6 +127,26 @@ pub fn top_k<'g>(g: &mut Grower<'g>) -> Made<'g> {
     }
 }
 
+pub fn product_top_k<'g>(g: &mut Grower<'g>) -> Made<'g> {
+    let x = g.exact_row(0)?;
+    let mut like = x.var.shape();
+    like.0.pop();
+    let y = g.float_like(1, |f| f.exact.is_some() && f.var.rank() > 0 && f.var.shape()[..like.len()] == like[..])?;
+    let y = if y.var.rank() == x.var.rank() { y } else { x };
+    let pairs = x.var.dim(-1) * y.var.dim(-1);
+    if pairs == 0 {
+        return None;
+    }
+    let top = x.var.product_top_k(y.var, 1 + g.die(0, pairs.min(20)));
+    match g.die(2, 3) {
+        0 => g.ints(top.indices, pairs as u64),
+        _ => match g.bounded(top.values, x.exact.zip(y.exact).map(|(a, b)| a + b))? {
+            Value::Float(f) => Some(Value::Float(crate::grow::Float { smooth: false, ..f })),
+            other => Some(other),
+        },
+    }
+}
+
 pub fn cross_entropy<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let x = g.row(0)?.var;
     let mut rows = x.shape();
