@@ -239,7 +239,10 @@ pub fn weighted_gather<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let rows = table.shape()[0];
     let indices = g.indices(2, weights.shape(), (rows + g.die(0, 2)) as u32);
     let y = match g.die(1, 3) {
-        0 => table.weighted_gather_masked(indices, weights, g.mask(1, [rows])),
+        0 => {
+            g.honest = false;
+            table.weighted_gather_masked(indices, weights, g.mask(1, [rows]))
+        }
         _ => table.weighted_gather(indices, weights),
     };
     // A second derivative has a composition of its own.

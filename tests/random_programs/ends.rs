@@ -100,6 +100,7 @@ pub fn slope<'g>(g: &mut Grower<'g>) -> Made<'g> {
 
 /// A step of an optimizer on a state of its own.
 pub fn optimize<'g>(g: &mut Grower<'g>) -> Made<'g> {
+    g.honest = false;
     let x = g.float(0)?.var;
     let n = x.shape().numel();
     let len = n.next_multiple_of(4);
@@ -130,6 +131,8 @@ pub fn optimize<'g>(g: &mut Grower<'g>) -> Made<'g> {
 }
 
 pub fn accumulate<'g>(g: &mut Grower<'g>) -> Made<'g> {
+    // It has no gradient.
+    g.honest = false;
     if g.gate.is_some() {
         return None;
     }

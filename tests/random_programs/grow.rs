@@ -63,6 +63,8 @@ pub struct Grower<'g> {
     pub updates: Vec<(usize, Var<'g>)>,
     pub gate: Option<Var<'g>>,
     loss: Option<Var<'g>>,
+    /// Whether the gradient is that of the value: not behind stopped gradients and estimators.
+    pub honest: bool,
     /// Which operations took part, for the statistics.
     pub used: Vec<&'static str>,
 }
@@ -83,6 +85,7 @@ impl<'g> Grower<'g> {
             updates: Vec::new(),
             gate: None,
             loss: None,
+            honest: true,
             used: Vec::new(),
         };
         for (i, line) in program.lines.iter().enumerate() {

@@ -184,6 +184,7 @@ pub fn differentiable_top_k<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let n = x.dim(-1);
     let options = DifferentiableTopK { ratio: 1.17, how: soft(g, 2) };
     let mask = (g.die(1, 3) == 0).then(|| g.mask(1, x.shape()));
+    g.honest = false;
     let top = x.differentiable_top_k(1 + g.die(0, n), &options, mask);
     match g.die(3, 4) {
         0 => g.ints(top.indices, n as u64),
@@ -198,6 +199,7 @@ pub fn sinkhorn<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let mut tokens = x.shape();
     tokens.0.remove(tokens.len() - 2);
     let mask = (g.die(0, 3) == 0).then(|| g.mask(1, tokens));
+    g.honest &= g.die(0, 4) != 0;
     let options = Sinkhorn {
         iterations: 1 + g.die(1, 6),
         temperature: [1.0, 0.6][g.die(2, 2)],
@@ -213,6 +215,8 @@ pub fn sinkhorn<'g>(g: &mut Grower<'g>) -> Made<'g> {
 pub fn cumulative_softmax<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let x = g.float_like(0, |f| f.exact.is_some() && f.var.rank() > 0 && f.var.dim(-1) > 0)?.var;
     let mask = (g.die(1, 3) == 0).then(|| g.mask(1, x.shape()));
+    // None flows through the maximum.
+    g.honest = false;
     let top = x.cumulative_softmax(1 + g.die(0, x.dim(-1)), 0.9, mask);
     match g.die(2, 3) {
         0 => g.ints(top.indices, x.dim(-1) as u64),

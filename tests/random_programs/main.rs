@@ -17,6 +17,7 @@ mod run;
 use program::Program;
 use run::{Checker, Verdict};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use wgrad::Graph;
@@ -35,9 +36,10 @@ fn failure(checker: &Checker, program: Program) -> Option<(Program, String)> {
     let limit = Duration::from_secs(number("WGRAD_FUZZ_SHRINK").unwrap_or(60));
     let small = program.shrink(limit, |p| matches!(checker.check(p), Verdict::Differs(_)));
     let Verdict::Differs(message) = checker.check(&small) else { return None };
+    println!("{message}\n{small}");
     let graph = Graph::new();
-    grow::Grower::new(&graph, &small, false);
-    println!("{message}\n{small}\n{graph}");
+    let built = catch_unwind(AssertUnwindSafe(|| drop(grow::Grower::new(&graph, &small, false))));
+    println!("{}", if built.is_ok() { graph.to_string() } else { "building panics".to_owned() });
     Some((small, message))
 }
 

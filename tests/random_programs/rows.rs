@@ -131,8 +131,8 @@ pub fn product_top_k<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let x = g.exact_row(0)?;
     let mut like = x.var.shape();
     like.0.pop();
-    let y = g.float_like(1, |f| f.exact.is_some() && f.var.rank() > 0 && f.var.shape()[..like.len()] == like[..])?;
-    let y = if y.var.rank() == x.var.rank() { y } else { x };
+    let fits = |s: &[usize]| s.len() == like.len() + 1 && s.starts_with(&like);
+    let y = g.float_like(1, |f| f.exact.is_some() && fits(&f.var.shape()))?;
     let pairs = x.var.dim(-1) * y.var.dim(-1);
     if pairs == 0 {
         return None;

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wgrad::ops::check::difference;
-use wgrad::{Data, Device, Error, Feed, Graph, Options, Store, Tensor, TensorType, Var};
+use wgrad::{DType, Data, Device, Error, Feed, Graph, Options, Store, Tensor, TensorType, Var};
 
 /// Named outputs of two runs, and the states after them.
 type Results = Vec<(String, Tensor)>;
@@ -155,6 +155,7 @@ impl Checker {
         let full = guarded(program, Way { options: FULL, by_hand: false, ..way })?;
         // The oracle's states were rounded to single precision between the runs.
         self.close(program, way, &full, &want, 1e-6)?;
+        self.slope(program)?;
         for device in &self.devices {
             let way = Way { device, options: FULL, by_hand: false, nudge: None };
             let full = guarded(program, way)?;
@@ -175,6 +176,71 @@ impl Checker {
             }
         }
         Ok(true)
+    }
+
+    /// The gradient against central differences of the loss along a random direction, in double precision. Only inputs that
+    /// are rounded move: the others stand where functions jump.
+    fn slope(&self, program: &Program) -> Result<(), String> {
+        let graph = Graph::new();
+        let g = Grower::new(&graph, program, false);
+        if !g.honest || !g.outputs.iter().any(|(n, _)| n == "loss") {
+            return Ok(());
+        }
+        let outputs: Vec<(&str, Var<'_>)> = g.outputs.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+        let fault = |e: Error| format!("differences: {e}");
+        let plan = self.oracle.compile_blocking(&graph, &outputs).map_err(fault)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(program.seed);
+        let store = Store::new(&self.oracle);
+        for (name, state) in &g.states {
+            let values = draw(&state.ty(), Draw::Normal, &mut rng).map_err(fault)?;
+            store.set(name, &values).map_err(fault)?;
+        }
+        let mut inputs = Vec::new();
+        for (name, ty, kind) in &g.inputs {
+            let values = draw(ty, *kind, &mut rng).map_err(fault)?;
+            let moves = matches!(kind, Draw::Normal);
+            let direction = if moves { draw(ty, Draw::Normal, &mut rng).map_err(fault)? } else { values.clone() };
+            inputs.push((name, values, moves, direction));
+        }
+        let loss = |h: f64| {
+            let moved: Vec<Vec<f64>> = inputs
+                .iter()
+                .map(|(_, x, _, d)| {
+                    x.floats().iter().zip(d.floats()).map(|(x, d)| f64::from(*x) + h * f64::from(*d)).collect()
+                })
+                .collect();
+            let mut feed = Feed::new().store(&store).step(0, 7);
+            for ((name, values, moves, _), moved) in inputs.iter().zip(&moved) {
+                feed = if *moves { feed.input_f64(name, moved) } else { feed.input(name, values) };
+            }
+            plan.run(&feed)?;
+            Ok(plan.read_f64("loss")?[0])
+        };
+        loss(0.0).map_err(fault)?;
+        let (mut exact, mut size, mut float) = (0.0, 1e-3f64, 0);
+        for ((_, _, moves, direction), (_, ty, _)) in inputs.iter().zip(&g.inputs) {
+            if ty.dtype == DType::U32 {
+                continue;
+            }
+            let name = format!("grad{float}");
+            float += 1;
+            if *moves && g.outputs.iter().any(|(n, _)| *n == name) {
+                let gradient = plan.read_f64(&name).map_err(fault)?;
+                for (slope, along) in gradient.iter().zip(direction.floats()) {
+                    let term = slope * f64::from(*along);
+                    exact += term;
+                    size += term.abs();
+                }
+            }
+        }
+        // A difference of a finite step: the smaller step shows how far it is to be trusted.
+        let difference = |h: f64| Ok((loss(h)? - loss(-h)?) / (2.0 * h));
+        let (wide, narrow) = (difference(2e-5).map_err(fault)?, difference(1e-5).map_err(fault)?);
+        let error = (narrow - exact).abs();
+        if error > 1e-4 * size + 4.0 * (wide - narrow).abs() {
+            return Err(format!("the gradient along a direction is {exact}, by differences {narrow}"));
+        }
+        Ok(())
     }
 
     fn close(
