@@ -17,6 +17,18 @@ pub enum Draw {
     Below(u32),
 }
 
+/// What a program is built for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Aim {
+    /// To run as it is.
+    Run,
+    /// Rounded values are multiplied by random numbers within 3e-7 of 1: what that does to the results says how well they
+    /// are determined.
+    Nudge,
+    /// For differences of the loss: states are inputs, which may be moved in double precision.
+    Differ,
+}
+
 /// A float value.
 #[derive(Clone, Copy)]
 pub struct Float<'g> {
@@ -53,6 +65,7 @@ impl<'g> Value<'g> {
 /// A graph under construction, and what is to become of it.
 pub struct Grower<'g> {
     pub graph: &'g Graph,
+    aim: Aim,
     values: Vec<Option<Value<'g>>>,
     args: [usize; 3],
     dice: [u32; 4],
@@ -70,11 +83,11 @@ pub struct Grower<'g> {
 }
 
 impl<'g> Grower<'g> {
-    /// Builds the graph. With `nudge`, rounded values are multiplied by random numbers within 3e-7 of 1: what that does to
-    /// the results says how well they are determined.
-    pub fn new(graph: &'g Graph, program: &Program, nudge: bool) -> Self {
+    /// Builds the graph.
+    pub fn new(graph: &'g Graph, program: &Program, aim: Aim) -> Self {
         let mut g = Grower {
             graph,
+            aim,
             values: Vec::new(),
             args: [0; 3],
             dice: [0; 4],
@@ -91,7 +104,7 @@ impl<'g> Grower<'g> {
         for (i, line) in program.lines.iter().enumerate() {
             (g.args, g.dice, g.smooth) = (line.args, line.dice, true);
             let mut value = (line.op.make)(&mut g).filter(|v| v.var().shape().numel() <= LARGEST);
-            if let (true, Some(Value::Float(f @ Float { exact: None, .. }))) = (nudge, &mut value) {
+            if let (true, Some(Value::Float(f @ Float { exact: None, .. }))) = (aim == Aim::Nudge, &mut value) {
                 let noise = graph.uniform(f.var.shape(), 5000 + i as u32);
                 f.var = f.var * ((noise - 0.5) * 6e-7 + 1.0);
             }
@@ -251,16 +264,16 @@ impl<'g> Grower<'g> {
     }
 
     pub fn state(&mut self, ty: TensorType) -> Var<'g> {
-        let name = format!("s{}", self.states.len());
-        let var = self.graph.state(&name, ty);
-        self.states.push((name, var));
-        var
+        self.named_state(format!("s{}", self.states.len()), ty)
     }
 
     /// A state that holds squares.
     pub fn square_state(&mut self, ty: TensorType) -> Var<'g> {
-        let name = format!("squares{}", self.states.len());
-        let var = self.graph.state(&name, ty);
+        self.named_state(format!("squares{}", self.states.len()), ty)
+    }
+
+    fn named_state(&mut self, name: String, ty: TensorType) -> Var<'g> {
+        let var = if self.aim == Aim::Differ { self.graph.input(&name, ty) } else { self.graph.state(&name, ty) };
         self.states.push((name, var));
         var
     }

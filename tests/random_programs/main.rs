@@ -14,6 +14,7 @@ mod program;
 mod rows;
 mod run;
 
+use grow::Aim;
 use program::Program;
 use run::{Checker, Verdict};
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ fn failure(checker: &Checker, program: Program) -> Option<(Program, String)> {
     let Verdict::Differs(message) = checker.check(&small) else { return None };
     println!("{message}\n{small}");
     let graph = Graph::new();
-    let built = catch_unwind(AssertUnwindSafe(|| drop(grow::Grower::new(&graph, &small, false))));
+    let built = catch_unwind(AssertUnwindSafe(|| drop(grow::Grower::new(&graph, &small, Aim::Run))));
     println!("{}", if built.is_ok() { graph.to_string() } else { "building panics".to_owned() });
     Some((small, message))
 }
@@ -89,8 +90,9 @@ fn fuzz() {
         let program = Program::random(seed);
         tried += 1;
         let graph = Graph::new();
-        let caught =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| grow::Grower::new(&graph, &program, false).used));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            grow::Grower::new(&graph, &program, Aim::Run).used
+        }));
         caught.into_iter().flatten().for_each(|name| *used.entry(name).or_default() += 1);
         if tried.is_multiple_of(50) {
             println!("seed {seed}: {tried} programs, {unfit} without finite results, {failed} failures");

@@ -1,6 +1,6 @@
 //! Runs a program on every executor, with parts of the planner switched off, and compares.
 
-use crate::grow::{Draw, Grower};
+use crate::grow::{Aim, Draw, Grower};
 use crate::program::Program;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -47,7 +47,7 @@ struct Way<'d> {
 
 fn run(program: &Program, way: Way<'_>) -> Result<Results, Error> {
     let graph = Graph::new();
-    let g = Grower::new(&graph, program, way.nudge.is_some());
+    let g = Grower::new(&graph, program, if way.nudge.is_some() { Aim::Nudge } else { Aim::Run });
     let mut named: Vec<(String, Var<'_>)> = g.outputs.clone();
     if way.by_hand {
         named.extend(g.updates.iter().map(|(i, v)| (format!("next{i}"), *v)));
@@ -182,7 +182,7 @@ impl Checker {
     /// are rounded move: the others stand where functions jump.
     fn slope(&self, program: &Program) -> Result<(), String> {
         let graph = Graph::new();
-        let g = Grower::new(&graph, program, false);
+        let g = Grower::new(&graph, program, Aim::Differ);
         if !g.honest || !g.outputs.iter().any(|(n, _)| n == "loss") {
             return Ok(());
         }
@@ -190,13 +190,10 @@ impl Checker {
         let fault = |e: Error| format!("differences: {e}");
         let plan = self.oracle.compile_blocking(&graph, &outputs).map_err(fault)?;
         let mut rng = ChaCha8Rng::seed_from_u64(program.seed);
-        let store = Store::new(&self.oracle);
-        for (name, state) in &g.states {
-            let values = draw(&state.ty(), Draw::Normal, &mut rng).map_err(fault)?;
-            store.set(name, &values).map_err(fault)?;
-        }
+        let states = g.states.iter().map(|(name, v)| (name.clone(), v.ty(), Draw::Normal));
+        let all: Vec<(String, TensorType, Draw)> = g.inputs.iter().cloned().chain(states).collect();
         let mut inputs = Vec::new();
-        for (name, ty, kind) in &g.inputs {
+        for (name, ty, kind) in &all {
             let values = draw(ty, *kind, &mut rng).map_err(fault)?;
             let moves = matches!(kind, Draw::Normal);
             let direction = if moves { draw(ty, Draw::Normal, &mut rng).map_err(fault)? } else { values.clone() };
@@ -209,7 +206,7 @@ impl Checker {
                     x.floats().iter().zip(d.floats()).map(|(x, d)| f64::from(*x) + h * f64::from(*d)).collect()
                 })
                 .collect();
-            let mut feed = Feed::new().store(&store).step(0, 7);
+            let mut feed = Feed::new().step(0, 7);
             for ((name, values, moves, _), moved) in inputs.iter().zip(&moved) {
                 feed = if *moves { feed.input_f64(name, moved) } else { feed.input(name, values) };
             }
@@ -218,7 +215,7 @@ impl Checker {
         };
         loss(0.0).map_err(fault)?;
         let (mut exact, mut size, mut float) = (0.0, 1e-3f64, 0);
-        for ((_, _, moves, direction), (_, ty, _)) in inputs.iter().zip(&g.inputs) {
+        for ((_, _, moves, direction), (_, ty, _)) in inputs.iter().zip(&all) {
             if ty.dtype == DType::U32 {
                 continue;
             }
