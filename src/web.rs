@@ -3,6 +3,7 @@
 
 use crate::demo::Demo;
 use crate::error::Error;
+#[cfg(feature = "oracle")]
 use crate::ops::{check, samples};
 use crate::{GpuOptions, Options};
 use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
@@ -138,6 +139,7 @@ fn refused(found: &[String]) -> String {
 }
 
 /// Names of the operations' samples that contain `filter`.
+#[cfg(feature = "oracle")]
 #[wasm_bindgen(js_name = sampleNames)]
 pub fn sample_names(filter: Option<String>) -> Vec<String> {
     let filter = filter.unwrap_or_default();
@@ -146,6 +148,7 @@ pub fn sample_names(filter: Option<String>) -> Vec<String> {
 
 /// Runs one sample, forward and backward, on a device and against the oracle in double precision. Resolves to the
 /// largest relative difference; throws where it is more than the sample's tolerance, or two runs differ.
+#[cfg(feature = "oracle")]
 #[wasm_bindgen(js_name = checkSample, unchecked_return_type = "Promise<number>")]
 pub fn check_sample(device: &Device, name: String) -> Promise {
     let inner = device.inner.clone();
@@ -158,6 +161,7 @@ pub fn check_sample(device: &Device, name: String) -> Promise {
 }
 
 /// Every shader text of the library, generated ones as the samples need them.
+#[cfg(feature = "oracle")]
 #[wasm_bindgen(unchecked_return_type = "Promise<Shader[]>")]
 pub fn shaders() -> Promise {
     promise(async move {

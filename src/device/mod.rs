@@ -18,6 +18,7 @@ pub enum Precision {
     /// Single: the executor for use.
     F32,
     /// Double: the oracle of tests.
+    #[cfg(feature = "oracle")]
     F64,
 }
 
@@ -59,6 +60,7 @@ impl Device {
     }
 
     /// The CPU executor in double precision: the oracle that tests compare with.
+    #[cfg(feature = "oracle")]
     pub fn cpu_f64() -> Device {
         Device::Cpu(Precision::F64)
     }

@@ -130,6 +130,7 @@ pub struct Plan {
 enum Executor {
     Gpu(Box<gpu::GpuPlan>),
     Cpu32(cpu::CpuPlan<f32>),
+    #[cfg(feature = "oracle")]
     Cpu64(cpu::CpuPlan<f64>),
 }
 
@@ -149,6 +150,7 @@ impl Device {
         let executor = match self {
             Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
             Device::Cpu(crate::device::Precision::F32) => Executor::Cpu32(cpu::CpuPlan::new(program.clone())?),
+            #[cfg(feature = "oracle")]
             Device::Cpu(crate::device::Precision::F64) => Executor::Cpu64(cpu::CpuPlan::new(program.clone())?),
         };
         let device = self.clone();
@@ -180,6 +182,7 @@ impl Plan {
         match &self.executor {
             Executor::Gpu(p) => p.bytes,
             Executor::Cpu32(p) => p.bytes,
+            #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.bytes,
         }
     }
@@ -194,6 +197,7 @@ impl Plan {
         match &self.executor {
             Executor::Gpu(p) => p.run(feed),
             Executor::Cpu32(p) => p.run(feed),
+            #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.run(feed),
         }
     }
@@ -208,7 +212,7 @@ impl Plan {
         feed.lives_on(&self.device)?;
         match &self.executor {
             Executor::Gpu(p) => p.encode(feed, encoder),
-            Executor::Cpu32(_) | Executor::Cpu64(_) => Err(Error::argument(
+            _ => Err(Error::argument(
                 "encode",
                 "the plan runs on the CPU executor, which has no command encoder; use run",
             )),
@@ -225,6 +229,7 @@ impl Plan {
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
             Executor::Cpu32(p) => p.read(operand),
+            #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.read(operand),
         }
     }
@@ -238,6 +243,7 @@ impl Plan {
     /// Reads a float output in double precision; on other executors than the oracle it is converted.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+        #[cfg(feature = "oracle")]
         if let (Executor::Cpu64(p), Some((_, o))) =
             (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
         {
@@ -255,7 +261,7 @@ impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.executor {
             Executor::Gpu(p) => p.fmt(f)?,
-            Executor::Cpu32(_) | Executor::Cpu64(_) => self.program.fmt(f)?,
+            _ => self.program.fmt(f)?,
         }
         writeln!(f, "{} bytes held by the plan", self.bytes())
     }

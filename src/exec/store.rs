@@ -18,6 +18,7 @@ pub enum Memory {
     /// On the CPU executor in single precision.
     F32(Arc<Mutex<Vec<f32>>>),
     /// On the CPU executor in double precision.
+    #[cfg(feature = "oracle")]
     F64(Arc<Mutex<Vec<f64>>>),
     /// Integers on the CPU executor.
     U32(Arc<Mutex<Vec<u32>>>),
@@ -107,6 +108,7 @@ impl Store {
             }
             (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(vec![0; n]))),
             (Device::Cpu(Precision::F32), DType::F32) => Memory::F32(Arc::new(Mutex::new(vec![0.0; n]))),
+            #[cfg(feature = "oracle")]
             (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(vec![0.0; n]))),
         };
         Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory })
@@ -127,6 +129,7 @@ impl Store {
                 })?;
             }
             (Memory::F32(m), Data::F32(d)) => lock(m).copy_from_slice(d),
+            #[cfg(feature = "oracle")]
             (Memory::F64(m), Data::F32(d)) => {
                 lock(m).iter_mut().zip(d).for_each(|(m, d)| *m = f64::from(*d));
             }
@@ -152,6 +155,7 @@ impl Store {
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),
+            #[cfg(feature = "oracle")]
             Memory::F64(m) => Data::F32(lock(m).iter().map(|x| *x as f32).collect()),
             Memory::U32(m) => Data::U32(lock(m).clone()),
         };

@@ -67,6 +67,7 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>);
 
     /// CPU twin in double precision: the oracle.
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>);
 
     /// Kernels.
@@ -79,6 +80,7 @@ macro_rules! cpu_twin {
         fn cpu_f32(&self, call: &mut $crate::kernels::CpuCall<'_, f32>) {
             self.cpu(call)
         }
+        #[cfg(feature = "oracle")]
         fn cpu_f64(&self, call: &mut $crate::kernels::CpuCall<'_, f64>) {
             self.cpu(call)
         }

@@ -4,6 +4,7 @@ pub mod argmax;
 pub mod assign;
 pub mod attention;
 pub mod cache;
+#[cfg(feature = "oracle")]
 #[doc(hidden)]
 pub mod check;
 pub mod copy;

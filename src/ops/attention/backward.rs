@@ -76,6 +76,7 @@ impl Op for Backward {
         fast::backward(self, call);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         cpu::backward(self, call);
     }

@@ -326,6 +326,7 @@ impl Op for Forward {
         fast::forward(&self.kind, call);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         cpu::forward(&self.kind, call);
     }

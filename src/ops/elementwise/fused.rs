@@ -293,6 +293,7 @@ impl Op for Fused {
         self.cpu(call);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         self.cpu(call);
     }

@@ -67,6 +67,7 @@ impl Op for Made {
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         Fused::single(self.scalar, 0).cpu(call);
     }
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         Fused::single(self.scalar, 0).cpu(call);
     }
@@ -129,6 +130,7 @@ impl Op for Elementwise {
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         Fused::single(self.0, call.inputs.len()).cpu(call);
     }
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         Fused::single(self.0, call.inputs.len()).cpu(call);
     }

@@ -206,6 +206,7 @@ impl Op for TopKOp {
         top_k_cpu::run(call, self.k, self.masked);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         top_k_cpu::run(call, self.k, self.masked);
     }
