@@ -21,7 +21,7 @@ pub mod plan;
 pub mod train;
 pub mod types;
 #[cfg(target_arch = "wasm32")]
-pub mod web;
+mod web;
 
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};

@@ -34,6 +34,8 @@ pub struct Counters {
     pub(crate) bind_groups: AtomicU64,
     pub(crate) pipelines: AtomicU64,
     pub(crate) submits: AtomicU64,
+    /// Pipelines that plans asked for and that were not there yet.
+    pub(crate) wanted: AtomicU64,
 }
 
 impl Counters {
@@ -41,6 +43,11 @@ impl Counters {
     pub fn snapshot(&self) -> [u64; 5] {
         [&self.buffers, &self.bytes, &self.bind_groups, &self.pipelines, &self.submits]
             .map(|c| c.load(Ordering::Relaxed))
+    }
+
+    /// Pipelines that were asked for so far: as many as were made, or more while a plan is being compiled.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Relaxed)
     }
 }
 

@@ -6,6 +6,7 @@ mod gpu;
 mod store;
 
 pub use cache::{CacheStats, PlanCache};
+#[cfg(feature = "oracle")]
 pub(crate) use gpu::lower;
 pub use store::{Memory, State, Store};
 

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Names that begin so belong to the trainer and not to the model.
 pub(super) const OPTIMIZER: &str = "optim.";
+/// Metadata: how to build the model again.
+const CONFIG: &str = "wgrad.config";
 
 /// A safetensors file in memory. Opening checks the whole file; tensors are converted when asked for.
 pub struct Checkpoint {
@@ -199,6 +201,12 @@ impl Params {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let tensors = self.values().map(|(n, t)| (n.to_owned(), t)).collect();
         to_bytes(&tensors, HashMap::new())
+    }
+
+    /// [`to_bytes`](Self::to_bytes) with text that says how to build the model again, where a trainer's file has it.
+    pub fn to_bytes_with(&self, config: &str) -> Result<Vec<u8>> {
+        let tensors = self.values().map(|(n, t)| (n.to_owned(), t)).collect();
+        to_bytes(&tensors, HashMap::from([(CONFIG.to_owned(), config.to_owned())]))
     }
 
     /// Writes the parameters to a safetensors file; an old file is replaced only when the new one is whole.

@@ -1,6 +1,8 @@
 //! The gradient of attention, from the output and the logsumexp.
 
-use super::{Extents, FEATURES, Kind, WIDTH, cpu, fast, strides, unrolled};
+#[cfg(feature = "oracle")]
+use super::cpu;
+use super::{Extents, FEATURES, Kind, WIDTH, fast, strides, unrolled};
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
