@@ -4,8 +4,8 @@
 #![deny(missing_docs)]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
 #![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
-// Some code only the oracle runs.
-#![cfg_attr(not(feature = "oracle"), allow(dead_code))]
+// Without the CPU executor or its oracle some code stands idle.
+#![cfg_attr(not(feature = "oracle"), allow(dead_code, unused_imports))]
 
 #[doc(hidden)]
 pub mod demo;

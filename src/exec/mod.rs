@@ -1,12 +1,12 @@
 //! Runs programs: compile once, replay many times.
 
 mod cache;
+#[cfg(feature = "cpu")]
 mod cpu;
 mod gpu;
 mod store;
 
 pub use cache::{CacheStats, PlanCache};
-#[cfg(feature = "oracle")]
 pub(crate) use gpu::lower;
 pub use store::{Memory, State, Store};
 
@@ -130,6 +130,7 @@ pub struct Plan {
 
 enum Executor {
     Gpu(Box<gpu::GpuPlan>),
+    #[cfg(feature = "cpu")]
     Cpu32(cpu::CpuPlan<f32>),
     #[cfg(feature = "oracle")]
     Cpu64(cpu::CpuPlan<f64>),
@@ -150,9 +151,12 @@ impl Device {
     pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
         let executor = match self {
             Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
+            #[cfg(feature = "cpu")]
             Device::Cpu(crate::device::Precision::F32) => Executor::Cpu32(cpu::CpuPlan::new(program.clone())?),
             #[cfg(feature = "oracle")]
             Device::Cpu(crate::device::Precision::F64) => Executor::Cpu64(cpu::CpuPlan::new(program.clone())?),
+            #[cfg(not(feature = "cpu"))]
+            Device::Cpu(_) => return Err(Error::argument("compile", "this build of the library has no CPU executor")),
         };
         let device = self.clone();
         Ok(Plan { device, program, executor })
@@ -182,6 +186,7 @@ impl Plan {
     pub fn bytes(&self) -> u64 {
         match &self.executor {
             Executor::Gpu(p) => p.bytes,
+            #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.bytes,
             #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.bytes,
@@ -197,6 +202,7 @@ impl Plan {
         feed.lives_on(&self.device)?;
         match &self.executor {
             Executor::Gpu(p) => p.run(feed),
+            #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.run(feed),
             #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.run(feed),
@@ -213,6 +219,7 @@ impl Plan {
         feed.lives_on(&self.device)?;
         match &self.executor {
             Executor::Gpu(p) => p.encode(feed, encoder),
+            #[cfg(feature = "cpu")]
             _ => Err(Error::argument(
                 "encode",
                 "the plan runs on the CPU executor, which has no command encoder; use run",
@@ -229,6 +236,7 @@ impl Plan {
         };
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
+            #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.read(operand),
             #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.read(operand),
@@ -262,6 +270,7 @@ impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.executor {
             Executor::Gpu(p) => p.fmt(f)?,
+            #[cfg(feature = "cpu")]
             _ => self.program.fmt(f)?,
         }
         writeln!(f, "{} bytes held by the plan", self.bytes())

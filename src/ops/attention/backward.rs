@@ -1,8 +1,6 @@
 //! The gradient of attention, from the output and the logsumexp.
 
-#[cfg(feature = "oracle")]
-use super::cpu;
-use super::{Extents, FEATURES, Kind, WIDTH, fast, strides, unrolled};
+use super::{Extents, FEATURES, Kind, WIDTH, cpu, fast, strides, unrolled};
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
@@ -74,6 +72,7 @@ impl Op for Backward {
         index < 4
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         fast::backward(self, call);
     }

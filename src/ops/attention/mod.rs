@@ -322,6 +322,7 @@ impl Op for Forward {
         index < 3
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         fast::forward(&self.kind, call);
     }

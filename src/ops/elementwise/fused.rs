@@ -289,6 +289,7 @@ impl Op for Fused {
         true
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         self.cpu(call);
     }

@@ -64,6 +64,7 @@ impl Op for Made {
     fn scalar(&self) -> Option<Scalar> {
         Some(self.scalar)
     }
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         Fused::single(self.scalar, 0).cpu(call);
     }
@@ -127,6 +128,7 @@ impl Op for Elementwise {
         true
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         Fused::single(self.0, call.inputs.len()).cpu(call);
     }

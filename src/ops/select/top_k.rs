@@ -202,6 +202,7 @@ impl Op for TopKOp {
         grads
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         top_k_cpu::run(call, self.k, self.masked);
     }

@@ -36,9 +36,9 @@ function keep(object: { free(): void }): Handle {
   return next++;
 }
 
-function get<T>(handle: Handle, kind: { new (...args: never[]): T; readonly prototype: T }): T {
+function get<T>(handle: Handle, kind: { readonly prototype: T }): T {
   const object = objects.get(handle);
-  if (object instanceof kind) return object;
+  if (object instanceof (kind as unknown as new () => object)) return object as T;
   throw Object.assign(new Error("this object was freed"), { code: "argument" });
 }
 
