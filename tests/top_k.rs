@@ -7,20 +7,26 @@ use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
 use wgrad::{Device, Feed, GpuOptions, Graph, Tensor, TensorType, Var};
 
-/// Masked entries last, before them NaN, before them numbers by descending value; ties by index.
-fn order(row: &[f32], mask: Option<&[u32]>) -> Vec<u32> {
+/// The first `k` in order: masked entries last, before them NaN, before them numbers by descending value; ties by index.
+fn order(row: &[f32], mask: Option<&[u32]>, k: usize) -> Vec<u32> {
     let class = |i: u32| match mask {
         Some(m) if m[i as usize] == 0 => 2,
         _ => u32::from(row[i as usize].is_nan()),
     };
-    let mut all: Vec<u32> = (0..row.len() as u32).collect();
-    all.sort_by(|&a, &b| {
-        let by_value = || match class(a) {
-            0 => row[b as usize].partial_cmp(&row[a as usize]).unwrap_or(Ordering::Equal),
+    let compare = |a: &u32, b: &u32| {
+        let by_value = || match class(*a) {
+            0 => row[*b as usize].partial_cmp(&row[*a as usize]).unwrap_or(Ordering::Equal),
             _ => Ordering::Equal,
         };
-        class(a).cmp(&class(b)).then_with(by_value).then(a.cmp(&b))
-    });
+        class(*a).cmp(&class(*b)).then_with(by_value).then(a.cmp(b))
+    };
+    let mut all: Vec<u32> = (0..row.len() as u32).collect();
+    // Only what is compared is sorted: rows are long.
+    if k < all.len() {
+        all.select_nth_unstable_by(k, compare);
+        all.truncate(k);
+    }
+    all.sort_by(compare);
     all
 }
 
@@ -53,9 +59,8 @@ fn check(device: &Device, x: &[f32], mask: Option<&[u32]>, n: usize, k: usize) {
     let (values, indices) = top_k(device, x, mask, n, k);
     for (r, row) in x.chunks(n).enumerate() {
         let mask = mask.map(|m| &m[r * n..][..n]);
-        let want = order(row, mask);
         let got = &indices[r * k..][..k];
-        assert_eq!(got, &want[..k], "row {r} of {n}, k {k} on {device}");
+        assert_eq!(got, order(row, mask, k), "row {r} of {n}, k {k} on {device}");
         for (i, value) in got.iter().zip(&values[r * k..][..k]) {
             let i = *i as usize;
             let want = if mask.is_some_and(|m| m[i] == 0) { f32::MIN } else { row[i] };
@@ -142,11 +147,9 @@ fn four_million_entries() {
     // Many ties, also at the bound.
     let x: Vec<f32> = (0..N).map(|_| (rng.random::<f32>() * 1e5).floor()).collect();
     for device in common::devices() {
-        for k in [1, 32, 5_000] {
-            check(&device, &x, None, N, k);
-        }
+        check(&device, &x, None, N, 5_000);
         check(&device, &vec![2.0; N], None, N, 40);
-        check(&device, &x, None, N / 8, 100);
+        check(&device, &x[..N / 4], None, N / 16, 100);
     }
 }
 
@@ -162,7 +165,7 @@ fn argmax_is_the_first_of_top_k() {
             let (along, across) = (input.argmax(1), input.transpose(0, 1).argmax(0));
             let plan = device.compile_blocking(&graph, &[("along", along), ("across", across)]).unwrap();
             plan.run(&Feed::new().input("x", &Tensor::f32(shape, x.clone()).unwrap())).unwrap();
-            let want: Vec<u32> = x.chunks(n).map(|row| order(row, None)[0]).collect();
+            let want: Vec<u32> = x.chunks(n).map(|row| order(row, None, 1)[0]).collect();
             for name in ["along", "across"] {
                 assert_eq!(plan.read_blocking(name).unwrap().ints(), want, "{name} {n} on {device}");
             }

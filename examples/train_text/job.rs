@@ -28,8 +28,8 @@ pub fn run(args: &Args) -> Result<()> {
     // Without a handler Ctrl-C ends the run at once; that is no reason not to start.
     let _ = ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst));
     let device = device(args)?;
-    println!("device: {device}");
-    println!("text: {} bytes, {}", corpus.len(), corpus.origin);
+    say!("device: {device}");
+    say!("text: {} bytes, {}", corpus.len(), corpus.origin);
     let length = args.segments.saturating_mul(args.segment_length).saturating_add(1);
     corpus.batch(1, length, 0, 0)?;
 
@@ -37,11 +37,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut trainer = trainer(args, &device, &*model, length)?;
     if let Some(path) = &args.resume {
         trainer.load(path)?;
-        println!("resumed {} at step {}", path.display(), trainer.steps());
+        say!("resumed {} at step {}", path.display(), trainer.steps());
     }
-    println!("model: {} parameters, {} bytes on the device", trainer.params().numel(), trainer.bytes());
+    say!("model: {} parameters, {} bytes on the device", trainer.params().numel(), trainer.bytes());
     if args.print_plan {
-        trainer.plans().for_each(|plan| println!("{plan}"));
+        trainer.plans().for_each(|plan| say!("{plan}"));
     }
 
     // Before training, so that a folder that cannot be made costs no work.
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !stop.load(Ordering::SeqCst) {
         sample(args, &device, &*model, &trainer)?;
     }
-    println!("checkpoint: {} (step {})", save.display(), trainer.steps());
+    say!("checkpoint: {} (step {})", save.display(), trainer.steps());
     Ok(())
 }
 
@@ -113,7 +113,7 @@ fn train(
         }
     }
     if let Some(loss) = report.finish() {
-        println!("after step {}: loss {loss:.3} nats, {:.2} bits/byte", trainer.steps(), loss / std::f64::consts::LN_2);
+        say!("after step {}: loss {loss:.3} nats, {:.2} bits/byte", trainer.steps(), loss / std::f64::consts::LN_2);
     }
     Ok(())
 }
@@ -123,6 +123,6 @@ fn sample(args: &Args, device: &Device, model: &dyn Model, trainer: &Trainer) ->
     let prompt = if prompt.is_empty() { vec![u32::from(b'\n')] } else { prompt };
     let tokens = model.sample(device, trainer, &prompt, SAMPLE)?;
     let bytes: Vec<u8> = tokens.iter().map(|t| *t as u8).collect();
-    println!("--- sample ---\n{}{}\n--- end ---", args.prompt, String::from_utf8_lossy(&bytes));
+    say!("--- sample ---\n{}{}\n--- end ---", args.prompt, String::from_utf8_lossy(&bytes));
     Ok(())
 }

@@ -2,6 +2,14 @@
 //!
 //! `cargo run --release --example train_text -- --help`
 
+/// A line on the standard output. A reader who leaves early (`| head`) must not cost the run.
+macro_rules! say {
+    ($($what:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($what)*);
+    }};
+}
+
 mod corpus;
 mod job;
 mod model;

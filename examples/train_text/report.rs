@@ -56,7 +56,7 @@ impl Report {
         self.bar.set_position(step);
         self.bar.set_message(format!("loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s"));
         if self.bar.is_hidden() && step.is_multiple_of(20) {
-            println!("step {step}: loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s");
+            say!("step {step}: loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s");
         }
         if let Some((file, path)) = &mut self.json {
             let line = serde_json::json!({
@@ -74,7 +74,7 @@ impl Report {
 
     /// Says something without disturbing the bar.
     pub fn say(&self, text: &str) {
-        self.bar.suspend(|| println!("{text}"));
+        self.bar.suspend(|| say!("{text}"));
     }
 
     /// Ends the bar and returns the running mean of the loss.

@@ -3,6 +3,7 @@
 // #include "shared/numerics.wgsl"
 // #include "shared/row.wgsl"
 override MAX: bool = false;
+override SQUARE: bool = false;
 // -1 turns the maximum into the minimum.
 override SIGN: f32 = 1.0;
 struct Meta {
@@ -42,7 +43,8 @@ fn main(
     } else {
         var total = 0.0;
         for (var i = start + r.lane; i < end; i += LANES) {
-            total += x[base + i * m.inner];
+            let v = x[base + i * m.inner];
+            total += select(v, v * v, SQUARE);
         }
         total = row_sum(total, lid);
         if (r.row < m.outputs && r.lane == 0u) {

@@ -1,5 +1,6 @@
 //! Multi-head attention to the neighbourhood.
 
+use super::linear::linear;
 use super::{Init, Linear, ParamVars, Params};
 use crate::graph::Var;
 use crate::ops::attention::local::{LocalAttention as Options, Tail};
@@ -38,7 +39,7 @@ impl LocalAttentionConfig {
 pub struct LocalAttention {
     config: LocalAttentionConfig,
     norm: Option<[String; 2]>,
-    to_qkv: Linear,
+    to_qkv: String,
     to_out: Linear,
 }
 
@@ -52,7 +53,9 @@ impl LocalAttention {
             params.add(bias, [config.dim], Init::Zeros);
         }
         let inner = config.heads.saturating_mul(config.dim_head);
-        let to_qkv = Linear::new(params, &below("to_qkv"), config.dim, inner.saturating_mul(3), false);
+        let to_qkv = below("to_qkv.weight");
+        let bound = 1.0 / (config.dim.max(1) as f32).sqrt();
+        params.add(&to_qkv, [inner.saturating_mul(3), config.dim], Init::Uniform { bound });
         let to_out = Linear::new(params, &below("to_out"), inner, config.dim, false);
         LocalAttention { config, norm, to_qkv, to_out }
     }
@@ -66,8 +69,10 @@ impl LocalAttention {
             Some([weight, bias]) => x.layer_norm(params.get(weight), params.get(bias), 1e-5),
             None => x,
         };
-        let qkv = self.to_qkv.forward(params, x).reshape([b, n, 3, heads, dim_head]);
-        [0, 1, 2].map(|i| qkv.select_index(2, i).permute(&[0, 2, 1, 3]))
+        let weight = params.get(&self.to_qkv);
+        // One product each: of a long sequence, all three together would exceed a binding.
+        let part = |i| linear(x, weight.slice(0, i * heads * dim_head, heads * dim_head));
+        [0, 1, 2].map(|i| part(i).reshape([b, n, heads, dim_head]).permute(&[0, 2, 1, 3]))
     }
 
     /// The output `[b, n, dim]` of the heads `[b, h, n, d]`.

@@ -105,7 +105,7 @@ impl ShardedType {
 }
 
 /// A table `[rows, width]` in pieces, each small enough for one binding. Only [`gather`](Self::gather),
-/// [`score`](Self::score) and [`scatter_add`](Self::scatter_add) accept it; what they return is an ordinary variable, or
+/// [`score`](Self::score), [`sum_of_squares`](Self::sum_of_squares) and [`scatter_add`](Self::scatter_add) accept it; what they return is an ordinary variable, or
 /// a table of the same cut.
 #[derive(Clone)]
 pub struct Sharded<'g> {
@@ -138,11 +138,27 @@ impl<'g> Sharded<'g> {
         self.graph().apply_at(std::sync::Arc::new(Gather), &inputs, location)[0]
     }
 
+    /// Sum of squares of every row, `[rows]`; its root is the length that turns scores into cosines.
+    #[track_caller]
+    pub fn sum_of_squares(&self) -> Var<'g> {
+        let one = |shard: &Var<'g>| shard.sum_of_squares(1).reshape([shard.dim(0)]);
+        let parts: Vec<Var<'g>> = self.shards.iter().map(one).collect();
+        parts[0].concat(&parts[1..], 0)
+    }
+
     /// Products of every query with every row: queries f32 `[.., width]` to `[.., rows]`.
     #[track_caller]
     pub fn score(&self, queries: Var<'g>) -> Var<'g> {
-        let parts: Vec<Var<'g>> = self.shards.iter().map(|shard| queries.matmul(shard.transpose(0, 1))).collect();
-        parts[0].concat(&parts[1..], queries.shape().len().saturating_sub(1))
+        let mut shape = queries.shape();
+        let (count, width) = shape.rows();
+        let flat = queries.reshape([count, width]).transpose(0, 1);
+        // Rows first: pieces of the long side are computed side by side also where there are few queries.
+        let parts: Vec<Var<'g>> = self.shards.iter().map(|shard| shard.matmul(flat)).collect();
+        let scores = parts[0].concat(&parts[1..], 0).transpose(0, 1);
+        if let Some(last) = shape.0.last_mut() {
+            *last = self.ty.rows;
+        }
+        scores.reshape(shape)
     }
 
     /// The table of the same cut that sums values f32 `[count, width]` at `indices` (u32 `[count]`), as

@@ -1,4 +1,4 @@
-//! Sums, maxima and minima along an axis, in a fixed order.
+//! Sums, sums of squares, maxima and minima along an axis, in a fixed order.
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -20,6 +20,7 @@ const CPU_PIECE: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Sum,
+    SquareSum,
     Max,
     Min,
 }
@@ -44,26 +45,36 @@ struct Meta {
 impl Reduce {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         match self.kind {
-            Kind::Sum => self.joined(call, T::ZERO, |a, b| a + b),
-            Kind::Max => self.joined(call, T::LOWEST, T::max),
-            Kind::Min => self.joined(call, -T::LOWEST, T::min),
+            Kind::Sum => self.joined(call, T::ZERO, |v| v, |a, b| a + b),
+            Kind::SquareSum => self.joined(call, T::ZERO, |v| v * v, |a, b| a + b),
+            Kind::Max => self.joined(call, T::LOWEST, |v| v, T::max),
+            Kind::Min => self.joined(call, -T::LOWEST, |v| v, T::min),
         }
     }
 
-    fn joined<T: Real>(&self, call: &mut CpuCall<'_, T>, start: T, join: impl Fn(T, T) -> T + Copy + Sync) {
+    fn joined<T: Real>(
+        &self,
+        call: &mut CpuCall<'_, T>,
+        start: T,
+        map: impl Fn(T) -> T + Sync,
+        join: impl Fn(T, T) -> T + Copy + Sync,
+    ) {
         let (_, n, inner) = call.inputs[0].shape.split(self.axis);
         let x = call.f(0);
         if inner == 1 {
             par::rows(call.out(0), 1, n, |o, y| {
-                // Eight partial results: short dependency chains, and a fixed order.
-                let row = &x[o * n..(o + 1) * n];
-                let mut lanes = [start; 8];
-                for chunk in row.chunks(8) {
-                    for (l, &v) in lanes.iter_mut().zip(chunk) {
-                        *l = join(*l, v);
+                // Eight partial results: short dependency chains, and a fixed order. Long rows in pieces: a large sum
+                // would swallow small terms.
+                let eight = |piece: &[T]| {
+                    let mut lanes = [start; 8];
+                    for chunk in piece.chunks(8) {
+                        for (l, &v) in lanes.iter_mut().zip(chunk) {
+                            *l = join(*l, map(v));
+                        }
                     }
-                }
-                y[0] = lanes.into_iter().fold(start, join);
+                    lanes.into_iter().fold(start, join)
+                };
+                y[0] = x[o * n..(o + 1) * n].chunks(CPU_PIECE).map(eight).fold(start, join);
             });
             return;
         }
@@ -75,7 +86,7 @@ impl Reduce {
             let (from, to) = (p * CPU_PIECE, ((p + 1) * CPU_PIECE).min(n));
             for row in x[(o * n + from) * inner..(o * n + to) * inner].chunks(inner.max(1)) {
                 for (y, &v) in y.iter_mut().zip(row) {
-                    *y = join(*y, v);
+                    *y = join(*y, map(v));
                 }
             }
         });
@@ -95,6 +106,7 @@ impl Op for Reduce {
     fn name(&self) -> &'static str {
         match self.kind {
             Kind::Sum => "sum",
+            Kind::SquareSum => "sum_of_squares",
             Kind::Max => "max",
             Kind::Min => "min",
         }
@@ -106,7 +118,7 @@ impl Op for Reduce {
         if self.axis >= x.shape.len() {
             return Refusal::shape(format!("axis {} of {} dimensions", self.axis, x.shape.len()));
         }
-        if self.kind != Kind::Sum && x.shape[self.axis] == 0 {
+        if matches!(self.kind, Kind::Max | Kind::Min) && x.shape[self.axis] == 0 {
             return Refusal::shape("no elements have no maximum or minimum");
         }
         let mut shape = x.shape.clone();
@@ -121,6 +133,7 @@ impl Op for Reduce {
         let x = cx.inputs[0];
         let grad = match self.kind {
             Kind::Sum => g.expand(x.shape()),
+            Kind::SquareSum => x * (g * 2.0),
             Kind::Max | Kind::Min => {
                 let hit = x.eq(cx.outputs[0]).to_f32();
                 hit * (g / hit.sum(self.axis))
@@ -167,10 +180,12 @@ impl Reduce {
         };
         let lanes = if inner > 1 || len < 32 || (cx.caps.software && outputs >= 8) { 1 } else { WIDTH };
         let d = cx.dispatch(&REDUCE).constant("LANES", lanes as f64);
-        let d = d.constant("MAX", f64::from(u8::from(self.kind != Kind::Sum)));
         let d = match self.kind {
-            Kind::Min => d.constant("SIGN", -1.0),
-            _ => d,
+            Kind::Sum => d,
+            // Partial sums of squares are only added up.
+            Kind::SquareSum => d.constant("SQUARE", f64::from(u8::from(from.is_none()))),
+            Kind::Max => d.constant("MAX", 1.0),
+            Kind::Min => d.constant("MAX", 1.0).constant("SIGN", -1.0),
         };
         let d = match from {
             Some(buffer) => d.read(buffer),
@@ -206,6 +221,12 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn sum(self, axis: usize) -> Var<'g> {
         self.reduce(Kind::Sum, axis)
+    }
+
+    /// Sum of squares along `axis`, which stays with one element; the squares are not stored.
+    #[track_caller]
+    pub fn sum_of_squares(self, axis: usize) -> Var<'g> {
+        self.reduce(Kind::SquareSum, axis)
     }
 
     /// Maximum along `axis`, which stays with one element; ties share the gradient.
@@ -293,7 +314,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (&[5_003, 3], 0),
     ] {
         all.push(Sample::new(format!("sum {shape:?} {axis}"), [shape], move |_, x| {
-            vec![x[0].sum(axis), x[0].mean(axis), x[0].sum_all()]
+            vec![x[0].sum(axis), x[0].mean(axis), x[0].sum_all(), x[0].sum_of_squares(axis)]
         }));
         if shape[axis] > 0 {
             all.push(Sample::new(format!("max {shape:?} {axis}"), [shape], move |_, x| {

@@ -5,7 +5,7 @@ use super::branch::BranchConfig;
 use super::descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig, Rows};
 use super::heavy_attention::{Context, HeavyAttention};
 use super::router::{Route, Routed};
-use super::rows::{below, expect, numbers, put, take, take_mask};
+use super::rows::{below, expect, numbers, put, refuse, take, take_mask};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::nn::{Init, LocalAttention, LocalAttentionConfig, ParamVars, Params};
@@ -128,6 +128,9 @@ impl ConditionalRoutedAutoregressiveAttention {
         let w = self.config.window();
         let what = "ConditionalRoutedAutoregressiveAttention: tokens";
         expect(g, what, x, &TensorType::f32([b, n, d]));
+        if route.num_heavy_tokens_q == 0 || route.num_heavy_tokens_kv == 0 {
+            refuse(g, "ConditionalRoutedAutoregressiveAttention: num_heavy_tokens", "is 0; expected at least 1");
+        }
         let light = self.light.forward(p, x, None);
         let windows = n.div_ceil(w);
         if windows < 2 {
@@ -187,10 +190,6 @@ impl ConditionalRoutedAutoregressiveAttention {
         if n <= k {
             let tokens = x.reshape([b, 1, 1, n, d]).expand([b, later, r, n, d]).reshape([rows, r, n, d]);
             return (Context { tokens: Some(tokens), mask: Some(mask), ..Context::default() }, Some(g.iota([n], 0)));
-        }
-        if k == 0 {
-            g.fail(Error::argument("router: num_tokens", "is 0; expected at least 1"));
-            return (Context::default(), None);
         }
         let raw = self.kv_router.scores(p, x, &Route::new(k));
         let raw = raw.unsqueeze(1).expand(shape).reshape([rows, r, n]);

@@ -8,8 +8,7 @@ use super::autoregressive::ConditionalRoutedAutoregressiveAttention;
 use super::descent_router::Rows;
 use super::heavy_attention::{Context, Keys};
 use super::router::Route;
-use super::rows::{expect, take, take_mask};
-use crate::error::Error;
+use super::rows::{expect, refuse, take, take_mask};
 use crate::graph::{Graph, Var};
 use crate::nn::ParamVars;
 use crate::types::TensorType;
@@ -63,6 +62,7 @@ impl ConditionalRoutedAutoregressiveAttention {
     }
 
     /// Refuses routers whose choice depends on more than the scores that are cached.
+    #[track_caller]
     fn check_cached(&self, g: &Graph, cache: &AutoregressiveCache<'_>) {
         let config = self.kv_router.config();
         let reason = if config.route_block_size.is_some() {
@@ -78,7 +78,7 @@ impl ConditionalRoutedAutoregressiveAttention {
             }
             return;
         };
-        g.fail(Error::argument("cached autoregressive attention", reason));
+        refuse(g, "cached autoregressive attention", reason);
     }
 
     /// Attention of the current window `x` `[b, w, D]`, of which the first `count` (u32 `[b]`) tokens have come, after `filled`

@@ -69,11 +69,12 @@ impl HeavyBranch {
         q: &Route<'g>,
         kv: &Route<'g>,
     ) -> Var<'g> {
-        let routed = |router: &Router, x, route| match self.whole_if_short {
-            true => router.forward_long(p, x, route),
-            false => router.forward(p, x, route),
+        // One route of queries, and no dimension for it.
+        let q = &Route { keep_one_route_dim: false, ..*q };
+        let (queries, keys) = match self.whole_if_short {
+            true => (self.q_router.forward_long(p, x, q), self.kv_router.forward_long(p, context, kv)),
+            false => (self.q_router.forward(p, x, q), self.kv_router.forward(p, context, kv)),
         };
-        let (queries, keys) = (routed(&self.q_router, x, q), routed(&self.kv_router, context, kv));
         self.attend(p, &queries, &keys, x.dim(1), context.dim(1))
     }
 

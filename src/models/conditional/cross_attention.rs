@@ -3,10 +3,10 @@
 use super::branch::{BranchConfig, HeavyBranch};
 use super::descent_router::CoordinateDescentRouterConfig;
 use super::heavy_attention::{DescentKeys, HeavyAttentionConfig};
-use super::router::{Route, Router, RouterConfig};
+use super::router::{Route, RouterConfig};
 use crate::error::{Error, Result};
 use crate::graph::Var;
-use crate::nn::{ParamVars, Params, Sharded};
+use crate::nn::{ParamVars, Params};
 
 /// Options of a [`ConditionalRoutedCrossAttention`]; those of the package, version 0.11.2.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ pub struct CrossRoute<'g> {
 #[derive(Clone, Debug)]
 pub struct ConditionalRoutedCrossAttention {
     config: CrossAttentionConfig,
-    heavy: HeavyBranch,
+    pub(super) heavy: HeavyBranch,
 }
 
 impl ConditionalRoutedCrossAttention {
@@ -144,27 +144,5 @@ impl ConditionalRoutedCrossAttention {
     #[track_caller]
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, context: Var<'g>, route: &CrossRoute<'g>) -> Var<'g> {
         self.heavy.forward(p, x, context, &route.queries, &route.context)
-    }
-
-    /// [`forward`](Self::forward) with contexts of `m` tokens that lie one after the other in a table `[b m, D]` in pieces: for
-    /// memories that no binding holds. Only the scores of all `b m` tokens and the routed tokens themselves are made. Keys and
-    /// values need a coordinate-descent router with routing tokens of its own.
-    #[track_caller]
-    pub fn forward_sharded<'g>(
-        &self,
-        p: &ParamVars<'g>,
-        x: Var<'g>,
-        context: &Sharded<'g>,
-        m: usize,
-        route: &CrossRoute<'g>,
-    ) -> Var<'g> {
-        let Router::CoordinateDescent(router) = &self.heavy.kv_router else {
-            let message = "only the coordinate-descent router routes tables in pieces";
-            x.graph().fail(Error::argument("ConditionalRoutedCrossAttention::forward_sharded", message));
-            return x;
-        };
-        let queries = self.heavy.q_router.forward_long(p, x, &route.queries);
-        let keys = router.forward_sharded(p, context, m, &route.context);
-        self.heavy.attend(p, &queries, &keys, x.dim(1), m)
     }
 }

@@ -2,10 +2,10 @@
 
 use super::heavy_attention::{Context, HeavyAttention, HeavyAttentionConfig};
 use super::router::{Route, Routed, Selection, check_call, normalized};
-use super::rows::{below, expect, flat, numbers, take_mask};
+use super::rows::{below, expect, numbers, refuse};
 use crate::error::{Error, Result};
 use crate::graph::Var;
-use crate::nn::{Init, ParamVars, Params, Sharded};
+use crate::nn::{Init, ParamVars, Params};
 use crate::ops::route::soft_top_k::{SoftCount, SoftTopK, Start};
 use crate::types::TensorType;
 
@@ -35,7 +35,7 @@ pub enum Similarity {
 
 impl Similarity {
     /// Factor of the cosine.
-    fn scale(self, dim: usize) -> Option<f64> {
+    pub(super) fn scale(self, dim: usize) -> Option<f64> {
         match self {
             Similarity::Dot => None,
             Similarity::Cosine { scale } => Some(scale),
@@ -68,6 +68,9 @@ pub struct CoordinateDescentRouterConfig {
     /// As versions 0.8.1 to 0.11.2 do it: with r > 1 routing tokens, sample i gets the tokens and the mask of sample
     /// `i / r` at the places selected for itself. Only for models trained that way.
     pub gather_across_samples: bool,
+    /// As versions 0.2.x do it: a sequence of exactly as many tokens as are routed goes through the soft top-k as well, so
+    /// that its scores have a gradient and, without straight-through, are not 1. Cross attention does not do so there either.
+    pub route_equal: bool,
 }
 
 impl Default for CoordinateDescentRouterConfig {
@@ -97,12 +100,17 @@ impl CoordinateDescentRouterConfig {
             route_block_size: None,
             source_attention: None,
             gather_across_samples: false,
+            route_equal: false,
         }
     }
 
     /// The defaults of versions 0.2.x: 50 iterations from `max(s, 0)` with epsilon 1.
     pub fn version_0_2() -> Self {
-        CoordinateDescentRouterConfig { how: SoftTopK::iterations(50, 1.0).starting(Start::Relu), ..Self::reference() }
+        CoordinateDescentRouterConfig {
+            how: SoftTopK::iterations(50, 1.0).starting(Start::Relu),
+            route_equal: true,
+            ..Self::reference()
+        }
     }
 
     /// Refuses values no router can have.
@@ -111,6 +119,9 @@ impl CoordinateDescentRouterConfig {
             |what: &str, message: &str| Err(Error::argument(format!("CoordinateDescentRouterConfig::{what}"), message));
         if !(self.fetch_k_ratio >= 1.0 && self.fetch_k_ratio.is_finite()) {
             return refuse("fetch_k_ratio", &format!("is {}; expected at least 1", self.fetch_k_ratio));
+        }
+        if let Some(fault) = self.how.fault() {
+            return refuse("how", &fault);
         }
         if self.num_routing_tokens == 0 {
             return refuse("num_routing_tokens", "is 0; expected at least 1");
@@ -184,9 +195,14 @@ impl CoordinateDescentRouter {
         &self.config
     }
 
-    /// Routing tokens `[1 or b, r, D]`.
-    fn tokens<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
-        let (b, r, d) = (x.dim(0), self.config.num_routing_tokens, self.dim);
+    /// Whether the routing tokens query the tokens first.
+    pub(super) fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Routing tokens before they look at any token, `[1, r, D]`; those that are passed `[b, r, D]`.
+    pub(super) fn own_tokens<'g>(&self, p: &ParamVars<'g>, b: usize, route: &Route<'g>) -> Var<'g> {
+        let (g, r, d) = (p.graph(), self.config.num_routing_tokens, self.dim);
         let own = match (&self.routing_token, route.routing_tokens) {
             (Some(name), None) => p.get(name).unsqueeze(0),
             (None, Some(tokens)) if tokens.rank() == 2 && r == 1 => tokens.unsqueeze(1),
@@ -196,14 +212,21 @@ impl CoordinateDescentRouter {
                     Some(_) => "given, but the router has its own; pass none",
                     None => "missing; the router was made for tokens that the caller passes",
                 };
-                x.graph().fail(Error::argument("router: routing_tokens", message));
-                return x.graph().full([1, r, d], 0.0);
+                refuse(g, "router: routing_tokens", message);
+                return g.full([1, r, d], 0.0);
             }
         };
         let batch = if self.routing_token.is_some() { 1 } else { b };
-        expect(x.graph(), "router: routing_tokens", own, &TensorType::f32([batch, r, d]));
+        expect(g, "router: routing_tokens", own, &TensorType::f32([batch, r, d]));
+        own
+    }
+
+    /// Routing tokens `[1 or b, r, D]`.
+    fn tokens<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
+        let b = x.dim(0);
+        let own = self.own_tokens(p, b, route);
         let Some(source) = &self.source else { return own };
-        let own = own.expand([b, r, d]);
+        let own = own.expand([b, self.config.num_routing_tokens, self.dim]);
         let context = Context { tokens: Some(x), mask: route.mask, ..Context::default() };
         own + source.forward(p, own, None, None, &context)
     }
@@ -284,14 +307,15 @@ impl CoordinateDescentRouter {
 
     /// Routes tokens of `x` `[b, n, D]`.
     ///
-    /// A sequence of no more than `num_tokens` tokens is not routed, unless there are counts. In blocks, each block routes
+    /// A sequence of no more than `num_tokens` tokens is not routed, unless there are counts (or `route_equal`). In blocks, each block routes
     /// `ceil(num_tokens / blocks)` tokens, no more than it has; the results follow one another. If fewer tokens exist than
     /// are routed, masked ones fill up with score 0; a sequence that is all masked gives its first tokens with score 0.
     #[track_caller]
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {
         check_call("router", x, self.dim, route);
         let (b, n, r) = (x.dim(0), x.dim(1), self.config.num_routing_tokens);
-        let routed = if n <= route.num_tokens && route.counts.is_none() {
+        let whole = n < route.num_tokens || n == route.num_tokens && !self.config.route_equal;
+        let routed = if whole && route.counts.is_none() {
             Routed::whole(x, route.mask, r)
         } else {
             let rows = Rows {
@@ -305,69 +329,6 @@ impl CoordinateDescentRouter {
             self.gather(self.select(&rows), x, route)
         };
         if r == 1 && !route.keep_one_route_dim { routed.one_route() } else { routed }
-    }
-
-    /// Routes rows of sequences of `n` tokens that lie one after the other in a table `[b n, D]` in pieces, as
-    /// [`forward`](Self::forward) routes tokens, always with a dimension for the routes. Nothing as large as the table is made.
-    #[track_caller]
-    pub(super) fn forward_sharded<'g>(
-        &self,
-        p: &ParamVars<'g>,
-        table: &Sharded<'g>,
-        n: usize,
-        route: &Route<'g>,
-    ) -> Routed<'g> {
-        let (g, rows, r) = (p.graph(), table.ty().rows(), self.config.num_routing_tokens);
-        let b = rows.checked_div(n).unwrap_or(0);
-        let own = self.routing_token.as_ref().filter(|_| self.source.is_none() && !self.config.gather_across_samples);
-        let reason = match own {
-            None => "the routing tokens must be the router's own, without source attention and literal gathers",
-            Some(_) if b * n != rows || table.ty().width() != self.dim => "the table must be [b n, D]",
-            Some(_) if route.num_tokens == 0 => "num_tokens is 0; expected at least 1",
-            _ => "",
-        };
-        if !reason.is_empty() {
-            g.fail(Error::argument("router: table in pieces", reason));
-        }
-        if let Some(mask) = route.mask {
-            expect(g, "router: mask", mask, &TensorType::u32([b, n]));
-        }
-        let selection = if n <= route.num_tokens && route.counts.is_none() {
-            Selection { indices: g.iota([b, r, n], 2), scores: g.full([b, r, n], 1.0) }
-        } else {
-            let tokens = own.map_or_else(|| g.full([r, self.dim], 0.0), |name| p.get(name));
-            let scores = self.scores_sharded(table, tokens).reshape([r, b, n]).transpose(0, 1);
-            self.select(&Rows {
-                raw: scores,
-                mask: route.mask.map(|mask| mask.unsqueeze(1).expand([b, r, n])),
-                num_tokens: route.num_tokens,
-                counts: route.counts,
-                soft_count: None,
-                random: route.random_route.then_some(route.site),
-            })
-        };
-        let mask = match route.counts {
-            Some(_) if route.mask.is_none() => Some(g.full_u32([b, n], 1)),
-            _ => route.mask,
-        };
-        Routed {
-            indices: Some(selection.indices),
-            scores: selection.scores,
-            tokens: table.gather(flat(selection.indices, b, n, None)),
-            mask: mask.map(|mask| take_mask(mask, selection.indices, None)),
-        }
-    }
-
-    /// Scores `[r, rows]` of the rows of a table.
-    fn scores_sharded<'g>(&self, table: &Sharded<'g>, tokens: Var<'g>) -> Var<'g> {
-        let Some(scale) = self.config.similarity.scale(self.dim) else { return table.score(tokens) };
-        let tokens = tokens.l2_normalize(1e-12).transpose(0, 1);
-        let piece = |shard: &Var<'g>| (shard.l2_normalize(1e-12).matmul(tokens) * scale).transpose(0, 1);
-        let parts: Vec<Var<'g>> = table.shards().iter().map(piece).collect();
-        match parts.split_first() {
-            Some((first, rest)) => first.concat(rest, 1),
-            None => table.score(tokens),
-        }
     }
 
     fn gather<'g>(&self, selection: Selection<'g>, x: Var<'g>, route: &Route<'g>) -> Routed<'g> {

@@ -110,7 +110,7 @@ impl ConditionalRoutedFeedForward {
     /// `x` `[b, n, D]` to `[b, n, D]`; `route` starts from [`route`](Self::route).
     #[track_caller]
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, route: &Route<'g>) -> Var<'g> {
-        let routed = self.router.forward(p, x, route);
+        let routed = self.router.forward(p, x, &Route { keep_one_route_dim: false, ..*route });
         let heavy = self.heavy.forward(p, routed.tokens) * routed.scores.unsqueeze(2);
         let heavy = match routed.indices {
             Some(indices) => put(heavy, indices, x.dim(1), None, self.router.repeats()),

@@ -1,6 +1,6 @@
 //! Attention of the heavy branch: routed queries to routed keys, each group of heads to its own route.
 
-use super::rows::{below, expect, within};
+use super::rows::{below, expect, refuse, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -75,7 +75,8 @@ impl HeavyAttentionConfig {
     }
 }
 
-/// What the queries attend to. Without a context they attend to their own tokens.
+/// What the queries attend to. Without a context they attend to their own tokens. A context with a batch of one serves all
+/// samples of the queries.
 #[derive(Clone, Copy, Default)]
 pub struct Context<'g> {
     /// Tokens `[b, m, D]`, or `[b, r, m, D]` with r routes: heads `i h/r ..` see route i.
@@ -165,7 +166,7 @@ impl HeavyAttention {
         let (b, r, m) = (tokens.dim(0), tokens.dim(1), tokens.dim(2));
         if r == 0 || !heads.is_multiple_of(r) {
             let message = format!("{heads} heads cannot be shared evenly by {r} routes");
-            graph.fail(Error::argument("heavy attention", message));
+            refuse(graph, "heavy attention", message);
             return Keys { k: tokens, v: tokens, mask: None, routes: 1 };
         }
         let group = heads / r;
@@ -202,9 +203,9 @@ impl HeavyAttention {
         let HeavyAttentionConfig { heads, dim_head: d, .. } = self.config;
         let (r, m) = (keys.routes.max(1), keys.k.dim(2));
         let group = heads / r;
-        let split = |x: Var<'g>, n: usize| x.reshape([b * r, group, n, d]);
+        let split = |x: Var<'g>, n: usize| x.expand([b, heads, n, d]).reshape([b * r, group, n, d]);
         let (mut k, mut v) = (split(keys.k, m), split(keys.v, m));
-        let mut mask = keys.mask.map(|mask| mask.reshape([b * r, m]));
+        let mut mask = keys.mask.map(|mask| mask.expand([b, r, m]).reshape([b * r, m]));
         if let Some(name) = &self.null_kv {
             let null = p.get(name).reshape([2, 1, r, group, 1, d]);
             let null = |i| null.select_index(0, i).expand([b, r, group, 1, d]).reshape([b * r, group, 1, d]);
@@ -240,6 +241,7 @@ impl HeavyAttention {
         self.attend(p, q, &self.keys(p, context.tokens.unwrap_or(x), context))
     }
 
+    #[track_caller]
     fn check_call(&self, x: Var<'_>, c: &Context<'_>) {
         let (graph, dim) = (x.graph(), self.config.dim);
         expect(graph, "heavy attention: tokens", x, &TensorType::f32([x.dim(0), x.dim(1), dim]));
@@ -248,9 +250,9 @@ impl HeavyAttention {
         each.0.pop();
         let mut whole = each.clone();
         whole.0.push(dim);
-        if !(each.len() == 2 || each.len() == 3) || each[0] != x.dim(0) {
+        if !(each.len() == 2 || each.len() == 3) || !(each[0] == x.dim(0) || each[0] == 1) {
             let message = format!("expected [{}, m, {dim}] or [{0}, r, m, {dim}], got {}", x.dim(0), tokens.ty());
-            graph.fail(Error::argument("heavy attention: context", message));
+            refuse(graph, "heavy attention: context", message);
         }
         expect(graph, "heavy attention: context", tokens, &TensorType::f32(whole));
         if let Some(mask) = c.mask {

@@ -2,7 +2,7 @@
 
 use super::attention::{AttentionConfig, AttentionRoute};
 use super::branch::HeavyBranch;
-use super::rows::{below, expect};
+use super::rows::{below, expect, refuse};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -110,7 +110,7 @@ impl ConditionalRoutedImageAttention {
         expect(x.graph(), what, image, &TensorType::f32([b, h, w, dim]));
         if !h.is_multiple_of(side) || !w.is_multiple_of(side) {
             let message = format!("an image of {h} x {w} cannot be cut into patches of {side} x {side}; pad it");
-            x.graph().fail(Error::argument(what, message));
+            refuse(x.graph(), what, message);
             return x;
         }
         let (rows, columns) = (h / side, w / side);

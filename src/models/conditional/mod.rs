@@ -19,6 +19,7 @@ mod heavy_attention;
 mod image;
 mod router;
 mod rows;
+mod sharded;
 mod sinkhorn_router;
 mod stream;
 mod vit;

@@ -2,11 +2,11 @@
 
 use super::cumulative_softmax_router::{CumulativeSoftmaxRouter, CumulativeSoftmaxRouterConfig};
 use super::descent_router::{CoordinateDescentRouter, CoordinateDescentRouterConfig};
-use super::rows::{expect, take, take_mask};
+use super::rows::{expect, refuse, take, take_mask};
 use super::sinkhorn_router::{SinkhornRouter, SinkhornRouterConfig};
-use crate::error::{Error, Result};
-use crate::graph::Var;
-use crate::nn::{ParamVars, Params};
+use crate::error::Result;
+use crate::graph::{Graph, Var};
+use crate::nn::{ParamVars, Params, Sharded};
 use crate::types::TensorType;
 
 /// Options of one routing.
@@ -80,6 +80,12 @@ impl<'g> Routed<'g> {
         }
     }
 
+    /// What a router gives after an error.
+    pub(super) fn nothing(g: &'g Graph, dim: usize) -> Self {
+        let tokens = g.full([1, 1, 1, dim], 0.0);
+        Routed { indices: None, scores: g.full([1, 1, 1], 1.0), tokens, mask: None }
+    }
+
     /// The selected tokens of `x` `[b, n, D]` and their mask; of the sequences `samples` `[b]` if they are given.
     pub(super) fn gather(
         selection: Selection<'g>,
@@ -115,12 +121,13 @@ impl<'g> Routed<'g> {
 }
 
 /// Keeps an error in the graph if a routing's options do not fit `x` `[b, n, D]`.
+#[track_caller]
 pub(super) fn check_call(what: &str, x: Var<'_>, dim: usize, route: &Route<'_>) {
     let graph = x.graph();
     let (b, n) = (x.dim(0), x.dim(1));
     expect(graph, &format!("{what}: tokens"), x, &TensorType::f32([b, n, dim]));
     if route.num_tokens == 0 {
-        graph.fail(Error::argument(format!("{what}: num_tokens"), "is 0; expected at least 1"));
+        refuse(graph, &format!("{what}: num_tokens"), "is 0; expected at least 1");
     }
     if let Some(mask) = route.mask {
         expect(graph, &format!("{what}: mask"), mask, &TensorType::u32([b, n]));
@@ -131,6 +138,7 @@ pub(super) fn check_call(what: &str, x: Var<'_>, dim: usize, route: &Route<'_>) 
 }
 
 /// Keeps an error in the graph for options that only the coordinate-descent router has.
+#[track_caller]
 pub(super) fn only_descent(what: &str, x: Var<'_>, route: &Route<'_>) {
     for (option, given) in [
         ("counts", route.counts.is_some()),
@@ -139,7 +147,7 @@ pub(super) fn only_descent(what: &str, x: Var<'_>, route: &Route<'_>) {
     ] {
         if given {
             let message = "only the coordinate-descent router has it; leave it off";
-            x.graph().fail(Error::argument(format!("{what}: {option}"), message));
+            refuse(x.graph(), &format!("{what}: {option}"), message);
         }
     }
 }
@@ -264,5 +272,22 @@ impl Router {
             Router::CumulativeSoftmax(router) => router.forward(p, x, route),
             Router::Sinkhorn(router) => router.forward(p, x, route),
         }
+    }
+
+    /// Routes tokens of sequences of `m` that lie in a table in pieces, as [`CoordinateDescentRouter::forward_sharded`]; no
+    /// other router can.
+    #[track_caller]
+    pub fn forward_sharded<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        table: &Sharded<'g>,
+        m: usize,
+        route: &Route<'g>,
+    ) -> Routed<'g> {
+        if let Router::CoordinateDescent(router) = self {
+            return router.forward_sharded(p, table, m, route);
+        }
+        refuse(p.graph(), "router: table in pieces", "only the coordinate-descent router routes one");
+        Routed::nothing(p.graph(), table.ty().width())
     }
 }

@@ -1,6 +1,6 @@
 //! Rows of a sequence picked by number, and put back.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Where};
 use crate::graph::{Graph, Var};
 use crate::types::{Tensor, TensorType};
 
@@ -64,10 +64,19 @@ pub(super) fn put<'g>(rows: Var<'g>, indices: Var<'g>, n: usize, rest: Option<Va
 }
 
 /// Keeps an error in the graph unless `var` has the type.
+#[track_caller]
 pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
     let got = var.ty();
-    if got != *want && graph.error().is_none() {
-        graph.fail(Error::argument(what, format!("expected {want}, got {got}")));
+    if got != *want {
+        refuse(graph, what, format!("expected {want}, got {got}"));
+    }
+}
+
+/// Keeps an error in the graph with the place of the call.
+#[track_caller]
+pub(super) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
+    if graph.error().is_none() {
+        graph.fail(Error::argument(format!("{what} at {}", Where::caller()), message));
     }
 }
 

@@ -19,15 +19,15 @@ impl<'g> Var<'g> {
     /// they are chosen only where there are too few others, with score 0 and no gradient. No gradient flows through the
     /// maximum, as in the reference (CoLT5-attention 0.2.x); it only keeps the exponentials in range.
     ///
-    /// Equal scores: the higher index first. Costs a top-k and a pass over the rest, not a sort.
+    /// Equal scores: the higher index first. NaN counts as left out. Costs a top-k and a pass over the rest, not a sort.
     ///
     /// An error unless 1 <= `k` <= n and the temperature is above 0.
     #[track_caller]
     pub fn cumulative_softmax(self, k: usize, temperature: f64, mask: Option<Var<'g>>) -> CumulativeSoftmax<'g> {
         let (graph, axis) = (self.graph(), self.rank().saturating_sub(1));
         let scale = 1.0 / temperature;
-        if !(temperature > 0.0 && scale.is_finite() && scale > 0.0) {
-            let message = format!("expected a temperature above 0, got {temperature}");
+        if !(temperature > 0.0 && (scale as f32).is_finite() && scale > 0.0) {
+            let message = format!("expected a temperature above 0 with a finite inverse, got {temperature}");
             graph.fail(Error::argument(format!("cumulative_softmax at {}", Where::caller()), message));
         }
         let top = match mask {
@@ -37,16 +37,18 @@ impl<'g> Var<'g> {
         if graph.error().is_some() {
             return CumulativeSoftmax { scores: self, indices: self };
         }
+        // Entries that are numbers.
+        let lowest = f64::from(f32::MIN);
+        let valid = |x: Var<'g>, mask: Option<Var<'g>>| mask.map_or(x.ge(lowest), |mask| mask.and(x.ge(lowest)));
         let highest = top.values.slice(axis, 0, 1).stop_gradient();
-        let exponential = |x: Var<'g>, valid: Option<Var<'g>>| {
-            let x = (x - highest) * scale;
+        let exponential = |x: Var<'g>, valid: Var<'g>| {
             // Within the exponential too: infinite there, it would be NaN in the gradient.
-            valid.map_or(x.exp(), |valid| valid.select(valid.select(x, 0.0).exp(), 0.0))
+            valid.select(valid.select((x - highest) * scale, 0.0).exp(), 0.0)
         };
         // All that is lower than the chosen ones, then those from the lowest up.
         let chosen = graph.full(top.indices.shape(), 1.0).scatter_along_unique(top.indices, -1, self.dim(-1));
-        let rest = chosen.gt(0.0).select(0.0, exponential(self, mask)).sum(axis);
-        let own = exponential(top.values, mask.map(|m| m.take_along(top.indices, -1)));
+        let rest = chosen.gt(0.0).select(0.0, exponential(self, valid(self, mask))).sum(axis);
+        let own = exponential(top.values, valid(top.values, mask.map(|m| m.take_along(top.indices, -1))));
         let scores = own / (rest + own.cumsum_reverse(axis, false)).maximum(1e-6);
         // From descending to ascending.
         let shape = scores.shape();

@@ -7,7 +7,7 @@
 mod cpu;
 mod gradient;
 
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, Place};
@@ -214,16 +214,16 @@ impl<'g> Var<'g> {
     /// An error if `iterations` is 0 or the temperature is not above 0.
     #[track_caller]
     pub fn sinkhorn(self, options: &Sinkhorn, mask: Option<Var<'g>>) -> Var<'g> {
-        let implicit = SinkhornGradient::Implicit { iterations: 0 };
+        let (implicit, scale) = (SinkhornGradient::Implicit { iterations: 0 }, 1.0 / options.temperature);
         let message = if options.iterations == 0 || options.gradient == implicit {
             "needs at least one iteration".to_owned()
-        } else if !(options.temperature > 0.0 && options.temperature.is_finite()) {
-            format!("expected a temperature above 0, got {}", options.temperature)
+        } else if !(options.temperature > 0.0 && options.temperature.is_finite() && (scale as f32).is_finite()) {
+            format!("expected a temperature above 0 with a finite inverse, got {}", options.temperature)
         } else {
             String::new()
         };
         if !message.is_empty() {
-            self.graph().fail(Error::argument("sinkhorn", message));
+            self.graph().fail(Error::argument(format!("sinkhorn at {}", Where::caller()), message));
             return self;
         }
         let mut scores = self;
@@ -231,7 +231,7 @@ impl<'g> Var<'g> {
             scores = scores + self.graph().gumbel(self.shape(), site);
         }
         if options.temperature != 1.0 {
-            scores = scores * (1.0 / options.temperature);
+            scores = scores * scale;
         }
         let op = Forward { iterations: options.iterations, masked: mask.is_some(), gradient: options.gradient };
         scores.op(op, mask.as_slice())

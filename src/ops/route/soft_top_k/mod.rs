@@ -113,7 +113,7 @@ impl SoftTopK {
     }
 
     /// What is wrong with the numbers, if anything.
-    fn fault(&self) -> Option<String> {
+    pub(crate) fn fault(&self) -> Option<String> {
         let positive = |eps: f64| (eps as f32).is_normal() && eps > 0.0;
         match *self {
             SoftTopK::Exact { eps } | SoftTopK::Iterations { eps, .. } if !positive(eps) => {
@@ -126,6 +126,11 @@ impl SoftTopK {
             }
             SoftTopK::Iterations { eps_decay, .. } if !eps_decay.is_finite() || eps_decay < 0.0 => {
                 Some(format!("eps_decay is {eps_decay}; it must be finite and not negative"))
+            }
+            SoftTopK::Iterations { n, eps, eps_init, eps_decay, .. }
+                if eps_decay > 1.0 && schedule(n, eps, eps_init, eps_decay).iter().any(|e| !e.is_finite()) =>
+            {
+                Some(format!("eps_decay is {eps_decay}; in {n} iterations epsilon grows beyond all numbers"))
             }
             _ => None,
         }
