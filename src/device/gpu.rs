@@ -261,7 +261,7 @@ fn sufficient(offered: &wgpu::Limits) -> Result<()> {
 }
 
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
+    let name = info.name.to_ascii_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
     info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
 }
@@ -280,7 +280,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
     let wanted = |i: usize, info: &wgpu::AdapterInfo| match &options.adapter {
         Some(name) => match name.parse::<usize>() {
             Ok(index) if index < all.len() => i == index,
-            _ => info.name.to_lowercase().contains(&name.to_lowercase()),
+            _ => info.name.to_ascii_lowercase().contains(&name.to_ascii_lowercase()),
         },
         None => options.software || !is_software(info),
     };
