@@ -80,6 +80,21 @@ async function learn(wgrad, device, started) {
   return { info: await model.info(), losses: first, onwards, resumed, text: wgrad.decode(tokens), aborted, flat, wrong, ms, pipelines };
 }
 
+/** The other model, and options that nobody knows. */
+async function routed(wgrad, device) {
+  const model = await wgrad.RoutedDecoder.create(device, { dim: 32, depth: 1, heads: 2, window: 16 });
+  const first = await losses(model, 3);
+  const loaded = await wgrad.RoutedDecoder.load(device, await model.save());
+  const [onwards, resumed] = [await losses(model, 1), await losses(loaded, 1)];
+  let refused;
+  try {
+    await wgrad.RoutedDecoder.create(device, { dim: 32, depth: 1, head: 2 });
+  } catch (error) {
+    refused = `${error.code}: ${error.message}`;
+  }
+  return { losses: first, onwards, resumed, refused };
+}
+
 /** A device that is lost on the way, and a new one that goes on from what was saved. */
 async function lose(wgrad, device, options) {
   const model = await wgrad.InfiniTransformer.create(device, { dim: 16, depth: 1, heads: 2, segmentLength: 16 });
@@ -108,8 +123,9 @@ export async function run(wgrad, options) {
   const { kind, adapter, reason, worker } = device;
   const model = await learn(wgrad, device, started);
   const graph = await descend(wgrad, device);
+  const other = await routed(wgrad, device);
   const lost = kind === "gpu" ? await lose(wgrad, device, options) : undefined;
   if (kind === "cpu") device.free();
   const limits = Object.keys(device.limits).length;
-  return { kind, adapter, reason, worker, limits, graph, model, lost };
+  return { kind, adapter, reason, worker, limits, graph, model, other, lost };
 }

@@ -106,11 +106,12 @@ interface Result {
     ms: number;
     pipelines: number;
   };
+  other: { losses: number[]; onwards: number[]; resumed: number[]; refused: string };
   lost?: { code: string; expected: number[]; resumed: number[] };
 }
 
 function check(result: Result): void {
-  const { graph, model, lost } = result;
+  const { graph, model, other, lost } = result;
   expect(graph.refused).toMatchObject({ name: "ShapeError", code: "shape" });
   expect(graph.refused.message).toContain("matmul");
   expect(graph.losses[0]).toBeCloseTo(63, 3);
@@ -127,6 +128,9 @@ function check(result: Result): void {
   expect(model.flat[0]).toBe(model.flat[1]);
   expect(model.flat[2]).toBe(4 * 900);
   expect(model.wrong).toEqual({ name: "CheckpointError", code: "checkpoint" });
+  expect(other.losses[2]).toBeLessThan(other.losses[0] ?? 0);
+  expect(other.resumed).toEqual(other.onwards);
+  expect(other.refused).toBe("argument: model.head: is no option here; check the spelling");
   if (result.kind === "gpu") {
     expect(result.limits).toBeGreaterThan(20);
     expect(lost?.code).toBe("device-lost");

@@ -21,8 +21,8 @@ const FEATURES: [&str; 8] = [
     "multivalue",
 ];
 
-/// Bytes that a visitor downloads, gzipped: at most so many KiB.
-pub const BUDGET_KIB: u64 = 460;
+/// What wasm and JavaScript may weigh together, gzipped. The aim is 350; this keeps what has been reached.
+const BUDGET_KIB: u64 = 440;
 
 /// Builds `web/package/dist`; returns what wasm and JavaScript weigh, gzipped, in bytes.
 pub fn build(node: &Node, no_install: bool) -> Result<u64> {

@@ -42,12 +42,22 @@ export function load(source?: WasmSource): Promise<WebAssembly.Module> {
 
 function start(module: WebAssembly.Module): void {
   initSync({ module });
-  onPanic((message: string) => {
-    panic = new PanicError("panic", message);
-    console.error(`wgrad: ${message}`);
-    for (const reject of waiting) reject(panic);
-    waiting.clear();
-  });
+  onPanic(die);
+}
+
+/** Ends everything that waits, and all that comes later. */
+function die(message: string): PanicError {
+  panic = new PanicError("panic", message);
+  console.error(`wgrad: ${message}`);
+  for (const reject of waiting) reject(panic);
+  waiting.clear();
+  return panic;
+}
+
+/** What is thrown on. A trap that was no panic is one too: memory ran out, or the stack. */
+function known(error: unknown): unknown {
+  if (panic) return panic;
+  return error instanceof WebAssembly.RuntimeError ? die(`the wasm stopped: ${error.message}`) : typed(error);
 }
 
 /** Runs something that calls into the wasm, with errors of the fitting class. */
@@ -56,7 +66,7 @@ export function guarded<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw panic ?? typed(error);
+    throw known(error);
   }
 }
 
@@ -71,7 +81,7 @@ export function settled<T>(work: () => T | Promise<T>): Promise<T> {
     waiting.add(reject);
     (async () => work())().then(
       (value) => end(() => resolve(value)),
-      (error: unknown) => end(() => reject(panic ?? typed(error))),
+      (error: unknown) => end(() => reject(known(error))),
     );
   });
 }
