@@ -16,6 +16,8 @@ mod parity {
     pub mod infini;
     pub mod local;
     pub mod primitives;
+    pub mod product_key;
+    pub mod recurrent;
 }
 
 use parity::compare::{Outcome, judge, matching, permute};
@@ -26,8 +28,14 @@ use wgrad::{Device, Result, Tensor};
 pub type Module = fn(&Case, &Device) -> Result<Outcome>;
 
 /// Modules by the fixtures' metadata `system` and `module`.
-pub static MODULES: &[&[(&str, &str, Module)]] =
-    &[parity::primitives::MODULES, parity::infini::MODULES, parity::conditional::MODULES, parity::local::MODULES];
+pub static MODULES: &[&[(&str, &str, Module)]] = &[
+    parity::primitives::MODULES,
+    parity::infini::MODULES,
+    parity::conditional::MODULES,
+    parity::local::MODULES,
+    parity::recurrent::MODULES,
+    parity::product_key::MODULES,
+];
 
 fn module(case: &Case) -> Option<Module> {
     let mut all = MODULES.iter().flat_map(|table| table.iter());

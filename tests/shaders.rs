@@ -93,8 +93,9 @@ fn shader(d: &Dispatch) -> Shader {
 fn examine(shader: &Shader) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(&shader.text)
         .map_err(|e| e.emit_to_string_with_path(&shader.text, &shader.name))?;
-    let mut validator =
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+    // Packed halves are part of WGSL, though naga counts them as a capability.
+    let capabilities = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&shader.text))?;
     let constants = shader.constants.iter().map(|(n, v)| ((*n).to_owned(), *v));
     let (module, info) = naga::back::pipeline_constants::process_overrides(&module, &info, None, &constants.collect())

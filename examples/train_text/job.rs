@@ -76,7 +76,9 @@ fn device(args: &Args) -> Result<Device> {
 
 fn trainer(args: &Args, device: &Device, model: &dyn Model, length: usize) -> Result<Trainer> {
     let batch = args.batch;
-    Trainer::builder(device, model.init(args.seed), AdamW::default().lr(args.lr))
+    let builder = Trainer::builder(device, model.init(args.seed), AdamW::default().lr(args.lr));
+    let builder = model.groups(args.lr).into_iter().fold(builder, |b, (name, group)| b.group(name, group));
+    builder
         .schedule(Schedule::Warmup { steps: WARMUP })
         .clip(1.0)
         .seed(args.seed)

@@ -69,6 +69,9 @@ struct Args {
     /// Earlier bytes that the router picks for each segment; as many as a segment has if absent (with --memory routed)
     #[arg(long, value_parser = at_least_one)]
     heavy_keys: Option<usize>,
+    /// Sub-keys of each half of a product key: the memory has the square of it as slots (with --memory pkm)
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
+    pkm_keys: usize,
     /// Heads
     #[arg(long, default_value_t = 4, value_parser = at_least_one)]
     heads: usize,
@@ -86,6 +89,10 @@ enum Memory {
     Infini,
     /// Conditional routing: a router picks the earlier bytes that are attended to
     Routed,
+    /// Block recurrence: state vectors go from segment to segment
+    Recurrent,
+    /// Product keys: a table of many slots in place of a feed-forward, of which each byte reads a few
+    Pkm,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

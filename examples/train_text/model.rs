@@ -4,8 +4,12 @@ use crate::{Args, Memory};
 use wgrad::graph::Mode;
 use wgrad::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
 use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
+use wgrad::models::product_key::{
+    Lookup, PkmStream, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, VALUES, values_group,
+};
+use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, RecurrentStream};
 use wgrad::nn::{ParamVars, Params};
-use wgrad::train::Trainer;
+use wgrad::train::{Group, Trainer};
 use wgrad::{Device, Error, Result, Var};
 
 /// A byte-level language model.
@@ -14,6 +18,10 @@ pub trait Model {
     fn init(&self, seed: u64) -> Params;
     /// How to build it again, for checkpoints.
     fn config(&self) -> String;
+    /// Parameters that are trained in another way than the rest, where that has the learning rate `lr`.
+    fn groups(&self, _lr: f64) -> Vec<(&'static str, Group)> {
+        Vec::new()
+    }
     /// Mean cross entropy of the next byte over ids `[batch, length + 1]`.
     fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g>;
     /// Goes on from a prompt (not empty).
@@ -42,6 +50,31 @@ pub fn model(args: &Args) -> Result<Box<dyn Model>> {
             let (window, keys) = (args.segment_length, args.heavy_keys.unwrap_or(args.segment_length));
             let config = RoutedDecoderConfig::new(256, args.dim, args.depth, args.heads, window, keys);
             Box::new(RoutedDecoder::new(config)?)
+        }
+        Memory::Recurrent => {
+            let config = BlockRecurrentConfig {
+                heads: args.heads,
+                dim_head,
+                block_width: args.segment_length,
+                // Gradients flow through states and memories of the whole text.
+                max_seq_len: args.segments.saturating_mul(args.segment_length),
+                ..BlockRecurrentConfig::new(256, args.dim, args.depth)
+            };
+            Box::new(BlockRecurrentTransformer::new(config)?)
+        }
+        Memory::Pkm => {
+            let memory = ProductKeyConfig {
+                heads: args.heads,
+                num_keys: args.pkm_keys,
+                topk: args.pkm_keys.min(32),
+                dim_head: args.dim.div_ceil(2),
+                ..ProductKeyConfig::new(args.dim)
+            };
+            let seq_len = args.segments.saturating_mul(args.segment_length);
+            let config = PkmTransformerConfig::new(256, args.depth, seq_len, memory);
+            let pkm_layers = vec![args.depth.div_ceil(2)];
+            let config = PkmTransformerConfig { heads: args.heads, dim_head, pkm_layers, ..config };
+            Box::new(PkmTransformer::new(config)?)
         }
     })
 }
@@ -93,6 +126,55 @@ impl Model for RoutedDecoder {
         let plans = self.stream_plans(device, trainer.params(), 1, prompt.len() + count);
         let mut stream = RoutedStream::new(&pollster::block_on(plans)?)?;
         stream.feed(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+impl Model for BlockRecurrentTransformer {
+    fn init(&self, seed: u64) -> Params {
+        BlockRecurrentTransformer::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", BlockRecurrentTransformer::config(self))
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        BlockRecurrentTransformer::loss(self, params, ids, &Carried::default()).0
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
+        let mut stream = RecurrentStream::new(&plans)?;
+        stream.feed(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+/// Learning rate of the values of a product-key memory.
+const VALUES_LR: f64 = 1e-2;
+
+impl Model for PkmTransformer {
+    fn init(&self, seed: u64) -> Params {
+        PkmTransformer::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        format!("{:?}", PkmTransformer::config(self))
+    }
+
+    fn groups(&self, lr: f64) -> Vec<(&'static str, Group)> {
+        vec![(VALUES, values_group(lr, VALUES_LR))]
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        PkmTransformer::loss(self, params, ids, &Lookup::new(Mode::Train, 0)).0
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
+        let mut stream = PkmStream::new(&plans)?;
+        stream.feed_blocking(trainer.store(), &[prompt])?;
         Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
     }
 }

@@ -1,9 +1,11 @@
-// One step of Adam or AdamW on the rows that united hits name, in place; an element of a hit an invocation.
+// One step of Adam or AdamW on the rows that sorted hits name, in place; an element of a hit an invocation, of which those
+// of the first hit of a run add the run up.
 // #include "shared/grid.wgsl"
+// #include "shared/runs.wgsl"
+// #include "shared/run_sum.wgsl"
+// #include "shared/row_update.wgsl"
 struct Meta {
-    n: u32,
-    rows: u32,
-    width: u32,
+    runs: Runs,
     decoupled: u32,
     weight_decay: f32,
     beta1: f32,
@@ -12,15 +14,11 @@ struct Meta {
     one_minus_beta2: f32,
     eps: f32,
 }
-@group(0) @binding(0) var<storage, read> indices: array<u32>;
-@group(0) @binding(1) var<storage, read> values: array<f32>;
-@group(0) @binding(2) var<storage, read> ok: array<u32>;
-// Of each hit: learning rate, the same with the first moment's correction, correction of the second, clipping.
-@group(0) @binding(3) var<storage, read> factors: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> param: array<f32>;
-@group(0) @binding(5) var<storage, read_write> first: array<f32>;
-@group(0) @binding(6) var<storage, read_write> second: array<f32>;
-@group(0) @binding(7) var<uniform> m: Meta;
+@group(0) @binding(4) var<storage, read> updates: array<RowUpdate>;
+@group(0) @binding(5) var<storage, read_write> param: array<f32>;
+@group(0) @binding(6) var<storage, read_write> first: array<f32>;
+@group(0) @binding(7) var<storage, read_write> second: array<f32>;
+@group(0) @binding(8) var<uniform> m: Meta;
 
 @compute @workgroup_size(64)
 fn main(
@@ -29,20 +27,20 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let item = workgroup_index(wid, wn) * 64u + lid;
-    let hit = item / m.width;
-    if (hit >= m.n || ok[0] == 0u) {
+    let hit = item / m.runs.width;
+    if (hit >= m.runs.n) {
         return;
     }
-    let row = indices[hit];
-    if (row >= m.rows) {
+    if (updates[hit].end == 0u) {
         return;
     }
-    let i = row * m.width + item % m.width;
-    let f = factors[hit];
+    let u = updates[hit];
+    let col = item % m.runs.width;
+    let i = u.row * m.runs.width + col;
     var p = param[i];
-    var g = values[item] * f.w;
+    var g = run_sum(m.runs, hit, u.end, col) * u.clip;
     if (m.decoupled == 1u) {
-        p *= 1.0 - f.x * m.weight_decay;
+        p *= 1.0 - u.rate * m.weight_decay;
     } else {
         g += m.weight_decay * p;
     }
@@ -50,5 +48,5 @@ fn main(
     let b = m.beta2 * second[i] + m.one_minus_beta2 * g * g;
     first[i] = a;
     second[i] = b;
-    param[i] = p - f.y * a / (sqrt(b) / f.z + m.eps);
+    param[i] = p - u.pace * a / (sqrt(b) / u.correction + m.eps);
 }

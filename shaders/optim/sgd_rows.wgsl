@@ -1,23 +1,18 @@
-// One step of gradient descent on the rows that united hits name, in place; an element of a hit an invocation.
+// One step of gradient descent on the rows that sorted hits name, in place; an element of a hit an invocation, of which
+// those of the first hit of a run add the run up.
 // #include "shared/grid.wgsl"
-// #include "shared/optim.wgsl"
+// #include "shared/runs.wgsl"
+// #include "shared/run_sum.wgsl"
+// #include "shared/row_update.wgsl"
 // With momentum; otherwise there is no velocity.
 override HEAVY: bool = true;
 struct Meta {
-    n: u32,
-    rows: u32,
-    width: u32,
+    runs: Runs,
     nesterov: u32,
-    max_norm: f32,
-    lr_factor: f32,
     weight_decay: f32,
     momentum: f32,
 }
-@group(0) @binding(0) var<storage, read> indices: array<u32>;
-@group(0) @binding(1) var<storage, read> values: array<f32>;
-@group(0) @binding(2) var<storage, read> lr: array<f32>;
-@group(0) @binding(3) var<storage, read> norm_sq: array<f32>;
-@group(0) @binding(4) var<storage, read> ok: array<u32>;
+@group(0) @binding(4) var<storage, read> updates: array<RowUpdate>;
 @group(0) @binding(5) var<storage, read_write> param: array<f32>;
 @group(0) @binding(6) var<storage, read_write> velocity: array<f32>;
 @group(0) @binding(7) var<uniform> m: Meta;
@@ -29,22 +24,23 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let item = workgroup_index(wid, wn) * 64u + lid;
-    let hit = item / m.width;
-    if (hit >= m.n || ok[0] == 0u) {
+    let hit = item / m.runs.width;
+    if (hit >= m.runs.n) {
         return;
     }
-    let row = indices[hit];
-    if (row >= m.rows) {
+    if (updates[hit].end == 0u) {
         return;
     }
-    let i = row * m.width + item % m.width;
+    let u = updates[hit];
+    let col = item % m.runs.width;
+    let i = u.row * m.runs.width + col;
     let p = param[i];
-    let g = values[item] * clip_factor(norm_sq[0], m.max_norm) + m.weight_decay * p;
+    let g = run_sum(m.runs, hit, u.end, col) * u.clip + m.weight_decay * p;
     var direction = g;
     if (HEAVY) {
         let v = m.momentum * velocity[i] + g;
         velocity[i] = v;
         direction = select(v, g + m.momentum * v, m.nesterov == 1u);
     }
-    param[i] = p - lr[0] * m.lr_factor * direction;
+    param[i] = p - u.rate * direction;
 }

@@ -1,22 +1,27 @@
-// Sums over runs of equal keys: keys sorted, values[positions[i]] the row of hit i. A run is cut into pieces of PIECE hits
-// from its start; the sum of every piece after the first lies in `partials`, at the piece's first hit / PIECE.
+// Sums over runs of equal keys among hits that are sorted by key. Hit h adds weights[h] values[h / per]; positions[i] is the
+// hit that was sorted to place i. A run is cut into pieces of PIECE hits from its start.
 const PIECE: u32 = 128u;
-struct Meta {
+override WEIGHTED: bool = false;
+struct Runs {
     n: u32,
-    rows: u32,
     width: u32,
+    per: u32,
+    rows: u32,
 }
 @group(0) @binding(0) var<storage, read> values: array<f32>;
-@group(0) @binding(1) var<storage, read> keys: array<u32>;
+@group(0) @binding(1) var<storage, read> weights: array<f32>;
 @group(0) @binding(2) var<storage, read> positions: array<u32>;
 
-// Sum of column `col` over the hits of a run from `start` on, PIECE of them at most.
-fn piece_sum(m: Meta, start: u32, col: u32) -> f32 {
-    let key = keys[start];
-    let end = min(start + PIECE, m.n);
+// Sum of column `col` over the places start .. end.
+fn piece_sum(runs: Runs, start: u32, end: u32, col: u32) -> f32 {
     var total = 0.0;
-    for (var i = start; i < end && keys[i] == key; i++) {
-        total += values[positions[i] * m.width + col];
+    for (var i = start; i < end; i++) {
+        let hit = positions[i];
+        var v = values[hit / runs.per * runs.width + col];
+        if (WEIGHTED) {
+            v *= weights[hit];
+        }
+        total += v;
     }
     return total;
 }

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "wasm32")]
 mod browser;
 mod gpu;
+pub(crate) mod memory;
 mod pipelines;
 pub(crate) mod readback;
 

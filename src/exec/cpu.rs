@@ -15,6 +15,7 @@ pub(crate) trait Executed: Real {
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<Self>>>;
 }
 
+#[cfg(feature = "cpu")]
 impl Executed for f32 {
     fn call(op: &dyn Op, call: &mut CpuCall<'_, f32>) {
         op.cpu_f32(call);
@@ -43,7 +44,7 @@ enum Cell<T> {
 }
 
 /// `n` zeros, or [`Error::OutOfMemory`].
-fn zeros<E: Clone>(n: usize, zero: E) -> Result<Vec<E>> {
+pub(super) fn zeros<E: Clone>(n: usize, zero: E) -> Result<Vec<E>> {
     let mut v = Vec::new();
     if v.try_reserve_exact(n).is_err() {
         let requested = (n as u64).saturating_mul(size_of::<E>() as u64);

@@ -1,7 +1,6 @@
 //! Runs programs: compile once, replay many times.
 
 mod cache;
-#[cfg(feature = "cpu")]
 mod cpu;
 mod gpu;
 mod store;

@@ -1,5 +1,6 @@
 //! State between runs: parameters, moments, memories, caches.
 
+use super::cpu::zeros;
 use crate::device::readback::Readback;
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
@@ -7,6 +8,9 @@ use crate::types::{DType, Data, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+
+/// Bytes from which a state is on the device when it is set.
+const LARGE: usize = 16 << 20;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -75,6 +79,39 @@ impl Store {
         }
     }
 
+    /// Adds states of zeros, all of them or none: what the device's limits or its memory refuse is refused before any state
+    /// is made, as far as that is known, and else none is kept. A state of the same type is left as it is.
+    pub(crate) fn reserve(&self, states: &[(String, TensorType)]) -> Result<()> {
+        let missing: Vec<_> = states.iter().filter(|(n, ty)| self.get(n).is_none_or(|s| s.ty != *ty)).collect();
+        let double = matches!(&self.device, Device::Cpu(precision) if *precision != Precision::F32);
+        let element = if double { 8 } else { 4 };
+        let total = missing.iter().fold(0u64, |sum, (_, ty)| sum.saturating_add(ty.numel() as u64 * element));
+        for (name, ty) in &missing {
+            ty.check_size(|| format!("state {name}"))?;
+            if let Device::Gpu(gpu) = &self.device {
+                gpu.fits(name, ty.numel() as u64 * 4, total)?;
+            }
+        }
+        let full = |requested| Error::OutOfMemory { requested, peak: total };
+        let on_host = self.device.as_gpu().is_none_or(|gpu| gpu.capabilities().software);
+        if on_host && crate::device::memory::free().is_some_and(|free| total > free) {
+            return Err(full(total));
+        }
+        if !self.device.is_gpu() {
+            // Address space for all of it, given back at once: tells what can never be had, and touches no page.
+            let mut probe: Vec<u8> = Vec::new();
+            let bytes = usize::try_from(total).map_err(|_| full(total))?;
+            probe.try_reserve_exact(bytes).map_err(|_| full(total))?;
+        }
+        let make = |(name, ty): &(String, TensorType)| match self.make(name, ty) {
+            Err(Error::OutOfMemory { requested, .. }) => Err(full(requested)),
+            other => other,
+        };
+        let made: Vec<State> = missing.iter().map(|s| make(s)).collect::<Result<_>>()?;
+        missing.iter().zip(made).for_each(|((name, _), state)| self.insert(name, state));
+        Ok(())
+    }
+
     fn insert(&self, name: &str, state: State) {
         let mut states = self.states.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         states.insert(name.to_owned(), Arc::new(state));
@@ -106,10 +143,10 @@ impl Store {
                 let usage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
                 Memory::Gpu(gpu.guarded_now(bytes, || gpu.buffer(name, bytes, usage, bytes))?)
             }
-            (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(vec![0; n]))),
-            (Device::Cpu(Precision::F32), DType::F32) => Memory::F32(Arc::new(Mutex::new(vec![0.0; n]))),
+            (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(zeros(n, 0)?))),
+            (Device::Cpu(Precision::F32), DType::F32) => Memory::F32(Arc::new(Mutex::new(zeros(n, 0.0)?))),
             #[cfg(feature = "oracle")]
-            (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(vec![0.0; n]))),
+            (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(zeros(n, 0.0)?))),
         };
         Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory })
     }
@@ -124,6 +161,12 @@ impl Store {
                 gpu.guarded_now(data.bytes().len() as u64, || {
                     if !data.is_empty() {
                         gpu.queue.write_buffer(buffer, 0, data.bytes());
+                    }
+                    if data.bytes().len() >= LARGE {
+                        // Copies wait for a submit; many large ones would fill the host's memory.
+                        gpu.queue.submit([]);
+                        #[cfg(not(target_arch = "wasm32"))]
+                        gpu.poll(wgpu::PollType::wait_indefinitely())?;
                     }
                     Ok(())
                 })?;

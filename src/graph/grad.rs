@@ -6,33 +6,61 @@ use crate::types::{DType, TensorType};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
-/// A gradient that is zero outside some rows: `values[i]` adds to row `indices[i]`; rows may repeat.
+/// A gradient that is zero outside some rows: hit i adds a row of `values` to row `indices[i]`; rows may repeat.
 #[derive(Clone, Copy)]
 pub struct Rows<'g> {
-    /// Row numbers, u32 `[count]`.
+    /// Row numbers, u32 `[hits]`; one that is not below `rows` adds nothing.
     pub indices: Var<'g>,
-    /// One row each, `[count, width]`.
+    /// What is added, `[count, width]`.
     pub values: Var<'g>,
     /// Rows of the whole table.
     pub rows: usize,
+    /// Without, hit i adds `values[i]`, and there are as many hits as values.
+    pub factors: Option<Factors<'g>>,
+}
+
+/// Hits that share values: hit i adds `weights[i] values[i / per]`. So the gradient of a weighted sum of `per` rows is
+/// told without a row per hit.
+#[derive(Clone, Copy)]
+pub struct Factors<'g> {
+    /// f32 `[hits]`.
+    pub weights: Var<'g>,
+    /// Hits that each row of values serves.
+    pub per: usize,
 }
 
 impl<'g> Rows<'g> {
-    /// The whole table `[rows, width]`, summed in a fixed order.
-    pub fn dense(&self) -> Var<'g> {
-        self.values.scatter_add(self.indices, self.rows)
+    /// One row of `values` (f32 `[hits, width]`) for each of `indices` (u32 `[hits]`).
+    pub fn new(indices: Var<'g>, values: Var<'g>, rows: usize) -> Rows<'g> {
+        Rows { indices, values, rows, factors: None }
     }
 
-    /// The hits of several uses of one table side by side; `None` if there is none.
+    /// The hits of several uses of one table side by side; `None` if there is none. Uses whose rows of values serve
+    /// different numbers of hits get a row of values for each hit.
     pub fn concat(all: &[Rows<'g>]) -> Option<Rows<'g>> {
         let (first, others) = all.split_first()?;
-        let indices: Vec<Var<'g>> = others.iter().map(|r| r.indices).collect();
-        let values: Vec<Var<'g>> = others.iter().map(|r| r.values).collect();
-        Some(Rows {
-            indices: first.indices.concat(&indices, 0),
-            values: first.values.concat(&values, 0),
-            rows: first.rows,
-        })
+        if others.is_empty() {
+            return Some(*first);
+        }
+        let per = |r: &Rows<'g>| r.factors.map_or(1, |f| f.per);
+        let same = others.iter().all(|r| per(r) == per(first));
+        let values: Vec<Var<'g>> = all.iter().map(|r| if same { r.values } else { r.repeated() }).collect();
+        let ones = |r: &Rows<'g>| r.indices.graph().full(r.indices.shape(), 1.0);
+        let weights: Vec<Var<'g>> = all.iter().map(|r| r.factors.map_or_else(|| ones(r), |f| f.weights)).collect();
+        let indices: Vec<Var<'g>> = all.iter().map(|r| r.indices).collect();
+        let joined = |vars: &[Var<'g>]| vars[0].concat(&vars[1..], 0);
+        let factors = all
+            .iter()
+            .any(|r| r.factors.is_some())
+            .then(|| Factors { weights: joined(&weights), per: if same { per(first) } else { 1 } });
+        Some(Rows { indices: joined(&indices), values: joined(&values), rows: first.rows, factors })
+    }
+
+    /// The values with a row for each hit.
+    fn repeated(&self) -> Var<'g> {
+        let per = self.factors.map_or(1, |f| f.per);
+        let [count, width] = [self.values.dim(0), self.values.dim(-1)];
+        self.values.reshape([count, 1, width]).expand([count, per, width]).reshape([count * per, width])
     }
 }
 

@@ -6,7 +6,7 @@ mod op;
 mod var;
 
 pub(crate) use grad::SharedOp;
-pub use grad::{Cotangent, Gradient, Rows, Vjp};
+pub use grad::{Cotangent, Factors, Gradient, Rows, Vjp};
 pub use mode::Mode;
 pub use op::Op;
 pub(crate) use op::cpu_twin;
@@ -67,6 +67,26 @@ pub(crate) struct Inner {
     pub assigns: Vec<(Value, Value)>,
     pub gate: Option<Value>,
     pub names: rustc_hash::FxHashMap<(bool, Arc<str>), Value>,
+}
+
+impl Inner {
+    /// Whether two values are the same by at most `depth` equal operations.
+    fn alike(&self, a: Value, b: Value, depth: usize) -> bool {
+        let (x, y) = (&self.nodes[a.node.0 as usize], &self.nodes[b.node.0 as usize]);
+        let (Kind::Op(p), Kind::Op(q)) = (&x.kind, &y.kind) else { return a == b };
+        let inputs = || {
+            x.inputs.len() == y.inputs.len()
+                && x.inputs.iter().zip(&y.inputs).all(|(a, b)| self.alike(*a, *b, depth - 1))
+        };
+        a == b
+            || (depth > 0
+                && a.output == b.output
+                && x.copy == y.copy
+                && !p.unmergeable()
+                && p.name() == q.name()
+                && format!("{p:?}") == format!("{q:?}")
+                && inputs())
+    }
 }
 
 /// A computation under construction. Cloning gives another handle to the same graph.

@@ -1,6 +1,6 @@
 //! What an operation must know.
 
-use super::{Cotangent, Vjp};
+use super::{Cotangent, SharedOp, Vjp};
 use crate::error::{Refusal, Result};
 use crate::kernels::{CpuCall, Lower};
 use crate::ops::elementwise::Scalar;
@@ -55,6 +55,12 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// gate decides whether that becomes the state.
     fn minds_gate(&self) -> bool {
         true
+    }
+
+    /// For an update in place that does not mind the gate: the same operation with the gate (u32 scalar) as one more, last
+    /// input, which changes nothing where that is 0. The planner takes it where it can put the update at the end.
+    fn with_gate(&self) -> Option<SharedOp> {
+        None
     }
 
     /// Whether two nodes with equal inputs may differ (random numbers keyed by the step are equal in this sense; this

@@ -50,6 +50,11 @@ impl<'g> Var<'g> {
         usize::try_from(i).ok().and_then(|i| shape.get(i).copied()).unwrap_or(1)
     }
 
+    /// Whether both are computed alike, a few operations deep: the planner merges them.
+    pub(crate) fn alike(self, other: Var<'g>) -> bool {
+        self.graph.same(other.graph) && self.graph.borrow().alike(self.value, other.value, 4)
+    }
+
     /// Applies an operation with one output.
     #[track_caller]
     pub(crate) fn op(self, op: impl Op, others: &[Var<'g>]) -> Var<'g> {

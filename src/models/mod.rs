@@ -3,5 +3,10 @@
 pub mod conditional;
 mod generation;
 pub mod infini;
+pub mod long_memory;
+mod parts;
+pub mod product_key;
+pub mod recurrent;
 
 pub use infini::{InfiniConfig, InfiniTransformer};
+pub use recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer};

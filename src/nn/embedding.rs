@@ -4,6 +4,7 @@ use super::{Init, ParamVars, Params};
 use crate::graph::Var;
 
 /// Row `ids[..]` of `weight [count, width]`, stored as `<name>.weight`; normal with variance 1 at first, as in PyTorch.
+/// It may exceed one binding, see [`Params::limit`].
 #[derive(Clone, Debug)]
 pub struct Embedding {
     weight: String,
@@ -39,6 +40,6 @@ impl Embedding {
     /// `ids` (u32 `[..]`) to `[.., width]`; an id that is not below `count` gives zeros.
     #[track_caller]
     pub fn forward<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
-        params.get(&self.weight).gather(ids)
+        params.sharded(&self.weight).gather(ids)
     }
 }

@@ -27,34 +27,60 @@ pub enum Init {
     Values(Vec<f32>),
 }
 
+/// The values of one parameter from its first on. However they are cut into pieces, they are the same.
+pub(crate) struct Draw<'a> {
+    init: &'a Init,
+    rng: ChaCha8Rng,
+    /// Second of a pair of normal numbers whose first ended a piece.
+    spare: Option<f32>,
+    /// Values drawn.
+    at: usize,
+}
+
 impl Init {
-    /// `n` values of the parameter `name`.
-    pub(super) fn draw(&self, seed: u64, name: &str, n: usize) -> Vec<f32> {
-        let mut rng = ChaCha8Rng::from_seed(key(seed, name));
-        // 32 random bits, in the middle of their interval: never 0 or 1.
-        let mut unit = || (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0;
-        match self {
-            Init::Zeros => vec![0.0; n],
-            Init::Ones => vec![1.0; n],
-            Init::Constant(value) => vec![*value; n],
+    /// Values of the parameter `name`.
+    pub(super) fn draw(&self, seed: u64, name: &str) -> Draw<'_> {
+        Draw { init: self, rng: ChaCha8Rng::from_seed(key(seed, name)), spare: None, at: 0 }
+    }
+}
+
+impl Draw<'_> {
+    /// Writes the next values.
+    pub fn fill(&mut self, out: &mut [f32]) {
+        match self.init {
+            Init::Zeros => out.fill(0.0),
+            Init::Ones => out.fill(1.0),
+            Init::Constant(value) => out.fill(*value),
             Init::Uniform { bound } => {
                 let bound = f64::from(*bound);
-                (0..n).map(|_| ((2.0 * unit() - 1.0) * bound) as f32).collect()
+                out.iter_mut().for_each(|o| *o = ((2.0 * self.unit() - 1.0) * bound) as f32);
             }
             Init::Normal { std } => {
-                // Box and Muller 1958, with functions that are the same on every platform.
-                let mut values = Vec::with_capacity(n + 1);
-                while values.len() < n {
-                    let radius = f64::from(*std) * libm::sqrt(-2.0 * libm::log(unit()));
-                    let angle = 2.0 * std::f64::consts::PI * unit();
-                    values.push((radius * libm::cos(angle)) as f32);
-                    values.push((radius * libm::sin(angle)) as f32);
-                }
-                values.truncate(n);
-                values
+                let std = f64::from(*std);
+                out.iter_mut().for_each(|o| *o = self.normal(std));
             }
-            Init::Values(values) => values.clone(),
+            Init::Values(values) => {
+                let given = values.get(self.at..).unwrap_or_default();
+                out.iter_mut().zip(given).for_each(|(o, v)| *o = *v);
+            }
         }
+        self.at += out.len();
+    }
+
+    /// 32 random bits, in the middle of their interval: never 0 or 1.
+    fn unit(&mut self) -> f64 {
+        (f64::from(self.rng.next_u32()) + 0.5) / 4_294_967_296.0
+    }
+
+    /// Box and Muller 1958, with functions that are the same on every platform.
+    fn normal(&mut self, std: f64) -> f32 {
+        if let Some(second) = self.spare.take() {
+            return second;
+        }
+        let radius = std * libm::sqrt(-2.0 * libm::log(self.unit()));
+        let angle = 2.0 * std::f64::consts::PI * self.unit();
+        self.spare = Some((radius * libm::sin(angle)) as f32);
+        (radius * libm::cos(angle)) as f32
     }
 }
 

@@ -1,25 +1,27 @@
-//! Named parameters and where they lie on a device.
+//! Named parameters.
 
-use super::Init;
-use crate::device::Device;
+use super::init::Draw;
+use super::layout::cut;
+use super::{Init, Quantization};
 use crate::error::{Error, Result};
-use crate::exec::Store;
-use crate::types::{Shape, Tensor, TensorType};
+use crate::types::{Data, MAX_ELEMENTS, Shape, Tensor, TensorType};
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
-/// Elements to which segments of a flat buffer are aligned: 256 bytes, the portable alignment of bindings.
-pub(crate) const ALIGN: usize = 64;
-/// Elements of a flat buffer: 128 MiB, the portable limit of one binding. A larger parameter has a buffer of its own.
-const SHARD: usize = (128 << 20) / 4;
+/// Bytes that every WebGPU device can bind at once: 128 MiB.
+const PORTABLE_BINDING: u64 = 128 << 20;
 
 /// One parameter.
 #[derive(Clone, Debug)]
 pub struct Param {
     name: String,
     shape: Shape,
-    init: Init,
+    /// Shared by clones: tables are large.
+    init: Arc<Init>,
     group: String,
     trainable: bool,
+    sharded: bool,
+    quantized: Option<Quantization>,
 }
 
 impl Param {
@@ -29,9 +31,27 @@ impl Param {
         self
     }
 
-    /// Makes it a buffer: stored and loaded with the parameters, but not trained.
+    /// Makes it a buffer: stored and loaded with the parameters, but not trained. Graphs can write it with
+    /// [`ParamVars::assign`](super::ParamVars::assign).
     pub fn buffer(&mut self) -> &mut Self {
         self.trainable = false;
+        self
+    }
+
+    /// Makes it a table `[rows, width]` that models read with [`ParamVars::sharded`](super::ParamVars::sharded) whatever
+    /// its size; it may then exceed one binding, see [`Params::limit`].
+    pub fn sharded(&mut self) -> &mut Self {
+        self.sharded = true;
+        self
+    }
+
+    /// Rounds a table `[rows, width]` on devices and in files, for inference: it is not trained, and models read its rows
+    /// with [`ParamVars::table`](super::ParamVars::table). On the host its values stay as they were given. In a safetensors
+    /// file it is a tensor F16, or I8 `[rows, width]` of which 127 stands for the row's scale, F32 `[rows]`
+    /// `<name>.scales`; such a file also loads into a parameter of floats.
+    pub fn quantized(&mut self, how: Quantization) -> &mut Self {
+        self.trainable = false;
+        self.quantized = Some(how);
         self
     }
 
@@ -54,34 +74,15 @@ impl Param {
     pub fn is_trainable(&self) -> bool {
         self.trainable
     }
-}
 
-/// A parameter's place in a flat buffer.
-#[derive(Clone, Debug)]
-pub(crate) struct Segment {
-    /// Number of the parameter.
-    pub param: usize,
-    /// First element; a multiple of [`ALIGN`].
-    pub offset: usize,
-    /// Elements.
-    pub len: usize,
-}
+    /// Whether it was marked with [`sharded`](Self::sharded).
+    pub fn is_sharded(&self) -> bool {
+        self.sharded
+    }
 
-/// One flat buffer of parameters.
-#[derive(Clone, Debug)]
-pub(crate) struct Shard {
-    /// Name of its state.
-    pub state: String,
-    /// Optimizer group; `None` for buffers that are not trained.
-    pub group: Option<String>,
-    /// Elements, a multiple of [`ALIGN`]; those between segments are 0.
-    pub len: usize,
-    pub segments: Vec<Segment>,
-}
-
-impl Shard {
-    pub fn ty(&self) -> TensorType {
-        TensorType::f32([self.len])
+    /// How it is rounded, if it is.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantized
     }
 }
 
@@ -97,22 +98,35 @@ pub struct Params {
     error: Option<Error>,
     /// Groups whose parameters have a flat buffer each.
     separate: Vec<String>,
+    /// Bytes of a flat buffer.
+    limit: u64,
 }
 
-fn refuse(name: &str, message: impl Into<String>) -> Error {
+pub(super) fn refuse(name: &str, message: impl Into<String>) -> Error {
     Error::Name { kind: "parameter", name: name.to_owned(), message: message.into() }
 }
 
 impl Params {
     /// No parameters yet; `seed` keys the initial values.
     pub fn new(seed: u64) -> Self {
-        Params { seed, params: Vec::new(), index: FxHashMap::default(), error: None, separate: Vec::new() }
+        Params {
+            seed,
+            params: Vec::new(),
+            index: FxHashMap::default(),
+            error: None,
+            separate: Vec::new(),
+            limit: PORTABLE_BINDING,
+        }
     }
 
     /// Adds a parameter; the result may be given a group or made a buffer.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> &mut Param {
         let (name, mut shape) = (name.into(), shape.into());
-        let size = TensorType::f32(shape.clone()).check_size(|| format!("parameter {name}"));
+        let size = match shape[..] {
+            // Tables are cut: no tensor has all of one.
+            [rows, width] => cut(&name, rows, width, 4 * MAX_ELEMENTS).map(drop),
+            _ => TensorType::f32(shape.clone()).check_size(|| format!("parameter {name}")),
+        };
         if let Err(error) = size {
             self.error.get_or_insert(error);
             shape = [0].into();
@@ -134,7 +148,16 @@ impl Params {
         }
         let at = self.params.len();
         self.index.entry(name.clone()).or_insert(at);
-        self.params.push(Param { name, shape, init, group: "default".into(), trainable: true });
+        let init = Arc::new(init);
+        self.params.push(Param {
+            name,
+            shape,
+            init,
+            group: "default".into(),
+            trainable: true,
+            sharded: false,
+            quantized: None,
+        });
         &mut self.params[at]
     }
 
@@ -166,7 +189,7 @@ impl Params {
 
     /// Number of elements of all parameters, buffers included.
     pub fn numel(&self) -> usize {
-        self.params.iter().map(|p| p.shape.numel()).sum()
+        self.params.iter().fold(0, |n, p| n.saturating_add(p.shape.numel()))
     }
 
     /// The parameters in the order they were added.
@@ -204,6 +227,24 @@ impl Params {
         }
     }
 
+    /// Whether parameters of this group have a state each.
+    pub(super) fn is_separate(&self, group: &str) -> bool {
+        self.separate.iter().any(|s| s == group)
+    }
+
+    /// Sets the most bytes that a state of parameters may have; 128 MiB by default, which every WebGPU device can bind.
+    /// A larger matrix `[rows, width]` is cut by whole rows into several states of at most so many bytes: models read it
+    /// with [`ParamVars::sharded`](super::ParamVars::sharded). In checkpoints it stays one tensor, so that a file fits any
+    /// limit. A larger parameter of another rank is refused. For a plan that shares the store, set the same limit.
+    pub fn limit(&mut self, bytes: u64) {
+        self.limit = bytes;
+    }
+
+    /// Most bytes of a state.
+    pub(super) fn most_bytes(&self) -> u64 {
+        self.limit
+    }
+
     /// The parameter that was added as number `index`.
     pub(crate) fn nth(&self, index: usize) -> Option<&Param> {
         self.params.get(index)
@@ -215,10 +256,18 @@ impl Params {
         format!("there is none; known are {}{more}", known.join(", "))
     }
 
-    /// Value of one parameter on the host.
+    /// Value of one parameter on the host. [`Error::OutOfMemory`] if the host has no room for it.
     pub fn value(&self, name: &str) -> Result<Tensor> {
         let p = self.get(name)?;
-        Tensor::f32(p.shape.clone(), p.init.draw(self.seed, &p.name, p.shape.numel()))
+        let mut values = room(p.shape.numel())?;
+        values.resize(p.shape.numel(), 0.0);
+        self.draw(p).fill(&mut values);
+        Tensor::f32(p.shape.clone(), values)
+    }
+
+    /// Values of one parameter, piece by piece.
+    pub(crate) fn draw<'a>(&self, param: &'a Param) -> Draw<'a> {
+        param.init.draw(self.seed, &param.name)
     }
 
     /// Names and host values in order; each is drawn when the iterator comes to it.
@@ -232,111 +281,38 @@ impl Params {
         if value.ty() != want {
             return Err(refuse(name, format!("expected {want}, got {}; load values of the same shape", value.ty())));
         }
-        if let Some(i) = self.index.get(name) {
-            self.params[*i].init = Init::Values(value.floats().to_vec());
+        if let (Some(i), Data::F32(values)) = (self.index.get(name), value.into_data()) {
+            self.put(*i, values);
         }
         Ok(())
     }
 
-    /// Flat buffers: every group's parameters in order, then what is not trained.
-    pub(crate) fn shards(&self) -> Vec<Shard> {
-        let mut groups: Vec<Option<&str>> = Vec::new();
-        for p in &self.params {
-            let group = p.trainable.then_some(p.group.as_str());
-            if !groups.contains(&group) {
-                groups.push(group);
-            }
+    /// Sets the values of parameter number `index`, as many as it has.
+    pub(super) fn put(&mut self, index: usize, values: Vec<f32>) {
+        if let Some(p) = self.params.get_mut(index) {
+            p.init = Arc::new(Init::Values(values));
         }
-        let mut shards: Vec<Shard> = Vec::new();
-        for group in groups {
-            let mut count = 0;
-            let first = shards.len();
-            let alone = group.is_some_and(|group| self.separate.iter().any(|s| s == group));
-            for (param, p) in self.params.iter().enumerate() {
-                if p.trainable.then_some(p.group.as_str()) != group {
-                    continue;
-                }
-                let len = p.shape.numel();
-                let room = len.max(1).next_multiple_of(ALIGN);
-                let full = alone || shards[first..].last().is_none_or(|s| s.len + room > SHARD);
-                if full {
-                    let state = match group {
-                        Some(group) => format!("params/{group}/{count}"),
-                        None => format!("buffers/{count}"),
-                    };
-                    count += 1;
-                    shards.push(Shard { state, group: group.map(str::to_owned), len: 0, segments: Vec::new() });
-                }
-                if let Some(shard) = shards.last_mut() {
-                    let offset = shard.len;
-                    shard.len += room;
-                    shard.segments.push(Segment { param, offset, len });
-                }
-            }
-        }
-        shards
     }
+}
 
-    /// Makes a store with all parameters on a device.
-    pub fn store(&self, device: &Device) -> Result<Store> {
-        let store = Store::new(device);
-        self.load_into(&store)?;
-        Ok(store)
-    }
-
-    /// Writes all values into a store.
-    pub fn load_into(&self, store: &Store) -> Result<()> {
-        if let Some(error) = &self.error {
-            return Err(error.clone());
+/// An empty vector with room for `n` values.
+pub(super) fn room(n: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    match values.try_reserve_exact(n) {
+        Ok(()) => Ok(values),
+        Err(_) => {
+            let requested = (n as u64).saturating_mul(4);
+            Err(Error::OutOfMemory { requested, peak: requested })
         }
-        for shard in self.shards() {
-            let mut flat = vec![0.0; shard.len];
-            for s in &shard.segments {
-                let p = &self.params[s.param];
-                let values = p.init.draw(self.seed, &p.name, s.len);
-                flat[s.offset..s.offset + s.len].copy_from_slice(&values);
-            }
-            store.set(&shard.state, &Tensor::f32([shard.len], flat)?)?;
-        }
-        Ok(())
-    }
-
-    /// Takes over all values from a store; changes nothing if one of them cannot be read.
-    pub async fn read_from(&mut self, store: &Store) -> Result<()> {
-        for (param, values) in self.read_flat(store, |s| s.state.clone(), |_| true).await? {
-            self.params[param].init = Init::Values(values);
-        }
-        Ok(())
-    }
-
-    /// Values per parameter from flat states that lie like the parameters, under other names.
-    pub(crate) async fn read_flat(
-        &self,
-        store: &Store,
-        state: impl Fn(&Shard) -> String,
-        wanted: impl Fn(&Shard) -> bool,
-    ) -> Result<Vec<(usize, Vec<f32>)>> {
-        let mut values = Vec::new();
-        for shard in self.shards().iter().filter(|s| wanted(s)) {
-            let name = state(shard);
-            let flat = store.read(&name).await?;
-            if flat.ty() != shard.ty() {
-                let message = format!("the parameters need {}, it is {}", shard.ty(), flat.ty());
-                return Err(Error::Name { kind: "state", name, message });
-            }
-            for s in &shard.segments {
-                let part = &flat.floats()[s.offset..s.offset + s.len];
-                values.push((s.param, part.to_vec()));
-            }
-        }
-        Ok(values)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
     use crate::graph::Graph;
+    use crate::nn::layout::ALIGN;
 
     fn params() -> Params {
         let mut p = Params::new(3);
@@ -376,7 +352,7 @@ mod tests {
     #[test]
     fn flat_buffers_round_trip() -> Result<()> {
         let p = params();
-        let shards = p.shards();
+        let shards = p.shards()?;
         let names: Vec<&str> = shards.iter().map(|s| s.state.as_str()).collect();
         assert_eq!(names, ["params/default/0", "params/no_decay/0", "buffers/0"]);
         assert!(shards.iter().all(|s| s.len % ALIGN == 0 && s.segments.iter().all(|x| x.offset % ALIGN == 0)));
@@ -389,23 +365,51 @@ mod tests {
     }
 
     #[test]
-    fn large_groups_are_cut_into_shards() {
+    fn large_groups_are_cut_into_shards() -> Result<()> {
+        let half = PORTABLE_BINDING as usize / 8;
         let mut p = Params::new(0);
         for i in 0..3 {
-            p.add(format!("w{i}"), [SHARD / 2 - 10], Init::Zeros);
+            p.add(format!("w{i}"), [half - 10], Init::Zeros);
         }
-        p.add("huge", [SHARD + 1], Init::Zeros);
-        let lens: Vec<usize> = p.shards().iter().map(|s| s.segments.len()).collect();
-        assert_eq!(lens, [2, 1, 1]);
+        p.add("table", [5, half], Init::Zeros);
+        p.add("after", [1], Init::Zeros);
+        let shards = p.shards()?;
+        let lens: Vec<usize> = shards.iter().map(|s| s.segments.len()).collect();
+        assert_eq!(lens, [2, 1, 1, 1, 1, 1]);
+        let starts: Vec<usize> = shards[2..5].iter().map(|s| s.segments[0].start).collect();
+        assert_eq!(starts, [0, 2 * half, 4 * half]);
+        p.add("huge", [2 * half + 1], Init::Zeros);
+        assert!(matches!(p.shards(), Err(Error::Limit { .. })));
+        p.limit(PORTABLE_BINDING + 256);
+        assert_eq!(p.shards()?.len(), 7);
+        Ok(())
     }
 
     #[test]
-    fn separate_groups_have_a_buffer_a_parameter() {
+    fn pieces_of_values_are_those_of_the_whole() -> Result<()> {
+        for init in
+            [Init::Normal { std: 0.5 }, Init::Uniform { bound: 2.0 }, Init::Values((0..35).map(|i| i as f32).collect())]
+        {
+            let mut p = Params::new(3);
+            p.add("t", [7, 5], init);
+            let whole = p.value("t")?;
+            let param = p.get("t")?;
+            let mut draw = p.draw(param);
+            let mut pieces = vec![0.0; 35];
+            pieces.chunks_mut(3).for_each(|piece| draw.fill(piece));
+            assert_eq!(whole.floats(), pieces);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn separate_groups_have_a_buffer_a_parameter() -> Result<()> {
         let mut p = params();
         p.separate("default");
-        let names: Vec<String> = p.shards().into_iter().map(|s| s.state).collect();
+        let names: Vec<String> = p.shards()?.into_iter().map(|s| s.state).collect();
         let numbered = ["params/default/0", "params/default/1", "params/default/2", "params/no_decay/0", "buffers/0"];
         assert_eq!(names, numbered);
+        Ok(())
     }
 
     #[test]

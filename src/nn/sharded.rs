@@ -5,6 +5,7 @@ use crate::exec::Store;
 use crate::graph::{Graph, Var};
 use crate::ops::gather::Gather;
 use crate::types::{DType, Tensor, TensorType};
+use std::ops::Range;
 
 /// Bytes that every WebGPU device can bind at once.
 const PORTABLE_BINDING: u64 = 128 << 20;
@@ -27,9 +28,14 @@ impl ShardedType {
     /// Pieces of at most `bytes`. Fails if a row alone is larger, or there are more rows than u32 indices can name.
     pub fn with_limit(dtype: DType, rows: usize, width: usize, bytes: u64) -> Result<ShardedType> {
         if rows > u32::MAX as usize {
-            return Err(Error::argument("sharded table", format!("{rows} rows; indices are u32")));
+            return Err(Error::Limit {
+                limit: "largest number of rows".into(),
+                needed: rows as u64,
+                available: u64::from(u32::MAX),
+                hint: "indices are u32; use several tables".into(),
+            });
         }
-        let row = width as u64 * 4;
+        let row = (width as u64).saturating_mul(4);
         if row > bytes {
             return Err(Error::Limit {
                 limit: "bytes of one shard".into(),
@@ -42,6 +48,16 @@ impl ShardedType {
         Ok(ShardedType { dtype, rows, width, rows_per_shard })
     }
 
+    /// The cut that has pieces of these types.
+    fn of(pieces: &[TensorType]) -> Option<ShardedType> {
+        let first = pieces.first()?;
+        let &[per, width] = &first.shape[..] else { return None };
+        let same = pieces.iter().all(|t| t.dtype == first.dtype && t.shape.len() == 2 && t.shape[1] == width);
+        let rows = pieces.iter().try_fold(0usize, |n, t| n.checked_add(*t.shape.first()?))?;
+        let ty = ShardedType { dtype: first.dtype, rows, width, rows_per_shard: per.max(1) };
+        (same && u32::try_from(rows).is_ok() && ty.shards().eq(pieces.iter().cloned())).then_some(ty)
+    }
+
     /// Rows of the whole table.
     pub fn rows(&self) -> usize {
         self.rows
@@ -52,11 +68,17 @@ impl ShardedType {
         self.width
     }
 
-    /// Types of the pieces, in order; an empty table has one without rows.
-    pub fn shards(&self) -> impl ExactSizeIterator<Item = TensorType> + use<> {
-        let ShardedType { dtype, rows, width, rows_per_shard: per } = *self;
+    /// Rows of each piece, in order; an empty table has one piece without rows.
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
+        let ShardedType { rows, rows_per_shard: per, .. } = *self;
         let count = rows.div_ceil(per).max(1);
-        (0..count).map(move |i| TensorType { dtype, shape: [per.min(rows - i * per), width].into() })
+        (0..count).map(move |i| i * per..rows.min((i + 1) * per))
+    }
+
+    /// Types of the pieces, in order.
+    pub fn shards(&self) -> impl ExactSizeIterator<Item = TensorType> + use<> {
+        let ShardedType { dtype, width, .. } = *self;
+        self.ranges().map(move |rows| TensorType { dtype, shape: [rows.len(), width].into() })
     }
 
     /// Names and types of the pieces of a table of this name: `<name>.0`, `<name>.1`, ….
@@ -83,12 +105,7 @@ impl ShardedType {
 
     /// Sets the pieces as states in a store; `rows` gives the elements of a run of rows. Only one piece at a time is in
     /// host memory. Fails when `rows` gives a wrong number of elements, or like [`Store::set`].
-    pub fn set(
-        &self,
-        store: &Store,
-        name: &str,
-        mut rows: impl FnMut(std::ops::Range<usize>) -> Result<Tensor>,
-    ) -> Result<()> {
+    pub fn set(&self, store: &Store, name: &str, mut rows: impl FnMut(Range<usize>) -> Result<Tensor>) -> Result<()> {
         let mut first = 0;
         for (name, ty) in self.named(name) {
             let count = ty.shape[0];
@@ -114,6 +131,30 @@ pub struct Sharded<'g> {
 }
 
 impl<'g> Sharded<'g> {
+    /// The table that these pieces make, one after the other: all `[rows, width]` of one element type and width, of as
+    /// many rows as the first but for the last, which may have fewer. The graph fails if they do not fit.
+    #[track_caller]
+    pub fn new(graph: &'g Graph, shards: &[Var<'g>]) -> Sharded<'g> {
+        let location = Where::caller();
+        let types: Vec<TensorType> = shards.iter().map(|s| s.ty()).collect();
+        let ty = ShardedType::of(&types).filter(|_| graph.owns("sharded table", shards, location));
+        match ty {
+            Some(ty) => Sharded { shards: shards.to_vec(), ty },
+            None => {
+                graph.fail(Error::Shape {
+                    op: "sharded table".into(),
+                    message:
+                        "expected pieces [rows, width] of one type, width and number of rows; the last may have fewer"
+                            .into(),
+                    shapes: types.into_iter().map(|t| t.shape).collect(),
+                    location,
+                });
+                let ty = ShardedType { dtype: DType::F32, rows: 0, width: 0, rows_per_shard: 1 };
+                Sharded { shards: vec![graph.full([0, 0], 0.0)], ty }
+            }
+        }
+    }
+
     /// How it is cut.
     pub fn ty(&self) -> &ShardedType {
         &self.ty

@@ -1,11 +1,12 @@
 //! Rows of a tensor of fixed capacity at a position known only at run time: key/value caches and other histories.
 
 use crate::error::{Refusal, Result};
-use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
+use crate::graph::{Cotangent, Op, SharedOp, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, Slice, SliceMut};
 use crate::types::{DType, Real, Shape, TensorType};
 use encase::ShaderType;
+use std::sync::Arc;
 
 /// Rows into a cache.
 pub static WRITE_ROWS: Kernel = kernel!("attention/write_rows");
@@ -177,6 +178,10 @@ impl Op for WriteRows {
         self.gated
     }
 
+    fn with_gate(&self) -> Option<SharedOp> {
+        Some(Arc::new(WriteRows { gated: true }))
+    }
+
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
@@ -254,8 +259,7 @@ impl<'g> Var<'g> {
     /// scalar, or one per entry of the first dimension). Rows beyond the capacity are dropped.
     ///
     /// `graph.assign(cache, cache.write_rows(..))` updates the state's own buffer: nothing else is copied, unless the
-    /// old value is read afterwards. In a graph with a gate use [`write_rows_if`](Self::write_rows_if) with that gate, or a
-    /// copy is made.
+    /// new value is read as well. In a graph with a gate the update waits for it.
     #[track_caller]
     pub fn write_rows(self, rows: Var<'g>, position: Var<'g>) -> Var<'g> {
         self.put_rows(rows, position, None)

@@ -83,7 +83,7 @@ impl Op for Gather {
             let [rows, width] = [table.shape()[0], table.shape()[1]];
             // Wraps for rows before this piece, which then name none of its rows.
             let indices = if first == 0 { indices } else { indices - first as u32 };
-            grads.push(Some(Cotangent::Rows(Rows { indices, values: g.reshape([count, width]), rows })));
+            grads.push(Some(Cotangent::Rows(Rows::new(indices, g.reshape([count, width]), rows))));
             first += rows;
         }
         grads.push(None);

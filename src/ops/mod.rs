@@ -3,6 +3,7 @@
 pub mod argmax;
 pub mod assign;
 pub mod attention;
+pub mod bank;
 pub mod cache;
 #[cfg(feature = "oracle")]
 #[doc(hidden)]
@@ -15,6 +16,7 @@ pub mod elementwise;
 pub mod gather;
 pub mod logsumexp;
 pub mod matmul;
+pub mod memory;
 pub mod norm;
 pub(crate) mod norm_grad;
 pub mod optim;
@@ -23,6 +25,7 @@ pub mod reduce;
 pub mod rotary;
 pub mod route;
 pub mod rows;
+pub(crate) mod runs;
 #[doc(hidden)]
 pub mod samples;
 pub mod scan;

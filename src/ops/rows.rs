@@ -1,88 +1,34 @@
-//! Sums of hits by row: scattering into a table, and uniting the rows of a sparse gradient. Hits are sorted stably by
-//! row, then each run is added up in the order of positions, so that results are the same bit for bit at every run.
+//! Scattering into a table: sums of hits by row.
 
-use crate::error::{Refusal, Result, Where};
+use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, Place, par};
-use crate::types::{DType, Real, TensorType};
+use crate::ops::runs::{RunShape, Runs};
+use crate::types::{Real, TensorType};
 use encase::ShaderType;
 
-/// Partial sums of long runs.
-pub static RUN_PIECES: Kernel = kernel!("memory/run_pieces");
 /// Sums of runs.
 pub static RUN_SUMS: Kernel = kernel!("memory/run_sums");
-/// First hits of runs.
-pub static RUN_HEADS: Kernel = kernel!("memory/run_heads");
 /// Zeros.
 pub static ZERO: Kernel = kernel!("memory/zero");
 
 const WIDTH: usize = 64;
-/// Hits that are added one after the other; a longer run is added up from pieces of this length, counted from its start.
-const PIECE: usize = 128;
 
-/// Sums of the values (input 0, `[count, width]`) of hits by row. Inputs 1 to 3, u32 `[count]`: the rows that were hit,
-/// the same sorted (with `rows` for those that do not exist), and the positions of the sorted ones.
+/// Sums of sorted hits by row, a table `[rows, width]`. Inputs: the sorted hits, and the rows that were hit in the order of
+/// the hits.
 #[derive(Clone, Debug)]
-struct SumRuns {
-    rows: usize,
-    /// Into a table `[rows, width]`, or one row a hit: the sum at the first hit of each run, zeros elsewhere.
-    table: bool,
-}
+struct ScatterAdd(RunShape);
 
-/// The sorted rows at the first hit of each run, `rows` elsewhere.
-#[derive(Clone, Debug)]
-struct RunHeads {
-    rows: usize,
-}
-
-#[derive(ShaderType)]
-struct Meta {
-    n: u32,
-    rows: u32,
-    width: u32,
-}
-
-#[derive(ShaderType)]
-struct Count {
-    n: u32,
-    rows: u32,
-}
-
-/// Adds the hits `keys[start..]` of one row to `out`, in the order of the kernels.
-fn sum_run<T: Real>(values: &[T], keys: &[u32], positions: &[u32], start: usize, out: &mut [T]) {
-    let width = out.len();
-    let run = keys[start..].iter().take_while(|k| **k == keys[start]).count();
-    out.fill(T::ZERO);
-    let mut piece = vec![T::ZERO; width];
-    for (p, hits) in positions[start..start + run].chunks(PIECE).enumerate() {
-        let into = if p == 0 { &mut *out } else { &mut piece[..] };
-        into.fill(T::ZERO);
-        for &hit in hits {
-            let row = &values[hit as usize * width..(hit as usize + 1) * width];
-            into.iter_mut().zip(row).for_each(|(o, v)| *o += *v);
-        }
-        if p > 0 {
-            out.iter_mut().zip(&piece).for_each(|(o, v)| *o += *v);
-        }
-    }
-}
-
-impl SumRuns {
+impl ScatterAdd {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let width = call.outputs[0].shape[1];
-        let (values, keys, positions) = (call.f(0), call.u(2), call.u(3));
-        let (rows, table) = (self.rows as u32, self.table);
-        let mean = keys.len() / if table { self.rows.max(1) } else { 1 };
-        par::rows(call.out(0), width, (mean + 4) * width, |i, out| {
-            let start = if table { keys.partition_point(|k| (*k as usize) < i) } else { i };
-            let hit = match keys.get(start) {
-                Some(key) if table => *key as usize == i,
-                Some(key) => *key < rows && (i == 0 || keys[i - 1] != *key),
-                None => false,
-            };
-            if hit {
-                sum_run(values, keys, positions, start, out);
+        let runs = self.0.view(call, 0);
+        let width = runs.width();
+        let mean = runs.keys.len() / self.0.rows.max(1);
+        par::rows(call.out(0), width, (mean + 4) * width, |row, out| {
+            let start = runs.keys.partition_point(|k| (*k as usize) < row);
+            if runs.keys.get(start).is_some_and(|k| *k as usize == row) {
+                runs.sum(start, out);
             } else {
                 out.fill(T::ZERO);
             }
@@ -90,69 +36,41 @@ impl SumRuns {
     }
 }
 
-fn check_rows(rows: usize) -> Result<(), Refusal> {
-    if rows > u32::MAX as usize {
-        return Refusal::shape(format!("a table of {rows} rows; indices are u32"));
-    }
-    Ok(())
-}
-
-impl Op for SumRuns {
+impl Op for ScatterAdd {
     fn name(&self) -> &'static str {
-        if self.table { "scatter_add" } else { "sum_runs" }
+        "scatter_add"
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        let values = &inputs[0];
-        values.require(DType::F32, "only floats are added up; convert with to_f32")?;
-        check_rows(self.rows)?;
-        if values.shape.len() != 2 || inputs[1].shape[..] != values.shape[..1] {
-            return Refusal::shape("expected values [count, width] and indices [count]");
-        }
-        let count = if self.table { self.rows } else { values.shape[0] };
-        Ok(vec![TensorType::f32([count, values.shape[1]])])
+        let width = self.0.check(inputs)?;
+        Ok(vec![TensorType::f32([self.0.rows, width])])
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
-        let Some(g) = cx.cotangent() else {
+        let (Some(g), [values, weights, .., indices]) = (cx.cotangent(), &cx.inputs[..]) else {
             return cx.none();
         };
-        // A sum at the first hit of a run passes its cotangent to every hit of the run: through a table.
-        let table = if self.table {
-            g
+        let mut grads = cx.none();
+        if self.0.weighted {
+            // Each row of values went, weighted, to the rows that its hits name.
+            let shape = [values.dim(0), self.0.per];
+            let (indices, weights) = (indices.reshape(shape), weights.reshape(shape));
+            grads[0] = Some(g.weighted_gather(indices, weights).into());
+            let count = shape[0] * shape[1];
+            grads[1] = Some(g.gather_dot(indices, *values).reshape([count]).into());
         } else {
-            let heads = cx.graph.apply(RunHeads { rows: self.rows }, &cx.inputs[2..3]);
-            g.scatter_add(heads[0], self.rows)
-        };
-        vec![Some(table.gather(cx.inputs[1]).into()), None, None, None]
+            grads[0] = Some(g.gather(*indices).into());
+        }
+        grads
     }
 
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let [n, width] = [cx.inputs[0].shape()[0], cx.inputs[0].shape()[1]];
-        let meta = Meta { n: n as u32, rows: self.rows as u32, width: width as u32 };
-        if self.table {
-            zero(cx, Place::Output(0), cx.outputs[0].numel())?;
-        }
-        let pieces = if n > PIECE { n.div_ceil(PIECE) } else { 0 };
-        let partials = cx.temp((pieces * width).max(1));
-        cx.dispatch(&RUN_PIECES)
-            .input(0)
-            .input(2)
-            .input(3)
-            .write(partials)
-            .uniform(&meta)
-            .workgroups((pieces * width).div_ceil(WIDTH))?;
-        cx.dispatch(&RUN_SUMS)
-            .constant("TABLE", f64::from(u8::from(self.table)))
-            .input(0)
-            .input(2)
-            .input(3)
-            .read(partials)
-            .output(0)
-            .uniform(&meta)
-            .workgroups((n * width).div_ceil(WIDTH))
+        zero(cx, Place::Output(0), cx.outputs[0].numel())?;
+        let n = RunShape::elements(cx, 0);
+        let (d, meta) = self.0.dispatch(cx, &RUN_SUMS, 0, true);
+        d.input(3).input(4).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }
 }
 
@@ -166,46 +84,6 @@ pub(crate) fn zero(cx: &mut Lower<'_>, place: Place, size: usize) -> Result<()> 
     cx.dispatch(&ZERO).write_to(place).uniform(&Length { n: size as u32 }).workgroups(size.div_ceil(WIDTH))
 }
 
-impl RunHeads {
-    fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let keys = call.u(0);
-        let rows = self.rows as u32;
-        for (i, out) in call.out_u(0).iter_mut().enumerate() {
-            let first = i == 0 || keys[i - 1] != keys[i];
-            *out = if first { keys[i].min(rows) } else { rows };
-        }
-    }
-}
-
-impl Op for RunHeads {
-    fn name(&self) -> &'static str {
-        "run_heads"
-    }
-
-    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        check_rows(self.rows)?;
-        Ok(vec![inputs[0].clone()])
-    }
-
-    fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
-        cx.none()
-    }
-
-    cpu_twin!();
-
-    fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let n = cx.inputs[0].numel();
-        let meta = Count { n: n as u32, rows: self.rows as u32 };
-        cx.dispatch(&RUN_HEADS).input(0).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
-    }
-}
-
-/// Sorts hits by row: sorted rows, with `rows` for those that do not exist, and positions.
-#[track_caller]
-fn sort_hits<'g>(indices: Var<'g>, rows: usize) -> (Var<'g>, Var<'g>) {
-    indices.sort_pairs(Some(u32::try_from(rows).unwrap_or(u32::MAX)))
-}
-
 impl<'g> Var<'g> {
     /// Sums values f32 `[count, width]` into a table `[rows, width]` at `indices` (u32 `[count]`); rows that are not hit
     /// are 0, and an index that is not below `rows` is dropped.
@@ -214,27 +92,25 @@ impl<'g> Var<'g> {
     /// bit for bit at every run. The cost grows with the hits, but for zeroing the table. Gradient: [`gather`](Self::gather).
     #[track_caller]
     pub fn scatter_add(self, indices: Var<'g>, rows: usize) -> Var<'g> {
-        let (keys, positions) = sort_hits(indices, rows);
-        self.op(SumRuns { rows, table: true }, &[indices, keys, positions])
+        Rows::new(indices, self, rows).dense()
     }
 }
 
 impl<'g> Rows<'g> {
-    /// The same gradient with no row twice: `indices` ascend where they name a row, and are [`rows`](Self::rows) (no
-    /// row) at all but the first of several hits; `values` there are 0. As many entries as before.
+    /// The whole table `[rows, width]`: hits of a row are added in a fixed order, as by
+    /// [`scatter_add`](Var::scatter_add).
     #[track_caller]
-    pub fn unite(&self) -> Rows<'g> {
-        let rows = self.rows;
-        let (keys, positions) = sort_hits(self.indices, rows);
-        let graph = self.indices.graph();
-        let heads = graph.apply_at(std::sync::Arc::new(RunHeads { rows }), &[keys], Where::caller())[0];
-        let sums = SumRuns { rows, table: false };
-        Rows { indices: heads, values: self.values.op(sums, &[self.indices, keys, positions]), rows }
+    pub fn dense(&self) -> Var<'g> {
+        let runs = Runs::new(self);
+        let mut inputs = runs.inputs.to_vec();
+        inputs.push(self.indices);
+        self.indices.graph().apply(ScatterAdd(runs.shape), &inputs)[0]
     }
 }
 
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
+    use crate::graph::Factors;
     use crate::ops::samples::Sample;
     let shapes: [(usize, usize, usize, u32); 12] = [
         (1, 1, 1, 1),
@@ -257,14 +133,43 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
             Sample::new(name, [&[count, width]], move |_, x| vec![x[0].scatter_add(x[1], rows)]).below(&[count], below)
         })
         .collect();
-    for (count, width, rows, below) in [(0, 2, 3, 1), (9, 3, 4, 5), (700, 5, 3, 3), (5_003, 1, 900, 1_000)] {
-        let name = format!("unite [{count}, {width}] of {rows}");
-        let sample = Sample::new(name, [&[count, width]], move |_, x| {
-            let (values, indices) = (x[0], x[1]);
-            let united = Rows { indices, values, rows }.unite();
-            vec![united.indices, united.values, united.dense()]
+    // Hits with weights, some of them to no row; gradients of values and weights, and theirs.
+    for (count, per, width, rows, below) in [
+        (1, 1, 1, 1, 1),
+        (3, 0, 2, 2, 1),
+        (0, 3, 2, 2, 1),
+        (9, 4, 3, 5, 6),
+        (700, 3, 5, 3, 3),
+        (157, 32, 7, 900, 1_000),
+        (70_001, 1, 1, 3, 4),
+    ] {
+        let name = format!("weighted hits [{count}, {per}] of [{rows}, {width}]");
+        let sample = Sample::new(name, [&[count, width], &[count * per]], move |_, x| {
+            let rows = Rows { factors: Some(Factors { weights: x[1], per }), ..Rows::new(x[2], x[0], rows) };
+            vec![rows.dense()]
         });
-        all.push(sample.below(&[count], below));
+        all.push(sample.below(&[count * per], below));
     }
+    for (count, per, width, rows, below) in
+        [(0, 1, 2, 3, 1), (9, 1, 3, 4, 5), (700, 2, 5, 3, 3), (5_003, 1, 1, 900, 1_000), (257, 32, 65, 70, 72)]
+    {
+        let name = format!("squares of hits [{count}, {per}] of [{rows}, {width}]");
+        let sample = Sample::new(name, [&[count, width], &[count * per]], move |_, x| {
+            let plain = Rows::new(x[2].slice(0, 0, count), x[0], rows);
+            vec![
+                plain.square_sum(),
+                Rows { factors: Some(Factors { weights: x[1], per }), ..Rows::new(x[2], x[0], rows) }.square_sum(),
+            ]
+        });
+        all.push(sample.below(&[count * per], below).no_gradient());
+    }
+    let mixed = Sample::new("hits of several kinds side by side", [&[4, 3], &[2, 3], &[6], &[2, 3], &[4]], |_, x| {
+        let one = Rows::new(x[5], x[0], 7);
+        let two = Rows { factors: Some(Factors { weights: x[2], per: 3 }), ..Rows::new(x[6], x[1], 7) };
+        let three = Rows { factors: Some(Factors { weights: x[4], per: 2 }), ..Rows::new(x[7], x[3], 7) };
+        let all = [&[one][..], &[two], &[two, two], &[one, two], &[two, three, one], &[one, one]];
+        all.into_iter().filter_map(Rows::concat).map(|rows| rows.dense()).collect()
+    });
+    all.push(mixed.below(&[4], 8).below(&[6], 8).below(&[4], 7));
     all
 }

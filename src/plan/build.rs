@@ -203,9 +203,9 @@ impl Builder {
         }
     }
 
-    /// Lets the step that computes `value` write into the state's own buffer, if nothing reads the old value at or after
-    /// that step, nothing looks at the new value after the run, and the operation updates in place and minds the gate
-    /// itself, or there is no gate.
+    /// Lets the step that computes `value` write into the state's own buffer, if nothing looks at the new value after the
+    /// run, and either nothing reads the old value at or after that step and no gate must be minded that the operation
+    /// does not mind itself, or the step can wait until the old value has been read and the gate is known.
     fn write_through(&mut self, state: &Operand, value: &Operand) -> bool {
         let info = &self.program.buffers[value.buffer];
         let whole = value.layout.offset == 0
@@ -214,23 +214,26 @@ impl Builder {
             && state.numel() > 0;
         // An output is read from its own buffer.
         let kept = |b: usize| self.program.outputs.iter().any(|(_, o)| o.buffer == b);
-        let steps = &self.program.steps;
         let writes = |s: &Step| s.outputs.iter().any(|o| o.buffer == value.buffer);
-        let found = steps.iter().rposition(writes);
-        let Some(at) = found.filter(|_| whole && !kept(value.buffer)) else {
+        let found = self.program.steps.iter().rposition(writes);
+        let Some(mut at) = found.filter(|_| whole && !kept(value.buffer)) else {
             return false;
         };
-        let step = &steps[at];
+        let step = &self.program.steps[at];
         let in_place = step
             .op
             .in_place()
             .iter()
             .any(|(i, o)| step.outputs[*o].buffer == value.buffer && step.inputs[*i].buffer == state.buffer);
-        let read_later = steps[at..].iter().any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
+        let read_later = self.program.steps[at..].iter().any(|s| s.reads().any(|(_, o)| o.buffer == state.buffer));
         let gated = self.program.gate.is_some() && !(in_place && step.op.minds_gate());
         if read_later || gated {
-            return false;
+            if !in_place || !self.postpone(at, state.buffer) {
+                return false;
+            }
+            at = self.program.steps.len() - 1;
         }
+        let steps = &self.program.steps;
         if let Some(copy) = steps[..at].iter().rposition(writes) {
             // An operation in place starts from a copy; it must be one of the whole state as it lies.
             let source = &steps[copy].inputs[0];
@@ -247,6 +250,34 @@ impl Builder {
                 }
             }
         }
+        true
+    }
+
+    /// Moves an update in place behind all other steps, with the gate as an input if it does not mind it yet. It must be
+    /// all that needs its result, and find its inputs unchanged there.
+    fn postpone(&mut self, at: usize, state: usize) -> bool {
+        let steps = &self.program.steps;
+        let step = &steps[at];
+        let [output] = &step.outputs[..] else {
+            return false;
+        };
+        let after = &steps[at + 1..];
+        let needed = after.iter().any(|s| s.reads().any(|(_, o)| o.buffer == output.buffer))
+            || self.program.gate.as_ref().is_some_and(|gate| gate.buffer == output.buffer);
+        let lost = |b: usize| b == state || after.iter().any(|s| s.outputs.iter().any(|o| o.buffer == b));
+        if needed || step.reads().any(|(_, input)| lost(input.buffer)) {
+            return false;
+        }
+        let mut step = step.clone();
+        if let Some(gate) = self.program.gate.clone().filter(|_| !step.op.minds_gate()) {
+            let Some(op) = step.op.with_gate() else {
+                return false;
+            };
+            step.op = op;
+            step.inputs.push(gate);
+        }
+        self.program.steps.remove(at);
+        self.program.steps.push(step);
         true
     }
 

@@ -1,9 +1,9 @@
 //! Graphs of a training step: loss, gradients in flat buffers, clipping, optimizer, counts.
 
 use super::optimizer::{Group, Optimizer};
-use super::rows::{RowUpdates, Table, Trained};
+use super::rows::{RowUpdates, Table, Trained, hits};
 use crate::error::{Error, Result};
-use crate::graph::{Gradient, Graph, Rows, Var};
+use crate::graph::{Factors, Gradient, Graph, Rows, Var};
 use crate::nn::{ParamVars, Params, Shard};
 use crate::ops::optim::{Accumulate, Controls, Pack, Tally};
 use crate::types::TensorType;
@@ -41,6 +41,7 @@ pub(super) fn slot_name(slot: &str, shard: &Shard) -> String {
 const TOTAL: &str = "accumulated";
 const INDICES: &str = "accumulated/indices";
 const VALUES: &str = "accumulated/values";
+const WEIGHTS: &str = "accumulated/weights";
 
 /// The gradient of a flat buffer.
 enum Grad<'g> {
@@ -61,6 +62,11 @@ impl Settings {
         }
         if self.micro == 0 {
             return Err(Error::argument("accumulate", "a step has at least one micro-batch"));
+        }
+        if let Some(p) = params.iter().find(|p| p.quantization().is_some()) {
+            let message =
+                "it is quantised, for inference; train the table of floats and round it afterwards".to_owned();
+            return Err(Error::Name { kind: "parameter", name: p.name().to_owned(), message });
         }
         for (name, group) in &self.groups {
             group.check(name)?;
@@ -91,19 +97,24 @@ impl Settings {
         let mut states = vec![(PROGRESS.to_owned(), TensorType::u32([2]))];
         let micro = self.micro as usize;
         for t in trained {
-            for slot in self.optimizer.slots() {
-                states.push((slot_name(slot, &t.shard), t.shard.ty()));
+            for shard in &t.shards {
+                let slots = self.optimizer.slots().iter();
+                states.extend(slots.map(|slot| (slot_name(slot, shard), shard.ty())));
             }
             if let Some(table) = t.counted(&self.optimizer) {
-                states.push((slot_name(COUNT, &t.shard), TensorType::u32([table.rows])));
+                let counts = table.pieces.iter().map(|rows| TensorType::u32([rows.len()]));
+                states.extend(t.shards.iter().zip(counts).map(|(shard, ty)| (slot_name(COUNT, shard), ty)));
             }
             match &t.table {
                 _ if micro == 1 => {}
-                None => states.push((t.state(TOTAL), t.shard.ty())),
+                None => states.extend(t.shards.iter().map(|shard| (t.state(TOTAL), shard.ty()))),
                 Some(table) if table.hits == 0 => {}
                 Some(table) => {
                     states.push((t.state(INDICES), TensorType::u32([micro, table.hits])));
-                    states.push((t.state(VALUES), TensorType::f32([micro, table.hits * table.width])));
+                    states.push((t.state(VALUES), TensorType::f32([micro, table.values() * table.width])));
+                    if table.per.is_some() {
+                        states.push((t.state(WEIGHTS), TensorType::f32([micro, table.hits])));
+                    }
                 }
             }
         }
@@ -153,6 +164,9 @@ impl Settings {
                 Grad::Rows(Some(rows)) => {
                     put(&t.state(INDICES), rows.indices);
                     put(&t.state(VALUES), rows.values * scale);
+                    if let Some(factors) = rows.factors {
+                        put(&t.state(WEIGHTS), factors.weights);
+                    }
                 }
             }
         }
@@ -166,15 +180,9 @@ impl Settings {
     pub fn apply<'g>(&self, graph: &'g Graph, trained: &[Trained]) -> Var<'g> {
         let micro = self.micro as usize;
         let grad = |t: &Trained| match &t.table {
-            None => Grad::Dense(graph.state(&t.state(TOTAL), t.shard.ty())),
+            None => Grad::Dense(graph.state(&t.state(TOTAL), t.shards.first().map_or(TensorType::f32([0]), Shard::ty))),
             Some(table) if table.hits == 0 => Grad::Rows(None),
-            Some(Table { rows, width, hits, .. }) => {
-                let (rows, width, hits) = (*rows, *width, *hits);
-                let indices = graph.state(&t.state(INDICES), TensorType::u32([micro, hits]));
-                let values = graph.state(&t.state(VALUES), TensorType::f32([micro, hits * width]));
-                let n = micro * hits;
-                Grad::Rows(Some(Rows { indices: indices.reshape([n]), values: values.reshape([n, width]), rows }))
-            }
+            Some(table) => Grad::Rows(Some(accumulated(graph, t, table, micro))),
         };
         let grads: Vec<Grad<'g>> = trained.iter().map(grad).collect();
         let loss = graph.state(LOSS, TensorType::f32([1])).reshape([]);
@@ -184,8 +192,8 @@ impl Settings {
     fn optimize<'g>(&self, graph: &'g Graph, loss: Var<'g>, trained: &[Trained], grads: &[Grad<'g>]) -> Var<'g> {
         let squares = grads.iter().filter_map(|grad| match grad {
             Grad::Dense(grad) => Some(grad.square_sum()),
-            // The optimizer unites the same hits: in the plan that is done once.
-            Grad::Rows(rows) => rows.map(|rows| rows.unite().values.square_sum()),
+            // The optimizer sorts the same hits: in the plan that is done once.
+            Grad::Rows(rows) => rows.as_ref().map(Rows::square_sum),
         });
         let norm_sq = squares.reduce(|a, b| a + b).unwrap_or(graph.full([], 0.0));
         let ok = loss.is_finite().and(norm_sq.is_finite());
@@ -196,25 +204,9 @@ impl Settings {
             ok,
             progress: graph.state(PROGRESS, TensorType::u32([2])),
         };
-        let optimizer = &self.optimizer;
         for (t, grad) in trained.iter().zip(grads) {
-            let mut states = vec![graph.state(&t.shard.state, t.shard.ty())];
-            let slots = optimizer.slots().iter();
-            states.extend(slots.map(|slot| graph.state(&slot_name(slot, &t.shard), t.shard.ty())));
-            let common = optimizer.common(&t.group, self.max_norm);
-            let new = match grad {
-                Grad::Dense(grad) => optimizer.step(states[0], &states[1..], *grad, &controls, common),
-                Grad::Rows(None) => continue,
-                Grad::Rows(Some(rows)) => {
-                    let count = |table: &Table| TensorType::u32([table.rows]);
-                    let counts = t.counted(optimizer).map(|c| graph.state(&slot_name(COUNT, &t.shard), count(c)));
-                    let new = optimizer.step_rows(states[0], &states[1..], counts, rows, &controls, common);
-                    states.extend(counts);
-                    new
-                }
-            };
-            for (state, value) in states.into_iter().zip(new) {
-                graph.assign(state, value);
+            for (piece, shard) in t.shards.iter().enumerate() {
+                self.update(graph, t, piece, shard, grad, &controls);
             }
         }
         // Counted last: until here the optimizers read how many steps came before.
@@ -224,6 +216,37 @@ impl Settings {
         };
         graph.assign(controls.progress, progress);
         report
+    }
+
+    /// The optimizer's step of one flat buffer: the whole of what is trained there, or a piece of a table.
+    fn update<'g>(
+        &self,
+        graph: &'g Graph,
+        t: &Trained,
+        piece: usize,
+        shard: &Shard,
+        grad: &Grad<'g>,
+        controls: &Controls<'g>,
+    ) {
+        let optimizer = &self.optimizer;
+        let mut states = vec![graph.state(&shard.state, shard.ty())];
+        states.extend(optimizer.slots().iter().map(|slot| graph.state(&slot_name(slot, shard), shard.ty())));
+        let common = optimizer.common(&t.group, self.max_norm);
+        let new = match (grad, t.table.as_ref().and_then(|table| table.pieces.get(piece))) {
+            (Grad::Dense(grad), _) => optimizer.step(states[0], &states[1..], *grad, controls, common),
+            (Grad::Rows(Some(rows)), Some(held)) => {
+                let ty = TensorType::u32([held.len()]);
+                let counts = t.counted(optimizer).map(|_| graph.state(&slot_name(COUNT, shard), ty));
+                let hits = (rows, held.clone());
+                let new = optimizer.step_rows(states[0], &states[1..], counts, hits, controls, common);
+                states.extend(counts);
+                new
+            }
+            (Grad::Rows(_), _) => return,
+        };
+        for (state, value) in states.into_iter().zip(new) {
+            graph.assign(state, value);
+        }
     }
 
     /// The loss as a scalar, and its gradients in flat buffers like the trained shards, or as rows. A parameter that the loss
@@ -239,55 +262,88 @@ impl Settings {
         if graph.borrow().gate.is_some() {
             graph.fail(Error::argument("gate", "the trainer sets the gate itself; use a mask in the loss instead"));
         }
-        let shards: Vec<Shard> = params.shards().into_iter().filter(|s| s.group.is_some()).collect();
-        let segments: Vec<_> = shards.iter().flat_map(|s| &s.segments).collect();
-        let wrt: Vec<Var<'g>> = segments.iter().filter_map(|s| vars.nth(s.param)).collect();
+        let shards = params.shards().unwrap_or_default();
+        let shards: Vec<Shard> = shards.into_iter().filter(|s| s.group.is_some()).collect();
+        let segments = shards.iter().flat_map(|s| &s.segments);
+        let wrt: Vec<Var<'g>> = segments.filter_map(|s| vars.piece(s.param, s.piece)).collect();
         let mut grads = graph.grad(loss, &wrt).into_iter();
-        let flat = shards.into_iter().map(|shard| {
-            let grads: Vec<Gradient<'g>> = grads.by_ref().take(shard.segments.len()).collect();
-            self.shard_gradient(graph, params, shard, &grads)
-        });
-        let flat = flat.collect();
-        (loss.reshape([]), flat)
-    }
-
-    fn shard_gradient<'g>(
-        &self,
-        graph: &'g Graph,
-        params: &Params,
-        shard: Shard,
-        grads: &[Gradient<'g>],
-    ) -> (Trained, Grad<'g>) {
-        let group = shard.group.as_deref().map(|name| self.group(name)).unwrap_or_default();
-        if let ([segment], [grad]) = (&shard.segments[..], grads)
-            && let Some(param) = params.nth(segment.param)
-            && let &[rows, width] = &param.shape()[..]
-            && let Some(hits) = hits(grad)
-            && group.rows != RowUpdates::Dense
-            && segment.len > 0
-        {
-            let count = hits.map_or(0, |h| h.indices.shape().numel());
-            let table = Table { name: param.name().to_owned(), rows, width, hits: count, rule: group.rows };
-            return (Trained { shard, group, table: Some(table) }, Grad::Rows(hits.filter(|_| count > 0)));
-        }
-        let mut inputs = Vec::new();
-        let mut places = Vec::new();
-        for (segment, grad) in shard.segments.iter().zip(grads) {
-            if let Some(grad) = grad.dense() {
-                inputs.push(grad);
-                places.push(segment.offset);
+        let mut all = Vec::new();
+        // Pieces of one parameter lie in buffers that follow each other.
+        for pieces in shards.chunk_by(|a, b| a.param() == b.param()) {
+            let count = pieces.iter().map(|shard| shard.segments.len()).sum();
+            let grads: Vec<Gradient<'g>> = grads.by_ref().take(count).collect();
+            match self.rows_gradient(params, pieces, &grads) {
+                Some(rows) => all.push(rows),
+                None => self.dense_gradients(graph, pieces, &grads, &mut all),
             }
         }
-        let flat = Pack { places, len: shard.len }.pack(graph, &inputs);
-        (Trained { shard, group, table: None }, Grad::Dense(flat))
+        (loss.reshape([]), all)
+    }
+
+    /// The gradient of a table, whole or in pieces, if it is updated by rows.
+    fn rows_gradient<'g>(
+        &self,
+        params: &Params,
+        pieces: &[Shard],
+        grads: &[Gradient<'g>],
+    ) -> Option<(Trained, Grad<'g>)> {
+        let group = self.group_of(pieces.first()?);
+        let param = params.nth(pieces.first()?.param()?)?;
+        let &[rows, width] = &param.shape()[..] else { return None };
+        if group.rows == RowUpdates::Dense || rows == 0 || width == 0 {
+            return None;
+        }
+        let segments = pieces.iter().flat_map(|shard| &shard.segments);
+        let held: Vec<_> = segments.map(|s| s.start / width..(s.start + s.len) / width).collect();
+        let hits = hits(&held, grads)?;
+        let count = hits.map_or(0, |h| h.indices.shape().numel());
+        let per = hits.and_then(|h| h.factors).map(|f| f.per);
+        let name = param.name().to_owned();
+        let table = Table { name, rows, width, pieces: held, hits: count, per, rule: group.rows };
+        let trained = Trained { shards: pieces.to_vec(), group, table: Some(table) };
+        Some((trained, Grad::Rows(hits.filter(|_| count > 0))))
+    }
+
+    /// Gradients packed like their buffers.
+    fn dense_gradients<'g>(
+        &self,
+        graph: &'g Graph,
+        shards: &[Shard],
+        grads: &[Gradient<'g>],
+        all: &mut Vec<(Trained, Grad<'g>)>,
+    ) {
+        let mut grads = grads.iter();
+        for shard in shards {
+            let mut inputs = Vec::new();
+            let mut places = Vec::new();
+            for (segment, grad) in shard.segments.iter().zip(grads.by_ref()) {
+                if let Some(grad) = grad.dense() {
+                    inputs.push(grad);
+                    places.push(segment.offset);
+                }
+            }
+            let flat = Pack { places, len: shard.len }.pack(graph, &inputs);
+            let group = self.group_of(shard);
+            all.push((Trained { shards: vec![shard.clone()], group, table: None }, Grad::Dense(flat)));
+        }
+    }
+
+    fn group_of(&self, shard: &Shard) -> Group {
+        shard.group.as_deref().map(|name| self.group(name)).unwrap_or_default()
     }
 }
 
-/// The hits of a table, if its gradient is made of hits: `Some(None)` if there are none at all.
-fn hits<'g>(grad: &Gradient<'g>) -> Option<Option<Rows<'g>>> {
-    match grad {
-        Gradient::None => Some(None),
-        Gradient::Dense(_) => None,
-        Gradient::Rows(all) => Some(Rows::concat(all)),
+/// The hits of all micro-batches of a step.
+fn accumulated<'g>(graph: &'g Graph, t: &Trained, table: &Table, micro: usize) -> Rows<'g> {
+    let (hits, width) = (table.hits, table.width);
+    let per_hit = |kind: &str, ty: fn([usize; 2]) -> TensorType| {
+        graph.state(&t.state(kind), ty([micro, hits])).reshape([micro * hits])
+    };
+    let values = graph.state(&t.state(VALUES), TensorType::f32([micro, table.values() * width]));
+    Rows {
+        indices: per_hit(INDICES, TensorType::u32),
+        values: values.reshape([micro * table.values(), width]),
+        rows: table.rows,
+        factors: table.per.map(|per| Factors { weights: per_hit(WEIGHTS, TensorType::f32), per }),
     }
 }

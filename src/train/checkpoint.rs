@@ -1,22 +1,27 @@
 //! Checkpoints in the safetensors format, with PyTorch's names.
 
+use super::file::{self, Source};
+use super::rounded::{self, Rounded, SCALES};
 use crate::error::{Error, Result};
 use crate::nn::Params;
-use crate::types::{Data, Shape, Tensor};
+use crate::types::{DType, Data, Shape, Tensor};
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// Names that begin so belong to the trainer and not to the model.
 pub(super) const OPTIMIZER: &str = "optim.";
 /// Metadata: how to build the model again.
 const CONFIG: &str = "wgrad.config";
 
-/// A safetensors file in memory. Opening checks the whole file; tensors are converted when asked for.
+/// A safetensors file, in memory or on disk. Opening checks the header and the length; tensors are read and converted when
+/// asked for.
 pub struct Checkpoint {
-    bytes: Vec<u8>,
+    source: Source,
     /// Where the tensors begin.
-    start: usize,
+    start: u64,
     header: Metadata,
 }
 
@@ -29,6 +34,9 @@ pub struct LoadOptions {
     pub allow_extra: bool,
     /// What the file's names have before the parameters' names, such as `"model."`. Other tensors are ignored.
     pub prefix: String,
+    /// Other names under which the file may have a parameter: for a parameter whose name ends in the first, the tensor that
+    /// ends in the second instead.
+    pub aliases: Vec<(String, String)>,
 }
 
 /// Names that did not match.
@@ -49,15 +57,13 @@ fn some(names: &[String]) -> String {
 impl Checkpoint {
     /// Opens a file's bytes. Fails when they are not one whole safetensors file.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
-        let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(|e| {
-            let size = bytes.len();
-            let advice = "not one whole safetensors file; it may be cut short or damaged: copy it again";
-            Error::checkpoint(None, format!("{advice} ({e}; {size} bytes)"))
-        })?;
-        Ok(Checkpoint { start: header_len + 8, bytes, header })
+        let length = bytes.len() as u64;
+        let source = Source::Memory(bytes);
+        let (start, header) = source.header(length)?;
+        Ok(Checkpoint { source, start, header })
     }
 
-    /// Opens a file.
+    /// Opens a file. It stays open, and must not be written to meanwhile; replacing it does no harm.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -67,7 +73,9 @@ impl Checkpoint {
             }
             other => other,
         };
-        Self::from_bytes(std::fs::read(path).map_err(|e| io(path, &e))?).map_err(named)
+        let (source, length) = Source::open(path)?;
+        let (start, header) = source.header(length).map_err(named)?;
+        Ok(Checkpoint { source, start, header })
     }
 
     /// All names, sorted.
@@ -87,58 +95,90 @@ impl Checkpoint {
         self.header.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
-    /// A tensor as f32; F32, F64, F16 and BF16 are converted, other element types refused.
+    /// A tensor as f32; F32, F64, F16 and BF16 are converted, I64, as which PyTorch keeps counters, and I8 with scales of
+    /// its rows ([`Param::quantized`](crate::nn::Param::quantized)); other element types are refused.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let (bytes, dtype) = self.raw(name)?;
-        let data: Vec<f32> = match dtype {
-            Dtype::F32 => words(bytes, f32::from_le_bytes),
-            Dtype::F64 => words(bytes, |b| f64::from_le_bytes(b) as f32),
-            Dtype::F16 => words(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => words(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            other => {
+        let info = self.info(name)?;
+        let shape = Shape(info.shape.clone());
+        match self.scales(name, info)? {
+            Some(scales) => {
+                rounded::restore(shape, &self.bytes(info, 0..info.shape.iter().product())?, scales.floats())
+            }
+            None => Tensor::new(shape.clone(), self.part(name, 0..shape.numel(), DType::F32)?),
+        }
+    }
+
+    /// Scales of the rows of a table of bytes.
+    fn scales(&self, name: &str, info: &TensorInfo) -> Result<Option<Tensor>> {
+        let scales = format!("{name}{SCALES}");
+        match &info.shape[..] {
+            [rows, _] if info.dtype == Dtype::I8 && self.contains(&scales) => {
+                self.check(&scales, &Shape(vec![*rows]), DType::F32)?;
+                self.tensor(&scales).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header
+            .info(name)
+            .ok_or_else(|| Error::checkpoint(Some(name), "the file has no such tensor; check the name or its prefix"))
+    }
+
+    fn bytes(&self, info: &TensorInfo, elements: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let size = info.dtype.bitsize() as u64 / 8;
+        let from = self.start + info.data_offsets.0 as u64;
+        let place = |element: usize| from.saturating_add((element as u64).saturating_mul(size));
+        self.source.bytes(place(elements.start)..place(elements.end))
+    }
+
+    /// Elements of a tensor, converted to f32 like [`tensor`](Self::tensor), or of one of U32.
+    pub(super) fn part(&self, name: &str, elements: Range<usize>, dtype: DType) -> Result<Data> {
+        let info = self.info(name)?;
+        let bytes = self.bytes(info, elements)?;
+        Ok(match (dtype, info.dtype) {
+            (DType::U32, Dtype::U32) => Data::U32(words(&bytes, u32::from_le_bytes)),
+            (DType::F32, Dtype::F32) => Data::F32(words(&bytes, f32::from_le_bytes)),
+            (DType::F32, Dtype::F64) => Data::F32(words(&bytes, |b| f64::from_le_bytes(b) as f32)),
+            (DType::F32, Dtype::F16) => Data::F32(words(&bytes, |b| f16::from_le_bytes(b).to_f32())),
+            (DType::F32, Dtype::BF16) => Data::F32(words(&bytes, |b| bf16::from_le_bytes(b).to_f32())),
+            (DType::F32, Dtype::I64) => Data::F32(words(&bytes, |b| i64::from_le_bytes(b) as f32)),
+            (DType::U32, other) => return Err(Error::checkpoint(Some(name), format!("expected U32, found {other:?}"))),
+            (DType::F32, other) => {
                 let message = format!("expected F32, F16, BF16 or F64, found {other:?}; convert it");
                 return Err(Error::checkpoint(Some(name), message));
             }
-        };
-        let shape = self.header.info(name).map(|i| i.shape.clone()).unwrap_or_default();
-        Tensor::f32(shape, data)
+        })
     }
 
-    /// Bytes and element type of a tensor.
-    fn raw(&self, name: &str) -> Result<(&[u8], Dtype)> {
-        let Some(info) = self.header.info(name) else {
-            let message = "the file has no such tensor; check the name or its prefix";
-            return Err(Error::checkpoint(Some(name), message));
-        };
-        let (from, to) = info.data_offsets;
-        Ok((self.bytes.get(self.start + from..self.start + to).unwrap_or_default(), info.dtype))
-    }
-
-    /// A tensor of U32 that must have a shape.
-    pub(super) fn integers(&self, name: &str, shape: &Shape) -> Result<Tensor> {
-        self.check_shape(name, shape)?;
-        let (bytes, dtype) = self.raw(name)?;
-        if dtype != Dtype::U32 {
-            return Err(Error::checkpoint(Some(name), format!("expected U32, found {dtype:?}")));
-        }
-        Tensor::u32(shape.clone(), words(bytes, u32::from_le_bytes))
-    }
-
-    /// A tensor as f32 that must have a shape.
-    pub(super) fn shaped(&self, name: &str, shape: &Shape) -> Result<Tensor> {
-        self.check_shape(name, shape)?;
-        self.tensor(name)
-    }
-
-    fn check_shape(&self, name: &str, shape: &Shape) -> Result<()> {
-        if let Some(info) = self.header.info(name).filter(|i| i.shape != shape.0) {
+    /// Refuses what is no tensor of this shape, or has elements that [`part`](Self::part) does not read.
+    pub(super) fn check(&self, name: &str, shape: &Shape, dtype: DType) -> Result<()> {
+        let info = self.info(name)?;
+        if info.shape[..] != shape[..] {
             let message = format!(
                 "expected shape {shape}, the file has {:?}; build the model with the sizes of the checkpoint",
                 info.shape
             );
             return Err(Error::checkpoint(Some(name), message));
         }
-        Ok(())
+        match dtype {
+            DType::F32 if self.scales(name, info)?.is_some() => Ok(()),
+            _ => self.part(name, 0..0, dtype).map(drop),
+        }
+    }
+
+    /// Name that a parameter has, or should have, in the file.
+    fn theirs(&self, name: &str, options: &LoadOptions) -> String {
+        let plain = format!("{}{name}", options.prefix);
+        let alias = |(own, other): &(String, String)| {
+            let begin = plain.strip_suffix(own.as_str()).filter(|b| b.is_empty() || b.ends_with('.'))?;
+            Some(format!("{begin}{other}")).filter(|n| self.contains(n))
+        };
+        if self.contains(&plain) {
+            return plain;
+        }
+        options.aliases.iter().find_map(alias).unwrap_or(plain)
     }
 
     /// Compares names with the parameters'; what the options do not allow is an error.
@@ -148,14 +188,13 @@ impl Checkpoint {
         options: &LoadOptions,
         ignored: impl Fn(&str) -> bool,
     ) -> Result<Loaded> {
-        let wanted: HashSet<String> = params.names().map(|n| format!("{}{n}", options.prefix)).collect();
+        let mut wanted: HashSet<String> = params.names().map(|n| self.theirs(n, options)).collect();
+        let bytes = wanted.iter().filter(|n| self.header.info(n).is_some_and(|info| info.dtype == Dtype::I8));
+        let scales: Vec<String> = bytes.map(|n| format!("{n}{SCALES}")).collect();
+        wanted.extend(scales);
         let ours = |n: &String| n.starts_with(&options.prefix) && !ignored(n);
         let loaded = Loaded {
-            missing: params
-                .names()
-                .filter(|n| !self.contains(&format!("{}{n}", options.prefix)))
-                .map(str::to_owned)
-                .collect(),
+            missing: params.names().filter(|n| !self.contains(&self.theirs(n, options))).map(str::to_owned).collect(),
             extra: self.names().into_iter().filter(|n| ours(n) && !wanted.contains(n)).collect(),
         };
         if let (Some(name), false) = (loaded.missing.first(), options.allow_missing) {
@@ -182,12 +221,13 @@ impl Checkpoint {
     /// Sets parameters by name. Everything is checked first: on an error nothing has changed.
     pub fn load_into(&self, params: &mut Params, options: &LoadOptions) -> Result<Loaded> {
         let loaded = self.compare(params, options, |n| n.starts_with(OPTIMIZER))?;
-        let mut values = Vec::new();
-        for p in params.iter() {
-            let name = format!("{}{}", options.prefix, p.name());
-            if self.contains(&name) {
-                values.push((p.name().to_owned(), self.shaped(&name, p.shape())?));
-            }
+        let found: Vec<_> = params.iter().map(|p| (p.name().to_owned(), p.shape().clone())).collect();
+        let named = |(p, shape): (String, Shape)| (self.theirs(&p, options), p, shape);
+        let found: Vec<_> = found.into_iter().map(named).filter(|(name, ..)| self.contains(name)).collect();
+        found.iter().try_for_each(|(name, _, shape)| self.check(name, shape, DType::F32))?;
+        let mut values = Vec::with_capacity(found.len());
+        for (name, p, _) in found {
+            values.push((p, self.tensor(&name)?));
         }
         for (name, value) in values {
             params.set(&name, value)?;
@@ -199,20 +239,50 @@ impl Checkpoint {
 impl Params {
     /// The parameters as a safetensors file.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let tensors = self.values().map(|(n, t)| (n.to_owned(), t)).collect();
-        to_bytes(&tensors, HashMap::new())
+        self.to_bytes_with(None)
     }
 
     /// [`to_bytes`](Self::to_bytes) with text that says how to build the model again, where a trainer's file has it.
-    pub fn to_bytes_with(&self, config: &str) -> Result<Vec<u8>> {
-        let tensors = self.values().map(|(n, t)| (n.to_owned(), t)).collect();
-        to_bytes(&tensors, HashMap::from([(CONFIG.to_owned(), config.to_owned())]))
+    pub fn to_bytes_with(&self, config: Option<&str>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let config = config.map(|config| (CONFIG.to_owned(), config.to_owned()));
+        self.write(config.into_iter().collect(), |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(bytes)
     }
 
     /// Writes the parameters to a safetensors file; an old file is replaced only when the new one is whole.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
-        write(path.as_ref(), &self.to_bytes()?)
+        let mut file = file::NewFile::create(path.as_ref())?;
+        self.write(HashMap::new(), |part| file.write(part))?;
+        file.finish()
+    }
+
+    /// Hands over the bytes of the file part by part: no table is ever whole in memory twice. Wide elements come first, so
+    /// that all are aligned.
+    fn write(&self, metadata: HashMap<String, String>, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let rounded = Rounded::all(self)?;
+        let plain = || self.iter().filter(|p| p.quantization().is_none());
+        let mut tensors: Vec<_> = plain().map(|p| (p.name().to_owned(), Dtype::F32, p.shape().clone())).collect();
+        tensors.extend(rounded.iter().filter_map(Rounded::scales_header));
+        tensors.extend(rounded.iter().map(Rounded::header));
+        put(&file::header(tensors, metadata)?)?;
+        let mut buffer = vec![0.0f32; 1 << 16];
+        for p in plain() {
+            let mut draw = self.draw(p);
+            let mut left = p.shape().numel();
+            while left > 0 {
+                let n = left.min(buffer.len());
+                draw.fill(&mut buffer[..n]);
+                put(bytemuck::cast_slice(&buffer[..n]))?;
+                left -= n;
+            }
+        }
+        rounded.iter().try_for_each(|table| table.write_scales(self, &mut put))?;
+        rounded.iter().try_for_each(|table| table.write(self, &mut put))
     }
 
     /// Sets parameters from a safetensors file, see [`Checkpoint::load_into`].
@@ -225,74 +295,4 @@ impl Params {
 fn words<E: Default, const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> E) -> Vec<E> {
     let word = |c: &[u8]| c.try_into().map(&f).unwrap_or_default();
     bytes.chunks_exact(N).map(word).collect()
-}
-
-/// A safetensors file.
-pub(super) fn to_bytes(tensors: &BTreeMap<String, Tensor>, mut metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-    let failed = |e| Error::checkpoint(None, format!("writing failed: {e}"));
-    // What PyTorch's own loaders look for.
-    metadata.insert("format".into(), "pt".into());
-    let views: Result<Vec<_>, _> = tensors
-        .iter()
-        .map(|(name, t)| {
-            let dtype = match t.data() {
-                Data::F32(_) => Dtype::F32,
-                Data::U32(_) => Dtype::U32,
-            };
-            TensorView::new(dtype, t.shape().0.clone(), t.data().bytes()).map(|view| (name, view))
-        })
-        .collect();
-    let bytes = safetensors::serialize(views.map_err(failed)?, Some(metadata)).map_err(failed)?;
-    Ok(with_sorted_header(bytes))
-}
-
-/// The same file with the names in its header in order: equal contents give equal bytes. The library takes metadata from a
-/// hash map, whose order changes from run to run.
-fn with_sorted_header(mut bytes: Vec<u8>) -> Vec<u8> {
-    let Some((length, rest)) = bytes.split_first_chunk_mut::<8>() else { return bytes };
-    let Some(header) = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| rest.get_mut(..n)) else {
-        return bytes;
-    };
-    // Objects of serde_json are sorted maps.
-    let sorted = serde_json::from_slice::<serde_json::Value>(header).map(|h| h.to_string().into_bytes());
-    if let Ok(sorted) = sorted
-        && sorted.len() <= header.len()
-    {
-        header.fill(b' ');
-        header[..sorted.len()].copy_from_slice(&sorted);
-    }
-    bytes
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-fn io(path: &std::path::Path, e: &std::io::Error) -> Error {
-    Error::Io { path: path.display().to_string(), message: e.to_string() }
-}
-
-/// Writes a file so that at every moment either the old or the new one is there, whole.
-#[cfg(not(target_arch = "wasm32"))]
-pub(super) fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let Some(name) = path.file_name() else {
-        return Err(Error::Io { path: path.display().to_string(), message: "not the name of a file".into() });
-    };
-    let mut temporary = name.to_owned();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".{}.{number}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if let Err(e) = written {
-        let _ = std::fs::remove_file(&temporary);
-        return Err(io(path, &e));
-    }
-    // The new name lasts once the folder is on disk too; not every system can do that.
-    #[cfg(unix)]
-    if let Some(Ok(folder)) = path.parent().filter(|p| !p.as_os_str().is_empty()).map(std::fs::File::open) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
 }

@@ -2,8 +2,10 @@
 
 mod build;
 mod checkpoint;
+mod file;
 mod optimizer;
 mod resume;
+mod rounded;
 mod rows;
 mod schedule;
 mod trainer;

@@ -4,6 +4,7 @@ use super::rows::RowUpdates;
 use crate::error::{Error, Result};
 use crate::graph::{Rows, Var};
 use crate::ops::optim::{self, Common, Controls};
+use std::ops::Range;
 
 /// Stochastic gradient descent: [`optim::Sgd`].
 #[derive(Clone, Debug, PartialEq)]
@@ -251,19 +252,19 @@ impl Optimizer {
         }
     }
 
-    /// New parameter and slots of a table's flat buffer, and new counts if there are some.
+    /// New parameter and slots of a flat buffer that holds some rows of a table, and new counts if there are some.
     pub(super) fn step_rows<'g>(
         &self,
         param: Var<'g>,
         slots: &[Var<'g>],
         counts: Option<Var<'g>>,
-        grad: &Rows<'g>,
+        (grad, held): (&Rows<'g>, Range<usize>),
         controls: &Controls<'g>,
         common: Common,
     ) -> Vec<Var<'g>> {
         match (self.kernel(common), slots) {
-            (Kernel::Sgd(sgd), _) => sgd.step_rows(param, slots.first().copied(), grad, controls),
-            (Kernel::Adam(adam), &[m, v]) => adam.step_rows(param, [m, v], counts, grad, controls),
+            (Kernel::Sgd(sgd), _) => sgd.step_rows(param, slots.first().copied(), grad, held, controls),
+            (Kernel::Adam(adam), &[m, v]) => adam.step_rows(param, [m, v], counts, grad, held, controls),
             // Not reached: `slots` names two.
             _ => vec![],
         }

@@ -1,12 +1,15 @@
 //! Saving a trainer and going on from where it was, bit for bit.
 
 use super::build::{COUNT, PROGRESS, slot_name};
-use super::checkpoint::{self, Checkpoint, LoadOptions, OPTIMIZER};
+use super::checkpoint::{Checkpoint, LoadOptions, OPTIMIZER};
+use super::file;
 use super::rows::{check_rules, rules};
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
-use crate::types::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use crate::nn::Shard;
+use crate::types::{Data, Shape, Tensor, TensorType};
+use std::collections::HashMap;
+use std::ops::Range;
 
 /// What a checkpoint says beside its tensors.
 struct Counters {
@@ -16,6 +19,9 @@ struct Counters {
     done: u32,
     skipped: u32,
 }
+
+/// Kind of what the loss carries, among the trainer's tensors.
+const CARRIED: &str = "carried";
 
 /// Key of a metadata string.
 fn key(name: &str) -> String {
@@ -27,32 +33,100 @@ fn slot_of(slot: &str, param: &str) -> String {
     format!("{OPTIMIZER}{slot}.{param}")
 }
 
+/// A state of the trainer and the tensors of a file that it holds, or parts of them.
+struct Stored {
+    state: String,
+    ty: TensorType,
+    parts: Vec<Part>,
+}
+
+/// Elements of a tensor, from `start` on, at a place in a state. Parts of one tensor follow each other in order.
+struct Part {
+    tensor: String,
+    shape: Shape,
+    start: usize,
+    place: Range<usize>,
+}
+
 impl Trainer {
-    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`; counters, seed,
-    /// config and the rule of tables that are updated by rows as metadata. Only between whole steps.
+    /// Parameters, what the optimizer keeps for them, touches of rows, and what the loss carries.
+    fn stored(&self) -> Result<Vec<Stored>> {
+        let shards = self.params.shards()?;
+        let flat = |shard: &Shard, state: String, name: &dyn Fn(&str) -> String| {
+            let part = |s: &crate::nn::Segment| {
+                let p = self.params.nth(s.param)?;
+                let place = s.offset..s.offset + s.len;
+                Some(Part { tensor: name(p.name()), shape: p.shape().clone(), start: s.start, place })
+            };
+            Stored { state, ty: shard.ty(), parts: shard.segments.iter().filter_map(part).collect() }
+        };
+        let mut all: Vec<Stored> = shards.iter().map(|s| flat(s, s.state.clone(), &str::to_owned)).collect();
+        let optimizer = &self.settings.optimizer;
+        for slot in optimizer.slots() {
+            let trained = shards.iter().filter(|s| s.group.is_some());
+            all.extend(trained.map(|s| flat(s, slot_name(slot, s), &|name| slot_of(slot, name))));
+        }
+        for (t, table) in self.trained.iter().filter_map(|t| Some((t, t.counted(optimizer)?))) {
+            for (shard, rows) in t.shards.iter().zip(&table.pieces) {
+                let (tensor, shape) = (slot_of(COUNT, &table.name), [table.rows].into());
+                let part = Part { tensor, shape, start: rows.start, place: 0..rows.len() };
+                let ty = TensorType::u32([rows.len()]);
+                all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part] });
+            }
+        }
+        for (name, ty) in &self.carried {
+            let part =
+                Part { tensor: slot_of(CARRIED, name), shape: ty.shape.clone(), start: 0, place: 0..ty.shape.numel() };
+            all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part] });
+        }
+        Ok(all)
+    }
+
+    /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`, what the loss
+    /// carries as `optim.carried.<name>`; counters, seed, config and the rule of tables that are updated by rows as metadata. Only between whole steps. The file does not
+    /// depend on how tables are cut.
     pub async fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let put = |part: &[u8]| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        };
+        self.write(put).await?;
+        Ok(bytes)
+    }
+
+    /// Writes [`to_bytes`](Self::to_bytes) to a file, state by state; an old file is replaced only when the new one is
+    /// whole.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        let mut file = file::NewFile::create(path.as_ref())?;
+        self.write(|part| file.write(part)).await?;
+        file.finish()
+    }
+
+    /// Hands over the bytes of the file part by part: only one state at a time is in host memory.
+    async fn write(&self, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if !self.runs.is_multiple_of(self.settings.micro) {
             let message = "some micro-batches of this step are still missing; save after the last one";
             return Err(Error::argument("save", message));
         }
-        let mut tensors = BTreeMap::new();
-        let params = self.read_params().await?;
-        for (name, value) in params.values() {
-            tensors.insert(name.to_owned(), value);
-        }
-        for slot in self.settings.optimizer.slots() {
-            let kept =
-                params.read_flat(&self.store, |shard| slot_name(slot, shard), |shard| shard.group.is_some()).await?;
-            for ((_, values), p) in kept.into_iter().filter_map(|(i, v)| Some(((i, v), params.nth(i)?))) {
-                tensors.insert(slot_of(slot, p.name()), Tensor::f32(p.shape().clone(), values)?);
+        let stored = self.stored()?;
+        let tensors = stored.iter().flat_map(|s| s.parts.iter().map(|part| (s.ty.dtype, part)));
+        let tensors = tensors.filter(|(_, part)| part.start == 0);
+        let tensors =
+            tensors.map(|(dtype, part)| (part.tensor.clone(), file::stored_as(dtype), part.shape.clone())).collect();
+        put(&file::header(tensors, self.metadata().await?)?)?;
+        for s in &stored {
+            let tensor = crate::nn::read(&self.store, &s.state, &s.ty).await?;
+            for part in &s.parts {
+                let Range { start, end } = part.place;
+                put(tensor.data().bytes().get(4 * start..4 * end).unwrap_or_default())?;
             }
         }
-        for t in &self.trained {
-            if let Some(table) = t.counted(&self.settings.optimizer) {
-                let counts = self.store.read(&slot_name(COUNT, &t.shard)).await?;
-                tensors.insert(slot_of(COUNT, &table.name), counts);
-            }
-        }
+        Ok(())
+    }
+
+    async fn metadata(&self) -> Result<HashMap<String, String>> {
         let progress = self.store.read(PROGRESS).await?;
         let count = |i: usize| progress.ints().get(i).copied().unwrap_or(0).to_string();
         let mut metadata = HashMap::from([
@@ -69,19 +143,14 @@ impl Trainer {
             let failed = |e| Error::checkpoint(None, format!("writing failed: {e}"));
             metadata.insert(key("rows"), serde_json::to_string(&rules).map_err(failed)?);
         }
-        checkpoint::to_bytes(&tensors, metadata)
+        Ok(metadata)
     }
 
     /// Goes on from a checkpoint of the same model and optimizer. Everything is checked first: on an error nothing has
-    /// changed.
+    /// changed. States are then read one after the other: only if the file cannot be read any more halfway, or the device
+    /// fails, some have changed; load again.
     pub fn from_bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.resume(&Checkpoint::from_bytes(bytes)?)
-    }
-
-    /// Writes [`to_bytes`](Self::to_bytes) to a file; an old file is replaced only when the new one is whole.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
-        checkpoint::write(path.as_ref(), &self.to_bytes().await?)
     }
 
     /// [`from_bytes`](Self::from_bytes) of a file.
@@ -96,12 +165,13 @@ impl Trainer {
         let optimizer = &self.settings.optimizer;
         check_rules(file.metadata(&key("rows")), &rules(&self.trained, optimizer), &self.params)?;
         let slots = optimizer.slots();
-        let counted: Vec<_> = self.trained.iter().filter_map(|t| Some((t, t.counted(optimizer)?))).collect();
         let ours = |name: &str| {
             let kept = |slot: &str| name.strip_prefix(OPTIMIZER).and_then(|n| n.strip_prefix(slot)?.strip_prefix('.'));
             let param = slots.iter().find_map(|slot| kept(slot)).and_then(|n| self.params.get(n).ok());
-            let count = kept(COUNT).is_some_and(|n| counted.iter().any(|(_, table)| table.name == n));
-            count || param.is_some_and(|p| p.is_trainable())
+            let mut counted = self.trained.iter().filter_map(|t| t.counted(optimizer));
+            let count = kept(COUNT).is_some_and(|n| counted.any(|table| table.name == n));
+            let carried = kept(CARRIED).is_some_and(|n| self.carried.iter().any(|(name, _)| name == n));
+            count || carried || param.is_some_and(|p| p.is_trainable())
         };
         file.compare(&self.params, &LoadOptions::default(), ours)?;
         let theirs = file.metadata("wgrad.config").unwrap_or_default();
@@ -109,41 +179,17 @@ impl Trainer {
             let message = format!("made for another model: {}; build the same one", difference(theirs, &self.config));
             return Err(Error::checkpoint(None, message));
         }
-        let mut states: Vec<(String, Tensor)> = Vec::new();
-        for shard in self.params.shards() {
-            let own = |name: &str| name.to_owned();
-            states.push((shard.state.clone(), self.flat(file, &shard, own)?));
+        let stored = self.stored()?;
+        for (s, part) in stored.iter().flat_map(|s| s.parts.iter().map(move |part| (s, part))) {
+            file.check(&part.tensor, &part.shape, s.ty.dtype)?;
         }
-        for t in &self.trained {
-            for slot in slots {
-                let flat = self.flat(file, &t.shard, |name| slot_of(slot, name))?;
-                states.push((slot_name(slot, &t.shard), flat));
-            }
+        for s in &stored {
+            self.store.set(&s.state, &restored(file, s)?)?;
         }
-        for (t, table) in counted {
-            let counts = file.integers(&slot_of(COUNT, &table.name), &[table.rows].into())?;
-            states.push((slot_name(COUNT, &t.shard), counts));
-        }
-        states.push((PROGRESS.to_owned(), Tensor::u32([2], vec![counters.done, counters.skipped])?));
-        for (name, tensor) in &states {
-            self.store.set(name, tensor)?;
-        }
+        self.store.set(PROGRESS, &Tensor::u32([2], vec![counters.done, counters.skipped])?)?;
         (self.runs, self.steps, self.seed) = (counters.runs, counters.steps, counters.seed);
         self.reported = false;
         Ok(())
-    }
-
-    /// A shard's flat buffer from the tensors of a file.
-    fn flat(&self, file: &Checkpoint, shard: &crate::nn::Shard, name: impl Fn(&str) -> String) -> Result<Tensor> {
-        let mut flat = vec![0.0; shard.len];
-        for s in &shard.segments {
-            let Some(p) = self.params.nth(s.param) else {
-                continue;
-            };
-            let tensor = file.shaped(&name(p.name()), p.shape())?;
-            flat[s.offset..s.offset + s.len].copy_from_slice(tensor.floats());
-        }
-        Tensor::f32([shard.len], flat)
     }
 
     fn counters(&self, file: &Checkpoint) -> Result<Counters> {
@@ -168,6 +214,26 @@ impl Trainer {
             done: number(file, "done")?,
             skipped: number(file, "skipped")?,
         })
+    }
+}
+
+/// A state from the tensors of a file.
+fn restored(file: &Checkpoint, s: &Stored) -> Result<Tensor> {
+    let mut data = Tensor::zeros(&s.ty).into_data();
+    for Part { tensor, start, place, .. } in &s.parts {
+        let found = file.part(tensor, *start..*start + place.len(), s.ty.dtype)?;
+        match (&mut data, found) {
+            (Data::F32(all), Data::F32(part)) => put(all, place, &part),
+            (Data::U32(all), Data::U32(part)) => put(all, place, &part),
+            _ => {}
+        }
+    }
+    Tensor::new(s.ty.shape.clone(), data)
+}
+
+fn put<E: Copy>(all: &mut [E], place: &Range<usize>, part: &[E]) {
+    if let Some(all) = all.get_mut(place.clone()) {
+        all.iter_mut().zip(part).for_each(|(a, p)| *a = *p);
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::optimizer::{Group, Optimizer};
 use crate::error::{Error, Result};
+use crate::graph::{Gradient, Rows};
 use crate::nn::{Params, Shard};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// How the tables of a group are updated: matrices `[rows, width]` from which the loss only gathers, so that their
 /// gradient names some rows, such as token embeddings and the values of a product-key memory.
@@ -25,6 +27,8 @@ use std::collections::BTreeMap;
 /// A parameter of such a group whose gradient is no list of rows (a bias; a table that is also multiplied with, such as a
 /// tied output layer) has a dense gradient, which touches every row: it is updated as under `Dense`. A matrix that the loss
 /// does not use has no hits.
+/// How a table larger than one binding is cut ([`Params::limit`]) makes no difference under `PerRow` and `Global`; under
+/// `Dense` the squares of the norm add up in another order, which clipping may show in the last bit.
 /// [`Trainer::row_updates`](super::Trainer::row_updates) tells which are updated by rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RowUpdates {
@@ -53,37 +57,93 @@ impl RowUpdates {
     }
 }
 
-/// A table that is updated by rows; it has a flat buffer of its own.
+/// A table that is updated by rows; it has flat buffers of its own.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     /// Name of the parameter.
     pub name: String,
     pub rows: usize,
     pub width: usize,
+    /// Rows of each piece, in order; one if it is not cut.
+    pub pieces: Vec<Range<usize>>,
     /// Hits of one (micro-)batch.
     pub hits: usize,
+    /// Hits that share a row of values, if they are weighted.
+    pub per: Option<usize>,
     /// Not `Dense`.
     pub rule: RowUpdates,
 }
 
-/// A trained flat buffer and how it is updated.
+impl Table {
+    /// Rows of values of one (micro-)batch.
+    pub fn values(&self) -> usize {
+        self.hits / self.per.unwrap_or(1).max(1)
+    }
+}
+
+/// A trained flat buffer, or those of a table that is updated by rows, and how they are updated.
 #[derive(Clone, Debug)]
 pub(super) struct Trained {
-    pub shard: Shard,
+    /// One, or one for each piece of the table.
+    pub shards: Vec<Shard>,
     pub group: Group,
-    /// What it holds, if that is updated by rows.
+    /// What they hold, if that is updated by rows.
     pub table: Option<Table>,
 }
 
 impl Trained {
-    /// Name of a state that belongs to the buffer.
+    /// Name of a state that belongs to all buffers together.
     pub fn state(&self, kind: &str) -> String {
-        format!("{kind}/{}", self.shard.state)
+        format!("{kind}/{}", self.shards.first().map_or("", |s| &s.state))
     }
 
     /// The table, if touches of its rows are counted.
     pub fn counted(&self, optimizer: &Optimizer) -> Option<&Table> {
         self.table.as_ref().filter(|t| t.rule == RowUpdates::PerRow && optimizer.corrects_bias())
+    }
+}
+
+/// The hits of a table from the gradients of its pieces (`pieces`: the rows of each), if these are made of hits:
+/// `Some(None)` if there are none at all. Row numbers are those of the whole table.
+pub(super) fn hits<'g>(pieces: &[Range<usize>], grads: &[Gradient<'g>]) -> Option<Option<Rows<'g>>> {
+    let lists: Vec<&[Rows<'g>]> = grads.iter().map(listed).collect::<Option<_>>()?;
+    let (first, others) = lists.split_first()?;
+    let rows = pieces.last()?.end;
+    // A use of the whole table hands all pieces the same hits, counted from the first row of each.
+    let used_whole = |(i, hit): (usize, &Rows<'g>)| {
+        others.iter().zip(&pieces[1..]).all(|(list, piece)| {
+            let same = |r: &Rows<'g>| {
+                let factors = match (r.factors, hit.factors) {
+                    (Some(a), Some(b)) => a.per == b.per && a.weights.alike(b.weights),
+                    (a, b) => a.is_none() && b.is_none(),
+                };
+                factors && r.values.alike(hit.values) && r.indices.alike(hit.indices - piece.start as u32)
+            };
+            list.len() == first.len() && list.get(i).is_some_and(same)
+        })
+    };
+    if first.iter().enumerate().all(used_whole) && others.iter().all(|list| list.len() == first.len()) {
+        let whole: Vec<Rows<'g>> = first.iter().map(|hit| Rows { rows, ..*hit }).collect();
+        return Some(Rows::concat(&whole));
+    }
+    // Some piece was used by itself: its hits name no row of another.
+    let moved = |(list, piece): (&&[Rows<'g>], &Range<usize>)| -> Vec<Rows<'g>> {
+        let one = |hit: &Rows<'g>| {
+            let own = hit.indices.lt(piece.len() as u32);
+            Rows { indices: own.select(hit.indices + piece.start as u32, rows as u32), rows, ..*hit }
+        };
+        list.iter().map(one).collect()
+    };
+    let all: Vec<Rows<'g>> = lists.iter().zip(pieces).flat_map(moved).collect();
+    Some(Rows::concat(&all))
+}
+
+/// The hits of one piece, if its gradient is made of hits.
+fn listed<'a, 'g>(grad: &'a Gradient<'g>) -> Option<&'a [Rows<'g>]> {
+    match grad {
+        Gradient::None => Some(&[]),
+        Gradient::Dense(_) => None,
+        Gradient::Rows(all) => Some(all),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::graph::{Graph, Var};
 use crate::nn::{ParamVars, Params};
 use crate::ops::optim::Report;
 use crate::plan::Options;
-use crate::types::Tensor;
+use crate::types::{Tensor, TensorType};
 
 /// Settings of a trainer; [`compile`](Self::compile) makes it.
 pub struct TrainerBuilder {
@@ -22,6 +22,7 @@ pub struct TrainerBuilder {
     seed: u64,
     config: String,
     options: Options,
+    carried: Vec<(String, TensorType)>,
 }
 
 /// Trains parameters on one device. A step is one plan: loss, gradients, clipping and optimizer, in one submit.
@@ -56,6 +57,8 @@ pub struct Trainer {
     pub(super) store: Store,
     pub(super) seed: u64,
     pub(super) config: String,
+    /// States of the loss that go into checkpoints.
+    pub(super) carried: Vec<(String, TensorType)>,
     /// Micro-batches so far: the step number of random numbers.
     pub(super) runs: u32,
     /// Steps so far, skipped ones included: the step number of the schedule.
@@ -106,6 +109,13 @@ impl TrainerBuilder {
         self
     }
 
+    /// Keeps states of the loss (see [`Graph::state`]) in the trainer's store, zeros at first, and in its checkpoints: what a
+    /// model carries from one batch to the next. A step that is skipped leaves them as they are.
+    pub fn carry(mut self, states: impl IntoIterator<Item = (String, TensorType)>) -> Self {
+        self.carried.extend(states);
+        self
+    }
+
     /// Sets what compiling may do.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
@@ -118,25 +128,42 @@ impl TrainerBuilder {
         let TrainerBuilder { device, mut params, settings, .. } = self;
         settings.check(&params)?;
         settings.separate(&mut params);
+        params.check_device(&device)?;
         let options = self.options;
         let graph = Graph::new();
-        let (accumulate, apply, trained) = if settings.micro == 1 {
+        let (report, trained) = if settings.micro == 1 {
             let (report, trained) = settings.whole(&graph, &params, loss);
-            let outputs = [("report", report)];
-            (None, device.compile_with(&graph, &outputs, options).await?, trained)
+            (Some(report), trained)
         } else {
-            let trained = settings.accumulate(&graph, &params, loss);
-            let first = device.compile_with(&graph, &[], options).await?;
-            let graph = Graph::new();
-            let report = settings.apply(&graph, &trained);
-            let outputs = [("report", report)];
-            let last = device.compile_with(&graph, &outputs, options).await?;
-            (Some(first), last, trained)
+            (None, settings.accumulate(&graph, &params, loss))
         };
-        let store = params.store(&device)?;
-        for (name, ty) in settings.states(&trained) {
-            store.set_zeros(&name, &ty)?;
+        if let Some(error) = graph.error() {
+            return Err(error);
         }
+        // Memory that lasts comes first: what cannot fit is refused before plans are made.
+        let store = Store::new(&device);
+        let mut states = params.states()?;
+        states.extend(settings.states(&trained));
+        let carried = self.carried;
+        for (name, ty) in &carried {
+            if states.iter().any(|(taken, _)| taken == name) {
+                let message =
+                    "the trainer has a state of this name; choose another for what the loss carries".to_owned();
+                return Err(Error::Name { kind: "state", name: name.clone(), message });
+            }
+            states.push((name.clone(), ty.clone()));
+        }
+        store.reserve(&states)?;
+        let (accumulate, apply) = match report {
+            Some(report) => (None, device.compile_with(&graph, &[("report", report)], options).await?),
+            None => {
+                let first = device.compile_with(&graph, &[], options).await?;
+                let graph = Graph::new();
+                let report = settings.apply(&graph, &trained);
+                (Some(first), device.compile_with(&graph, &[("report", report)], options).await?)
+            }
+        };
+        params.load_into(&store)?;
         Ok(Trainer {
             params,
             settings,
@@ -144,6 +171,7 @@ impl TrainerBuilder {
             store,
             seed: self.seed,
             config: self.config,
+            carried,
             runs: 0,
             steps: 0,
             reported: false,
@@ -171,6 +199,7 @@ impl Trainer {
             schedule: Schedule::default(),
             config: String::new(),
             options: Options::default(),
+            carried: Vec::new(),
         }
     }
 

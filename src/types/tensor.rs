@@ -97,6 +97,11 @@ impl Tensor {
         &self.data
     }
 
+    /// The elements, without a copy.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
     /// The floats; empty for an integer tensor.
     pub fn floats(&self) -> &[f32] {
         match &self.data {

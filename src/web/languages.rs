@@ -9,6 +9,10 @@ use crate::exec::Store;
 use crate::graph::{Mode, Var};
 use crate::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
 use crate::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, SegmentLoss};
+use crate::models::product_key::{
+    Lookup, PkmStream, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, VALUES, values_group,
+};
+use crate::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, RecurrentStream};
 use crate::nn::{ParamVars, Params};
 use crate::ops::select::Sampling;
 use crate::train::{Checkpoint, Group};
@@ -45,23 +49,26 @@ pub(super) trait Reader {
 }
 
 macro_rules! reader {
-    ($stream:ty, $feed:expr) => {
+    ($stream:ty) => {
         impl Reader for $stream {
             fn feed<'a>(&'a mut self, parameters: &'a Store, tokens: &'a [u32]) -> Local<'a, ()> {
-                Box::pin(async move { $feed(self, parameters, &[tokens]) })
+                Box::pin(async move { <$stream>::feed(self, parameters, &[tokens]) })
             }
-            fn generate<'a>(&'a mut self, p: &'a Store, count: usize, how: Sampling, seed: u64) -> Local<'a, Vec<u32>> {
-                Box::pin(async move { Ok(<$stream>::generate(self, p, count, how, seed).await?.concat()) })
-            }
-            fn logits<'a>(&'a self) -> Local<'a, Tensor> {
-                Box::pin(<$stream>::logits(self))
-            }
-            fn bytes(&self) -> u64 {
-                <$stream>::bytes(self)
-            }
-            fn tokens(&self) -> u64 {
-                self.tokens_read().iter().sum()
-            }
+            reader!(@same $stream);
+        }
+    };
+    (@same $stream:ty) => {
+        fn generate<'a>(&'a mut self, p: &'a Store, count: usize, how: Sampling, seed: u64) -> Local<'a, Vec<u32>> {
+            Box::pin(async move { Ok(<$stream>::generate(self, p, count, how, seed).await?.concat()) })
+        }
+        fn logits<'a>(&'a self) -> Local<'a, Tensor> {
+            Box::pin(<$stream>::logits(self))
+        }
+        fn bytes(&self) -> u64 {
+            <$stream>::bytes(self)
+        }
+        fn tokens(&self) -> u64 {
+            self.tokens_read().iter().sum()
         }
     };
 }
@@ -72,6 +79,8 @@ pub(super) fn build(kind: &str, options: &str) -> Result<Rc<dyn Language>> {
     let mut s = Settings::parse(what, options)?;
     let model: Rc<dyn Language> = match kind {
         "infini" => Rc::new(infini(&mut s)?),
+        "pkm" => Rc::new(pkm(&mut s)?),
+        "recurrent" => Rc::new(recurrent(&mut s)?),
         "routed" => Rc::new(routed(&mut s)?),
         other => return Err(Error::argument(what, format!("no kind of model is called \"{other}\""))),
     };
@@ -135,7 +144,7 @@ impl Language for Infini {
     }
 }
 
-reader!(InfiniStream, InfiniStream::feed);
+reader!(InfiniStream);
 
 fn routed(s: &mut Settings) -> Result<RoutedDecoder> {
     let (num_tokens, dim, depth) = (s.get("numTokens", 256)?, s.need("dim")?, s.need("depth")?);
@@ -163,4 +172,88 @@ impl Language for RoutedDecoder {
     }
 }
 
-reader!(RoutedStream, RoutedStream::feed);
+reader!(RoutedStream);
+
+/// A transformer with product-key memories; their values learn at a rate of their own.
+struct Pkm {
+    model: PkmTransformer,
+    values_lr: f64,
+}
+
+fn pkm(s: &mut Settings) -> Result<Pkm> {
+    let mut memory = ProductKeyConfig::new(s.need("dim")?);
+    s.set("memoryHeads", &mut memory.heads)?;
+    s.set("memoryDimHead", &mut memory.dim_head)?;
+    s.set("numKeys", &mut memory.num_keys)?;
+    memory.topk = s.get("topk", memory.num_keys.min(32))?;
+    let depth = s.need("depth")?;
+    let mut c = PkmTransformerConfig::new(s.get("numTokens", 256)?, depth, s.get("seqLen", 256)?, memory);
+    c.heads = s.get("heads", c.heads)?;
+    c.dim_head = s.get("dimHead", (c.memory.dim / c.heads.max(1)).max(1))?;
+    c.pkm_layers = s.get("pkmLayers", vec![depth.div_ceil(2)])?;
+    s.set("recompute", &mut c.recompute)?;
+    Ok(Pkm { values_lr: s.get("valuesLr", 1e-2)?, model: PkmTransformer::new(c)? })
+}
+
+impl Language for Pkm {
+    fn init(&self, seed: u64) -> Params {
+        self.model.init(seed)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        self.model.loss(params, ids, &Lookup::new(Mode::Train, 0)).0
+    }
+
+    fn groups(&self, lr: f64) -> Vec<(&'static str, Group)> {
+        let any = self.model.config().pkm_layers.iter().any(|l| (1..=self.model.config().depth).contains(l));
+        if any { vec![(VALUES, values_group(lr, self.values_lr))] } else { Vec::new() }
+    }
+
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let plans = self.model.stream_plans(device, params, 1).await?;
+            Ok(Box::new(PkmStream::new(&plans)?) as Box<dyn Reader>)
+        })
+    }
+}
+
+impl Reader for PkmStream {
+    fn feed<'a>(&'a mut self, parameters: &'a Store, tokens: &'a [u32]) -> Local<'a, ()> {
+        Box::pin(async move { PkmStream::feed(self, parameters, &[tokens]).await })
+    }
+    reader!(@same PkmStream);
+}
+
+fn recurrent(s: &mut Settings) -> Result<BlockRecurrentTransformer> {
+    let mut c = BlockRecurrentConfig::new(s.get("numTokens", 256)?, s.need("dim")?, s.need("depth")?);
+    s.set("heads", &mut c.heads)?;
+    c.dim_head = s.get("dimHead", (c.dim / c.heads.max(1)).max(2))?;
+    c.block_width = s.get("blockWidth", 64)?;
+    c.max_seq_len = s.get("maxSeqLen", 16 * c.block_width)?;
+    s.set("ffMult", &mut c.ff_mult)?;
+    s.set("recurrentLayers", &mut c.recurrent_layers)?;
+    s.set("numStateVectors", &mut c.num_state_vectors)?;
+    s.set("xlMemoriesLayers", &mut c.xl_memories_layers)?;
+    s.set("compressedMemFactor", &mut c.compressed_mem_factor)?;
+    s.set("recompute", &mut c.recompute)?;
+    BlockRecurrentTransformer::new(c)
+}
+
+impl Language for BlockRecurrentTransformer {
+    fn init(&self, seed: u64) -> Params {
+        BlockRecurrentTransformer::init(self, seed)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        BlockRecurrentTransformer::loss(self, params, ids, &Carried::default()).0
+    }
+
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let plans = self.stream_plans(device, params, 1).await?;
+            Ok(Box::new(RecurrentStream::new(&plans)?) as Box<dyn Reader>)
+        })
+    }
+}
+
+reader!(RecurrentStream);

@@ -171,7 +171,7 @@ impl State {
                 None => {
                     let mut params = params.clone();
                     params.read_from(self.store()).await?;
-                    params.to_bytes_with(&self.config)
+                    params.to_bytes_with(Some(&self.config))
                 }
             },
         }

@@ -120,8 +120,7 @@ fn causal_attention(case: &Case, device: &Device) -> Result<Outcome> {
 fn embedding_bag(case: &Case, device: &Device) -> Result<Outcome> {
     run(case, device, |b| {
         let (table, weights) = (b.input("weight")?, b.input("w")?);
-        let rows = table.gather(b.input("indices")?) * weights.unsqueeze(2);
-        b.output("out", rows.sum(1).reshape([weights.dim(0), table.dim(1)]));
+        b.output("out", table.weighted_gather(b.input("indices")?, weights));
         Ok(())
     })
 }

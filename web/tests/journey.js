@@ -80,19 +80,29 @@ async function learn(wgrad, device, started) {
   return { info: await model.info(), losses: first, onwards, resumed, text: wgrad.decode(tokens), aborted, flat, wrong, ms, pipelines };
 }
 
-/** The other model, and options that nobody knows. */
-async function routed(wgrad, device) {
-  const model = await wgrad.RoutedDecoder.create(device, { dim: 32, depth: 1, heads: 2, window: 16 });
-  const first = await losses(model, 3);
-  const loaded = await wgrad.RoutedDecoder.load(device, await model.save());
-  const [onwards, resumed] = [await losses(model, 1), await losses(loaded, 1)];
+/** The other models, and options that nobody knows. */
+async function others(wgrad, device) {
+  const found = [];
+  for (const [Model, options] of [
+    [wgrad.RoutedDecoder, { dim: 32, depth: 1, heads: 2, window: 16 }],
+    [wgrad.ProductKeyTransformer, { dim: 32, depth: 1, heads: 2, numKeys: 16, topk: 4, memoryDimHead: 16 }],
+    [wgrad.BlockRecurrentTransformer, { dim: 32, depth: 1, heads: 2, blockWidth: 16 }],
+  ]) {
+    const model = await Model.create(device, options);
+    const first = await losses(model, 3);
+    const loaded = await Model.load(device, await model.save());
+    const [onwards, resumed] = [await losses(model, 1), await losses(loaded, 1)];
+    let count = 0;
+    for await (const token of loaded.generate("the", { count: 3, capacity: 64 })) count += token < 256;
+    found.push({ losses: first, onwards, resumed, count });
+  }
   let refused;
   try {
     await wgrad.RoutedDecoder.create(device, { dim: 32, depth: 1, head: 2 });
   } catch (error) {
     refused = `${error.code}: ${error.message}`;
   }
-  return { losses: first, onwards, resumed, refused };
+  return { found, refused };
 }
 
 /** A device that is lost on the way, and a new one that goes on from what was saved. */
@@ -123,7 +133,7 @@ export async function run(wgrad, options) {
   const { kind, adapter, reason, worker } = device;
   const model = await learn(wgrad, device, started);
   const graph = await descend(wgrad, device);
-  const other = await routed(wgrad, device);
+  const other = await others(wgrad, device);
   const lost = kind === "gpu" ? await lose(wgrad, device, options) : undefined;
   if (kind === "cpu") device.free();
   const limits = Object.keys(device.limits).length;

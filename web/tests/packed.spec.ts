@@ -106,7 +106,7 @@ interface Result {
     ms: number;
     pipelines: number;
   };
-  other: { losses: number[]; onwards: number[]; resumed: number[]; refused: string };
+  other: { found: { losses: number[]; onwards: number[]; resumed: number[]; count: number }[]; refused: string };
   lost?: { code: string; expected: number[]; resumed: number[] };
 }
 
@@ -128,8 +128,12 @@ function check(result: Result): void {
   expect(model.flat[0]).toBe(model.flat[1]);
   expect(model.flat[2]).toBe(4 * 900);
   expect(model.wrong).toEqual({ name: "CheckpointError", code: "checkpoint" });
-  expect(other.losses[2]).toBeLessThan(other.losses[0] ?? 0);
-  expect(other.resumed).toEqual(other.onwards);
+  expect(other.found).toHaveLength(3);
+  for (const { losses, onwards, resumed, count } of other.found) {
+    expect(losses[2]).toBeLessThan(losses[0] ?? 0);
+    expect(resumed).toEqual(onwards);
+    expect(count).toBe(3);
+  }
   expect(other.refused).toBe("argument: model.head: is no option here; check the spelling");
   if (result.kind === "gpu") {
     expect(result.limits).toBeGreaterThan(20);

@@ -32,6 +32,12 @@ pub fn check() -> Result<String> {
 
     let routed = file("routed.safetensors");
     job(&["--steps", "3", "--memory", "routed"], &routed, &[])?;
+    let recurrent = file("recurrent.safetensors");
+    job(&["--steps", "3", "--memory", "recurrent"], &recurrent, &[])?;
+    job(&["--steps", "4", "--memory", "recurrent"], &recurrent, &["--resume", text(&recurrent)?])?;
+    job(&["--steps", "3", "--memory", "pkm", "--pkm-keys", "20"], &file("pkm.safetensors"), &[])?;
+    let pkm = ["--steps", "6", "--memory", "pkm", "--pkm-keys", "20"];
+    job(&pkm, &file("pkm-resumed.safetensors"), &["--resume", text(&file("pkm.safetensors"))?])?;
     let out = example(&["--steps", "4"], &file("none"), &["--resume", text(&routed)?]).output()?;
     ensure!(!out.status.success() && !file("none").exists(), "a checkpoint of another model was not refused");
 
@@ -43,7 +49,7 @@ pub fn check() -> Result<String> {
         ensure!(!out.status.success() && said.contains(word), "{bad} was not refused in words: {said}");
         ensure!(!file("none").exists(), "{bad} was refused, but something was saved");
     }
-    let note = "both memories, records, resumed bit for bit, bad checkpoints refused";
+    let note = "all memories, records, resumed bit for bit, bad checkpoints refused";
     match run::which("kill") {
         Some(kill) => {
             interrupt(&kill, &file("interrupted.safetensors"))?;

@@ -52,7 +52,7 @@ impl HeavyAttentionConfig {
     }
 
     /// Refuses values no module can have; contexts have `routes` routes, and positions if `rotary`.
-    pub(super) fn check(&self, routes: usize, rotary: bool) -> Result<()> {
+    pub(in crate::models) fn check(&self, routes: usize, rotary: bool) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("heavy attention: {what}"), message));
         for (what, value) in [("dim", self.dim), ("heads", self.heads), ("dim_head", self.dim_head), ("routes", routes)]
         {
@@ -91,7 +91,7 @@ pub struct Context<'g> {
 
 /// Keys and values of a context, `[b, h, m, d]`, and which may be seen, `[b, r, m]`; without null keys.
 #[derive(Clone, Copy)]
-pub(super) struct Keys<'g> {
+pub(in crate::models) struct Keys<'g> {
     pub k: Var<'g>,
     pub v: Var<'g>,
     pub mask: Option<Var<'g>>,
@@ -136,7 +136,7 @@ impl HeavyAttention {
 
     /// Queries `[b, h, n, d]` of `x` `[b, n, D]`, times their scores `[b, n]`, turned to their positions.
     #[track_caller]
-    pub(super) fn queries<'g>(
+    pub(in crate::models) fn queries<'g>(
         &self,
         p: &ParamVars<'g>,
         x: Var<'g>,
@@ -159,7 +159,7 @@ impl HeavyAttention {
 
     /// Keys and values of a context with tokens.
     #[track_caller]
-    pub(super) fn keys<'g>(&self, p: &ParamVars<'g>, tokens: Var<'g>, c: &Context<'g>) -> Keys<'g> {
+    pub(in crate::models) fn keys<'g>(&self, p: &ParamVars<'g>, tokens: Var<'g>, c: &Context<'g>) -> Keys<'g> {
         let graph = tokens.graph();
         let HeavyAttentionConfig { heads, dim_head: d, dim, .. } = self.config;
         let tokens = if tokens.rank() == 3 { tokens.unsqueeze(1) } else { tokens };
@@ -198,7 +198,7 @@ impl HeavyAttention {
 
     /// Attention of queries to keys, and the output projection: `[b, n, D]`.
     #[track_caller]
-    pub(super) fn attend<'g>(&self, p: &ParamVars<'g>, q: Var<'g>, keys: &Keys<'g>) -> Var<'g> {
+    pub(in crate::models) fn attend<'g>(&self, p: &ParamVars<'g>, q: Var<'g>, keys: &Keys<'g>) -> Var<'g> {
         let (b, n) = (q.dim(0), q.dim(2));
         let HeavyAttentionConfig { heads, dim_head: d, .. } = self.config;
         let (r, m) = (keys.routes.max(1), keys.k.dim(2));

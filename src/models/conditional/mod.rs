@@ -15,7 +15,7 @@ mod cumulative_softmax_router;
 mod decoder;
 mod descent_router;
 mod feed_forward;
-mod heavy_attention;
+pub(super) mod heavy_attention;
 mod image;
 mod router;
 mod rows;

@@ -1,26 +1,8 @@
 //! Rows of a sequence picked by number, and put back.
 
-use crate::error::{Error, Result, Where};
 use crate::graph::{Graph, Var};
-use crate::types::{Tensor, TensorType};
-
-/// Numbers of the rows `indices` `[a, .., k]` of `b` sequences of `n` rows in the flat table `[b n, ..]`. An index of `n` or
-/// more stands for no row: it is past the table's end, where gather gives zeros and scatter drops. Entry i of the first
-/// dimension is about sequence `samples[i]` (u32 `[a]`), or i.
-pub(super) fn flat<'g>(indices: Var<'g>, b: usize, n: usize, samples: Option<Var<'g>>) -> Var<'g> {
-    let g = indices.graph();
-    let sequence = match samples {
-        None => g.iota(indices.shape(), 0),
-        Some(samples) => {
-            let mut shape = vec![1; indices.rank()];
-            if let Some(first) = shape.first_mut() {
-                *first = indices.dim(0);
-            }
-            samples.reshape(shape)
-        }
-    };
-    indices.lt(n as u32).select(sequence * n as u32 + indices, g.full_u32([], (b * n) as u32))
-}
+pub(super) use crate::models::parts::{below, expect, flat, refuse, within};
+use crate::types::Tensor;
 
 /// Rows `indices` `[a, .., k]` of `x` `[b, n, D]`: `[a, .., k, D]`, from the sequences `samples` `[a]`, or each from its own.
 /// The gradient is a list of rows.
@@ -61,31 +43,4 @@ pub(super) fn put<'g>(rows: Var<'g>, indices: Var<'g>, n: usize, rest: Option<Va
         }
     }
     put.reshape([b, n, d])
-}
-
-/// Keeps an error in the graph unless `var` has the type.
-#[track_caller]
-pub(super) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType) {
-    let got = var.ty();
-    if got != *want {
-        refuse(graph, what, format!("expected {want}, got {got}"));
-    }
-}
-
-/// Keeps an error in the graph with the place of the call.
-#[track_caller]
-pub(super) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
-    if graph.error().is_none() {
-        graph.fail(Error::argument(format!("{what} at {}", Where::caller()), message));
-    }
-}
-
-/// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
-pub(super) fn within(what: &str, extents: &[usize]) -> Result<()> {
-    TensorType::f32(extents).check_size(|| what.to_owned())
-}
-
-/// `part` below `name`; a module without a name has its parameters at the top.
-pub(super) fn below(name: &str, part: &str) -> String {
-    if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }
 }

@@ -1,45 +1,34 @@
 //! Adam and AdamW on the rows of a table that a gradient touches; all other rows of parameter and moments keep every bit.
 
 use super::adam::{Adam, ln};
+use super::row_factors::row_factors;
 use super::{Controls, check_rows, flag, scalar};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::ops::runs::{RUNS, RunMeta, RunShape, Runs};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 
-/// Number of the step and its factors, one hit an invocation.
-pub static ROW_FACTORS: Kernel = kernel!("optim/row_factors");
 /// One element of a hit an invocation.
 pub static ADAM_ROWS: Kernel = kernel!("optim/adam_rows");
 
 const WIDTH: usize = 64;
 
 /// The formula of [`Adam`] on touched rows. Inputs: parameter, two moments (flat), with `counted` the touches of every
-/// row so far (u32 `[rows]`), united indices and values, learning rate, squared norm, gate, progress.
+/// row so far (u32 `[rows]`), the sorted hits, learning rate, squared norm, gate, progress.
 #[derive(Clone, Debug)]
 struct AdamRows {
     adam: Adam,
-    rows: usize,
+    hits: RunShape,
     counted: bool,
 }
 
 #[derive(ShaderType)]
-struct Hits {
-    n: u32,
-    rows: u32,
-    max_norm: f32,
-    lr_factor: f32,
-    ln_beta1: f32,
-    ln_beta2: f32,
-}
-
-#[derive(ShaderType)]
 struct Meta {
-    n: u32,
-    rows: u32,
-    width: u32,
+    runs: RunMeta,
     decoupled: u32,
     weight_decay: f32,
     beta1: f32,
@@ -50,7 +39,7 @@ struct Meta {
 }
 
 impl Adam {
-    /// New parameter and moments (flat, of one length, a multiple of 4; the table `[rows, width]` from element 0 on) and
+    /// New parameter and moments (flat, of one length, a multiple of 4; rows `held` of the table from element 0 on) and
     /// new `counts`, with only the rows changed that `grad` names; indices that name no row are dropped. A row named
     /// with a gradient of 0 counts as touched; hits of one row are added up first.
     ///
@@ -63,14 +52,16 @@ impl Adam {
         moments: [Var<'g>; 2],
         counts: Option<Var<'g>>,
         grad: &Rows<'g>,
+        held: Range<usize>,
         controls: &Controls<'g>,
     ) -> Vec<Var<'g>> {
-        let (c, united) = (controls, grad.unite());
+        let (c, runs) = (controls, Runs::new(grad).held(held));
         let mut inputs = vec![param];
         inputs.extend(moments);
         inputs.extend(counts);
-        inputs.extend([united.indices, united.values, c.lr, c.norm_sq, c.ok, c.progress]);
-        let op = AdamRows { adam: self, rows: grad.rows, counted: counts.is_some() };
+        inputs.extend(runs.inputs);
+        inputs.extend([c.lr, c.norm_sq, c.ok, c.progress]);
+        let op = AdamRows { adam: self, hits: runs.shape, counted: counts.is_some() };
         param.graph().apply(op, &inputs)
     }
 }
@@ -82,26 +73,28 @@ impl AdamRows {
     }
 
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let at = self.buffers();
-        if flag(call, at + 4) == 0 {
+        let first = self.buffers();
+        let at = first + RUNS;
+        if flag(call, at + 2) == 0 {
             return;
         }
-        let (indices, values) = (call.u(at), call.f(at + 1));
-        let (lr, norm_sq, done) = (scalar(call, at + 2), scalar(call, at + 3), flag(call, at + 5));
-        let width = call.inputs[at + 1].shape[1];
+        let runs = self.hits.view(call, first);
+        let (lr, norm_sq, done) = (scalar(call, at), scalar(call, at + 1), flag(call, at + 3));
         let counts: &mut [u32] = if self.counted { call.take_u(3) } else { &mut [] };
-        let mut number = |row: u32| {
-            counts.get_mut(row as usize).map_or(done.wrapping_add(1), |c| {
-                *c = c.wrapping_add(1);
-                *c
-            })
+        let mut number = |(key, end): (&u32, &u32)| match counts.get_mut(*key as usize).filter(|_| *end > 0) {
+            Some(count) => {
+                *count = count.wrapping_add(1);
+                *count
+            }
+            None => done.wrapping_add(1),
         };
-        let numbers: Vec<u32> = indices.iter().map(|row| number(*row)).collect();
-        let n = self.rows * width;
-        let buffers = [call.take(0), call.take(1), call.take(2)].map(|b| &mut b[..n]);
-        par::picked(buffers, width, indices, |hit, rows| {
-            let factors = self.adam.factors(f64::from(numbers[hit]), lr, norm_sq);
-            factors.update(rows, &values[hit * width..]);
+        let numbers: Vec<u32> = runs.keys.iter().zip(runs.ends).map(&mut number).collect();
+        let width = runs.width();
+        let buffers = [call.take(0), call.take(1), call.take(2)].map(|b| &mut b[..self.hits.rows * width]);
+        par::picked(buffers, width, runs.keys, |hit, rows| {
+            let mut grad = vec![T::ZERO; width];
+            runs.sum(hit, &mut grad);
+            self.adam.factors(f64::from(numbers[hit]), lr, norm_sq).update(rows, &grad);
         });
     }
 }
@@ -116,15 +109,15 @@ impl Op for AdamRows {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        let mut out = check_rows(inputs, 3, usize::from(self.counted), self.rows)?;
+        let mut out = check_rows(inputs, 3, usize::from(self.counted), self.hits)?;
         if self.counted {
-            let counts = TensorType { dtype: DType::U32, shape: [self.rows].into() };
+            let counts = TensorType { dtype: DType::U32, shape: [self.hits.rows].into() };
             if inputs[3] != counts {
                 return Refusal::shape(format!("the touches of each row are {counts}"));
             }
             out.push(counts);
         }
-        if inputs.get(self.buffers() + 5) != Some(&TensorType::u32([2])) {
+        if inputs.get(self.buffers() + RUNS + 3) != Some(&TensorType::u32([2])) {
             return Refusal::shape("the counts of steps done and skipped are u32[2]");
         }
         Ok(out)
@@ -142,21 +135,14 @@ impl Op for AdamRows {
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let at = self.buffers();
-        let [n, width] = [cx.inputs[at + 1].shape()[0], cx.inputs[at + 1].shape()[1]];
+        let first = self.buffers();
         let (adam, common) = (&self.adam, &self.adam.common);
-        let hits = Hits {
-            n: n as u32,
-            rows: self.rows as u32,
-            max_norm: common.max_norm as f32,
-            lr_factor: common.lr_factor as f32,
-            ln_beta1: ln(adam.beta1) as f32,
-            ln_beta2: ln(adam.beta2) as f32,
-        };
+        let ln_betas = [ln(adam.beta1), ln(adam.beta2)];
+        let updates = row_factors(cx, (first, self.hits.rows), common, Some(ln_betas), self.counted.then_some(3))?;
+        let n = RunShape::elements(cx, first);
+        let (d, runs) = self.hits.dispatch(cx, &ADAM_ROWS, first, true);
         let meta = Meta {
-            n: n as u32,
-            rows: self.rows as u32,
-            width: width as u32,
+            runs,
             decoupled: u32::from(adam.decoupled),
             weight_decay: common.weight_decay as f32,
             beta1: adam.beta1 as f32,
@@ -165,17 +151,7 @@ impl Op for AdamRows {
             one_minus_beta2: (1.0 - adam.beta2) as f32,
             eps: adam.eps as f32,
         };
-        let factors = cx.temp(4 * n.max(1));
-        // Where rows are not counted the kernel has something else to bind.
-        let spare = cx.temp(1);
-        let mut d = cx.dispatch(&ROW_FACTORS).constant("COUNTED", f64::from(u8::from(self.counted)));
-        for input in [at, at + 2, at + 3, at + 4, at + 5] {
-            d = d.input(input);
-        }
-        d = if self.counted { d.output(3) } else { d.write(spare) };
-        d.write(factors).uniform(&hits).workgroups(n.div_ceil(WIDTH))?;
-        let d = cx.dispatch(&ADAM_ROWS).input(at).input(at + 1).input(at + 4).read(factors);
-        d.output(0).output(1).output(2).uniform(&meta).workgroups((n * width).div_ceil(WIDTH))
+        d.read(updates).output(0).output(1).output(2).uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }
 }
 
@@ -200,11 +176,14 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
             let adam = Adam { common, decoupled, beta1: 0.9, beta2: 0.999, eps: 1e-3 };
             let controls = Controls { lr: x[4], norm_sq: g.full([], 2.0), ok: g.full_u32([], 1), progress: x[7] };
             let closed = Controls { ok: g.full_u32([], 0), ..controls };
-            let grad = Rows { indices: x[5], values: x[3], rows };
+            let mut grad = Rows::new(x[5], x[3], rows);
+            if i % 3 == 2 {
+                grad.factors = Some(crate::graph::Factors { weights: x[3].slice(1, 0, 1).reshape([hits]), per: 1 });
+            }
             let moments = [x[1], x[2].square()];
-            let mut all = adam.clone().step_rows(x[0], moments, Some(x[6]), &grad, &controls);
-            all.extend(adam.clone().step_rows(x[0], moments, None, &grad, &controls));
-            all.extend(adam.step_rows(x[0], moments, Some(x[6]), &grad, &closed));
+            let mut all = adam.clone().step_rows(x[0], moments, Some(x[6]), &grad, 0..grad.rows, &controls);
+            all.extend(adam.clone().step_rows(x[0], moments, None, &grad, 0..grad.rows, &controls));
+            all.extend(adam.step_rows(x[0], moments, Some(x[6]), &grad, 0..grad.rows, &closed));
             all
         });
         let sample = sample.positive(4).below(&[hits], rows as u32 + 2).below(&[rows], 50).below(&[2], 1000);

@@ -5,6 +5,7 @@ mod accumulate;
 mod adam;
 mod adam_rows;
 mod pack;
+mod row_factors;
 mod sgd;
 mod sgd_rows;
 mod square_sum;
@@ -12,16 +13,19 @@ mod tally;
 
 pub use accumulate::{ACCUMULATE, Accumulate};
 pub use adam::{ADAM, Adam};
-pub use adam_rows::{ADAM_ROWS, ROW_FACTORS};
+pub use adam_rows::ADAM_ROWS;
 pub use pack::{PACK, Pack};
+pub use row_factors::ROW_FACTORS;
 pub use sgd::{MOMENTUM, SGD, Sgd};
 pub use sgd_rows::SGD_ROWS;
 pub use square_sum::SQUARE_SUM;
+pub(crate) use square_sum::sum_pieces;
 pub use tally::{Report, TALLY, Tally};
 
 use crate::error::{Refusal, Result};
 use crate::graph::Var;
 use crate::kernels::CpuCall;
+use crate::ops::runs::{RUNS, RunShape};
 use crate::types::{DType, Real, TensorType};
 
 /// Elements a workgroup of an optimizer kernel updates.
@@ -81,21 +85,18 @@ fn check(inputs: &[TensorType], buffers: usize) -> Result<Vec<TensorType>, Refus
 }
 
 /// Refuses anything but `buffers` flat buffers of one length (a multiple of 4) that a table of `rows` rows fits in, then
-/// `skip` inputs, indices `[n]` and values `[n, width]` of hits, learning rate, square of the norm and gate.
-fn check_rows(inputs: &[TensorType], buffers: usize, skip: usize, rows: usize) -> Result<Vec<TensorType>, Refusal> {
-    let advice = "flat buffers, indices, values, lr, norm² and gate are needed in this order";
-    let (Some(flat), Some([indices, values, scalars @ ..])) = (inputs.get(..buffers), inputs.get(buffers + skip..))
+/// `skip` inputs, the sorted hits, learning rate, square of the norm and gate.
+fn check_rows(inputs: &[TensorType], buffers: usize, skip: usize, hits: RunShape) -> Result<Vec<TensorType>, Refusal> {
+    let (at, rows) = (buffers + skip, hits.rows);
+    let (Some(flat), Some(sorted), Some(scalars)) =
+        (inputs.get(..buffers), inputs.get(at..at + RUNS), inputs.get(at + RUNS..))
     else {
-        return Refusal::shape(advice);
+        return Refusal::shape("flat buffers, sorted hits, lr, norm² and gate are needed in this order");
     };
-    indices.require(DType::U32, "rows are named by integers")?;
-    values.require(DType::F32, advice)?;
-    if values.shape.len() != 2 || indices.shape[..] != values.shape[..1] {
-        return Refusal::shape("expected indices [n] and values [n, width]");
-    }
+    let width = hits.check(sorted)?;
     let room = flat.first().map_or(0, TensorType::numel);
-    if rows.checked_mul(values.shape[1]).is_none_or(|n| n > room) {
-        return Refusal::shape(format!("{rows} rows of {} do not fit {room} elements", values.shape[1]));
+    if rows.checked_mul(width).is_none_or(|n| n > room) {
+        return Refusal::shape(format!("{rows} rows of {width} do not fit {room} elements"));
     }
     // The gradient of the dense check: any buffer of the same length.
     let mut like = flat.to_vec();

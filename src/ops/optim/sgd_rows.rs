@@ -1,42 +1,41 @@
 //! Gradient descent on the rows of a table that a gradient touches; all other rows keep every bit.
 
+use super::row_factors::row_factors;
 use super::sgd::Sgd;
 use super::{Controls, check_rows, flag, scalar};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::ops::runs::{RUNS, RunMeta, RunShape, Runs};
 use crate::types::{Real, TensorType};
 use encase::ShaderType;
+use std::ops::Range;
 
 /// One element of a hit an invocation.
 pub static SGD_ROWS: Kernel = kernel!("optim/sgd_rows");
 
 const WIDTH: usize = 64;
 
-/// The formula of [`Sgd`] on touched rows. Inputs: parameter, with momentum the velocity (flat), united indices and
-/// values, learning rate, squared norm, gate.
+/// The formula of [`Sgd`] on touched rows. Inputs: parameter, with momentum the velocity (flat), the sorted hits, learning
+/// rate, squared norm, gate.
 #[derive(Clone, Debug)]
 struct SgdRows {
     sgd: Sgd,
-    rows: usize,
+    hits: RunShape,
 }
 
 #[derive(ShaderType)]
 struct Meta {
-    n: u32,
-    rows: u32,
-    width: u32,
+    runs: RunMeta,
     nesterov: u32,
-    max_norm: f32,
-    lr_factor: f32,
     weight_decay: f32,
     momentum: f32,
 }
 
 impl Sgd {
-    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; the table
-    /// `[rows, width]` from element 0 on), with only the rows changed that `grad` names; indices that name no row are
+    /// New parameter, and velocity if there is momentum (flat, of one length, a multiple of 4; rows `held` of
+    /// the table from element 0 on), with only the rows changed that `grad` names; indices that name no row are
     /// dropped. Velocity decays and weight decay acts only where a row is touched; hits of one row are added up first.
     #[track_caller]
     pub fn step_rows<'g>(
@@ -44,32 +43,39 @@ impl Sgd {
         param: Var<'g>,
         velocity: Option<Var<'g>>,
         grad: &Rows<'g>,
+        held: Range<usize>,
         controls: &Controls<'g>,
     ) -> Vec<Var<'g>> {
-        let (c, united) = (controls, grad.unite());
+        let (c, runs) = (controls, Runs::new(grad).held(held));
         let mut inputs = vec![param];
         inputs.extend(velocity);
-        inputs.extend([united.indices, united.values, c.lr, c.norm_sq, c.ok]);
-        param.graph().apply(SgdRows { sgd: self, rows: grad.rows }, &inputs)
+        inputs.extend(runs.inputs);
+        inputs.extend([c.lr, c.norm_sq, c.ok]);
+        param.graph().apply(SgdRows { sgd: self, hits: runs.shape }, &inputs)
     }
 }
 
 impl SgdRows {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let at = self.sgd.buffers();
-        if flag(call, at + 4) == 0 {
+        let first = self.sgd.buffers();
+        let at = first + RUNS;
+        if flag(call, at + 2) == 0 {
             return;
         }
-        let (indices, values) = (call.u(at), call.f(at + 1));
-        let factors = self.sgd.factors(scalar(call, at + 2), scalar(call, at + 3));
-        let width = call.inputs[at + 1].shape[1];
-        let n = self.rows * width;
-        if at == 1 {
-            let param = &mut call.take(0)[..n];
-            par::picked([param], width, indices, |hit, [row]| factors.plain(row, &values[hit * width..]));
+        let runs = self.hits.view(call, first);
+        let factors = self.sgd.factors(scalar(call, at), scalar(call, at + 1));
+        let width = runs.width();
+        let n = self.hits.rows * width;
+        let grad = |hit: usize| {
+            let mut grad = vec![T::ZERO; width];
+            runs.sum(hit, &mut grad);
+            grad
+        };
+        if first == 1 {
+            par::picked([&mut call.take(0)[..n]], width, runs.keys, |hit, [row]| factors.plain(row, &grad(hit)));
         } else {
             let buffers = [call.take(0), call.take(1)].map(|b| &mut b[..n]);
-            par::picked(buffers, width, indices, |hit, rows| factors.heavy(rows, &values[hit * width..]));
+            par::picked(buffers, width, runs.keys, |hit, rows| factors.heavy(rows, &grad(hit)));
         }
     }
 }
@@ -84,7 +90,7 @@ impl Op for SgdRows {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
-        check_rows(inputs, self.sgd.buffers(), 0, self.rows)
+        check_rows(inputs, self.sgd.buffers(), 0, self.hits)
     }
 
     fn vjp<'g>(&self, cx: &Vjp<'g>) -> Vec<Option<Cotangent<'g>>> {
@@ -98,28 +104,21 @@ impl Op for SgdRows {
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
-        let at = self.sgd.buffers();
-        let [n, width] = [cx.inputs[at + 1].shape()[0], cx.inputs[at + 1].shape()[1]];
-        let common = &self.sgd.common;
-        let meta = Meta {
-            n: n as u32,
-            rows: self.rows as u32,
-            width: width as u32,
-            nesterov: u32::from(self.sgd.nesterov),
-            max_norm: common.max_norm as f32,
-            lr_factor: common.lr_factor as f32,
-            weight_decay: common.weight_decay as f32,
-            momentum: self.sgd.momentum as f32,
-        };
+        let first = self.sgd.buffers();
+        let updates = row_factors(cx, (first, self.hits.rows), &self.sgd.common, None, None)?;
         // Without momentum the kernel has something else to bind.
         let spare = cx.temp(1);
-        let mut d = cx.dispatch(&SGD_ROWS).constant("HEAVY", f64::from(u8::from(at == 2)));
-        for input in at..at + 5 {
-            d = d.input(input);
-        }
-        d = d.output(0);
-        d = if at == 2 { d.output(1) } else { d.write(spare) };
-        d.uniform(&meta).workgroups((n * width).div_ceil(WIDTH))
+        let n = RunShape::elements(cx, first);
+        let (d, runs) = self.hits.dispatch(cx, &SGD_ROWS, first, true);
+        let meta = Meta {
+            runs,
+            nesterov: u32::from(self.sgd.nesterov),
+            weight_decay: self.sgd.common.weight_decay as f32,
+            momentum: self.sgd.momentum as f32,
+        };
+        let d = d.constant("HEAVY", f64::from(u8::from(first == 2))).read(updates).output(0);
+        let d = if first == 2 { d.output(1) } else { d.write(spare) };
+        d.uniform(&meta).workgroups(n.div_ceil(WIDTH))
     }
 }
 
@@ -144,9 +143,12 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
                 Controls { lr: x[3], norm_sq: g.full([], 2.0), ok: g.full_u32([], 1), progress: g.full_u32([2], 0) };
             let closed = Controls { ok: g.full_u32([], 0), ..controls };
             let velocity = (momentum > 0.0).then_some(x[1]);
-            let grad = Rows { indices: x[4], values: x[2], rows };
-            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, &controls);
-            all.extend(sgd.step_rows(x[0], velocity, &grad, &closed));
+            let mut grad = Rows::new(x[4], x[2], rows);
+            if i % 3 == 2 {
+                grad.factors = Some(crate::graph::Factors { weights: x[2].slice(1, 0, 1).reshape([hits]), per: 1 });
+            }
+            let mut all = sgd.clone().step_rows(x[0], velocity, &grad, 0..grad.rows, &controls);
+            all.extend(sgd.step_rows(x[0], velocity, &grad, 0..grad.rows, &closed));
             all
         });
         all.push(sample.positive(3).below(&[hits], rows as u32 + 2).no_gradient());

@@ -3,7 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::{CpuCall, Kernel, Lower, par};
+use crate::kernels::{Buffer, CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
 
@@ -62,22 +62,20 @@ impl Op for SquareSum {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.inputs[0].numel();
         let pieces = n.div_ceil(PIECE).max(1);
-        let meta = |n: usize, piece: usize, pieces: usize, square| Meta {
-            n: n as u32,
-            piece: piece as u32,
-            pieces: pieces as u32,
-            square,
-        };
+        let meta = Meta { n: n as u32, piece: PIECE as u32, pieces: pieces as u32, square: 1 };
         if pieces == 1 {
-            let d = cx.dispatch(&SQUARE_SUM).input(0).output(0);
-            return d.uniform(&meta(n, PIECE, 1, 1)).workgroups(1);
+            return cx.dispatch(&SQUARE_SUM).input(0).output(0).uniform(&meta).workgroups(1);
         }
         let partial = cx.temp(pieces);
-        let d = cx.dispatch(&SQUARE_SUM).input(0).write(partial);
-        d.uniform(&meta(n, PIECE, pieces, 1)).workgroups(pieces)?;
-        let d = cx.dispatch(&SQUARE_SUM).read(partial).output(0);
-        d.uniform(&meta(pieces, pieces, 1, 0)).workgroups(1)
+        cx.dispatch(&SQUARE_SUM).input(0).write(partial).uniform(&meta).workgroups(pieces)?;
+        sum_pieces(cx, partial, pieces)
     }
+}
+
+/// Adds `n` partial sums up into output 0.
+pub(crate) fn sum_pieces(cx: &mut Lower<'_>, partial: Buffer, n: usize) -> Result<()> {
+    let meta = Meta { n: n as u32, piece: n as u32, pieces: 1, square: 0 };
+    cx.dispatch(&SQUARE_SUM).read(partial).output(0).uniform(&meta).workgroups(1)
 }
 
 impl<'g> Var<'g> {

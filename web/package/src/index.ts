@@ -27,6 +27,7 @@ export {
   Var,
 } from "./graph.js";
 export {
+  BlockRecurrentTransformer,
   type GenerateOptions,
   type InfiniOptions,
   InfiniTransformer,
@@ -34,6 +35,9 @@ export {
   type LoadOptions,
   type ModelInfo,
   type ModelOptions,
+  type ProductKeyOptions,
+  ProductKeyTransformer,
+  type RecurrentOptions,
   RoutedDecoder,
   type RoutedOptions,
   TextStream,

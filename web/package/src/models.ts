@@ -42,6 +42,39 @@ export interface RoutedOptions extends ModelOptions {
   heavyKeys?: number;
 }
 
+/** A transformer with product-key memories (Lample et al. 2019): tables of `numKeys`² rows of which a token reads a few. */
+export interface ProductKeyOptions extends Omit<ModelOptions, "ffMult"> {
+  /** Tokens that the model looks back at; 256 unless said otherwise. */
+  seqLen?: number;
+  dimHead?: number;
+  /** Sub-keys of a half; 128 unless said otherwise. */
+  numKeys?: number;
+  /** Rows that a head reads; 32 unless said otherwise. */
+  topk?: number;
+  memoryHeads?: number;
+  memoryDimHead?: number;
+  /** Layers, counted from 1, whose feed-forward is a memory; the middle one unless said otherwise. */
+  pkmLayers?: readonly number[];
+  /** Learning rate of the tables; 1e-2 unless said otherwise. */
+  valuesLr?: number;
+}
+
+/** A block-recurrent transformer (Hutchins et al. 2022): states that blocks of tokens hand on. */
+export interface RecurrentOptions extends ModelOptions {
+  dimHead?: number;
+  /** Tokens of a block; 64 unless said otherwise. */
+  blockWidth?: number;
+  /** Tokens of a segment, a multiple of `blockWidth` and at least the length that is trained on; 16 blocks unless said otherwise. */
+  maxSeqLen?: number;
+  /** Layers, counted from 1, that write states; the middle one unless said otherwise. */
+  recurrentLayers?: readonly number[];
+  /** Vectors of the states; as many as a block has tokens unless said otherwise. */
+  numStateVectors?: number;
+  /** Layers that remember keys and values of the block before; all unless said otherwise. */
+  xlMemoriesLayers?: readonly number[];
+  compressedMemFactor?: number;
+}
+
 /** How a model is trained. */
 export interface TrainOptions {
   /** Steps; without end if left out. */
@@ -325,5 +358,33 @@ export class RoutedDecoder extends LanguageModel {
 
   static override async load(device: Device, source: Source, options: LoadOptions = {}): Promise<RoutedDecoder> {
     return new RoutedDecoder(device, await this.open(device, source, options));
+  }
+}
+
+/** A transformer with product-key memories. */
+export class ProductKeyTransformer extends LanguageModel {
+  static override readonly kind: string = "pkm";
+
+  /** A fresh model; `seed` decides the initial parameters. */
+  static async create(device: Device, options: ProductKeyOptions & { seed?: number }): Promise<ProductKeyTransformer> {
+    return new ProductKeyTransformer(device, await this.make(device, options));
+  }
+
+  static override async load(device: Device, source: Source, options: LoadOptions = {}): Promise<ProductKeyTransformer> {
+    return new ProductKeyTransformer(device, await this.open(device, source, options));
+  }
+}
+
+/** A block-recurrent transformer. */
+export class BlockRecurrentTransformer extends LanguageModel {
+  static override readonly kind: string = "recurrent";
+
+  /** A fresh model; `seed` decides the initial parameters. */
+  static async create(device: Device, options: RecurrentOptions & { seed?: number }): Promise<BlockRecurrentTransformer> {
+    return new BlockRecurrentTransformer(device, await this.make(device, options));
+  }
+
+  static override async load(device: Device, source: Source, options: LoadOptions = {}): Promise<BlockRecurrentTransformer> {
+    return new BlockRecurrentTransformer(device, await this.open(device, source, options));
   }
 }

@@ -1,0 +1,149 @@
+//! Sparse memory fine-tuning: new facts without forgetting the old ones, by training only slots that matter for the new
+//! facts and for little else (Lin et al. 2025, OpenReview LGo7U1m24L). Prints what three ways to fine-tune learn and forget.
+//!
+//! `cargo run --release --example pkm_finetune`
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use wgrad::graph::Mode;
+use wgrad::models::product_key::{
+    Lookup, ProductKeyConfig, ProductKeyMemory, SlotUsage, Usage, VALUES, choose_slots, values_group,
+};
+use wgrad::nn::{Linear, Params};
+use wgrad::train::{Adam, Group, Trainer};
+use wgrad::{Device, Feed, Graph, Plan, Result, Store, Tensor, TensorType};
+
+/// Features of a question.
+const DIM: usize = 32;
+/// Possible answers.
+const ANSWERS: usize = 16;
+/// Topics of questions, and how far questions are from their topic.
+const TOPICS: usize = 8;
+const NEARNESS: f32 = 0.4;
+/// Facts in a batch.
+const BATCH: usize = 32;
+/// Batches of old facts.
+const OLD: usize = 32;
+/// Slots that sparse fine-tuning trains, of 1,024.
+const TRAINED: usize = 200;
+const LR: f64 = 2e-3;
+
+/// Questions and their answers.
+struct Facts {
+    x: Tensor,
+    y: Tensor,
+}
+
+/// Questions about a few topics, so that new ones are much like old ones.
+fn facts(rng: &mut ChaCha8Rng, topics: &[f32]) -> Result<Facts> {
+    let mut x = Vec::with_capacity(BATCH * DIM);
+    for _ in 0..BATCH {
+        let topic = rng.random_range(0..topics.len() as u32 / DIM as u32) as usize * DIM;
+        x.extend(topics[topic..topic + DIM].iter().map(|t| t + rng.random_range(-NEARNESS..NEARNESS)));
+    }
+    let y = (0..BATCH).map(|_| rng.random_range(0..ANSWERS as u32)).collect();
+    Ok(Facts { x: Tensor::f32([BATCH, DIM], x)?, y: Tensor::u32([BATCH], y)? })
+}
+
+/// A memory between questions and answers.
+struct Model {
+    memory: ProductKeyMemory,
+    head: Linear,
+}
+
+impl Model {
+    fn new(params: &mut Params) -> Result<Self> {
+        let c = ProductKeyConfig { heads: 4, num_keys: 32, topk: 8, dim_head: 16, ..ProductKeyConfig::new(DIM) };
+        let memory = ProductKeyMemory::new(params, "memory", c)?;
+        Ok(Model { memory, head: Linear::new(params, "head", DIM, ANSWERS, true) })
+    }
+
+    fn slots(&self) -> usize {
+        self.memory.config().slots()
+    }
+
+    /// A trainer that starts from `params`; `rest` is for everything but the values of the memory.
+    fn trainer(&self, device: &Device, params: Params, rest: Group) -> Result<Trainer> {
+        Trainer::builder(device, params, Adam::default().lr(LR))
+            .group(VALUES, values_group(LR, 1e-2))
+            .group("default", rest)
+            .compile_blocking(|g, p| {
+                let [x, y] = [TensorType::f32([BATCH, DIM]), TensorType::u32([BATCH])];
+                let slots = g.input("slots", TensorType::u32([self.slots()]));
+                let lookup = Lookup::new(Mode::Train, 0).trainable(slots);
+                let read = self.memory.forward(p, g.input("x", x), &lookup);
+                self.head.forward(p, read).cross_entropy_mean(g.input("y", y), None)
+            })
+    }
+
+    /// A plan that answers questions and counts the slots it reads.
+    fn answering(&self, device: &Device, params: &Params, usage: &SlotUsage) -> Result<Plan> {
+        let graph = Graph::new();
+        let p = params.vars(&graph);
+        let x = graph.input("x", TensorType::f32([BATCH, DIM]));
+        let recall = self.memory.recall(&p, x, &Lookup::new(Mode::Eval, 0));
+        usage.count(&[recall], &[]);
+        device.compile_blocking(&graph, &[("answer", self.head.forward(&p, recall.out).argmax(1))])
+    }
+}
+
+/// Share of right answers, and how slots are used for them.
+fn ask(plan: &Plan, usage: &SlotUsage, store: &Store, facts: &[Facts]) -> Result<(f64, Usage)> {
+    let counts = Store::new(store.device());
+    usage.reset(&counts)?;
+    let mut right = 0;
+    for f in facts {
+        plan.run(&Feed::new().store(store).store(&counts).input("x", &f.x))?;
+        let answers = plan.read_blocking("answer")?;
+        right += answers.ints().iter().zip(f.y.ints()).filter(|(a, y)| a == y).count();
+    }
+    Ok((right as f64 / (facts.len() * BATCH) as f64, usage.read_blocking(&counts)?))
+}
+
+fn main() -> Result<()> {
+    let device = Device::auto_blocking()?;
+    println!("device: {device}");
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    let topics: Vec<f32> = (0..TOPICS * DIM).map(|_| rng.random_range(-1.7f32..1.7)).collect();
+    let old = (0..OLD).map(|_| facts(rng, &topics)).collect::<Result<Vec<_>>>()?;
+    let new = [facts(rng, &topics)?];
+    let mut params = Params::new(1);
+    let model = Model::new(&mut params)?;
+    let usage = SlotUsage::new("usage", model.slots());
+    let all = Tensor::u32([model.slots()], vec![1; model.slots()])?;
+
+    let mut first = model.trainer(&device, params, Group::default())?;
+    for step in 0..40 * OLD {
+        let f = &old[step % OLD];
+        first.step(&[("x", &f.x), ("y", &f.y), ("slots", &all)])?;
+    }
+    let learned = pollster::block_on(first.read_params())?;
+    let plan = model.answering(&device, first.params(), &usage)?;
+    let (before, background) = ask(&plan, &usage, first.store(), &old)?;
+    let (_, use_of_new) = ask(&plan, &usage, first.store(), &new)?;
+    let chosen = choose_slots(&use_of_new, &background, TRAINED)?;
+    println!("{} facts learned: {:.0} % right", OLD * BATCH, 100.0 * before);
+    println!(
+        "slots: {} in all, {} read for {BATCH} new facts",
+        model.slots(),
+        use_of_new.hits.iter().filter(|h| **h > 0.0).count()
+    );
+    println!("{:<38} {:>10} {:>10}", "fine-tuned on the new facts", "new right", "old right");
+
+    let frozen = Group::default().lr_factor(0.0);
+    let ways = [
+        ("all parameters".to_owned(), Group::default(), &all),
+        ("values of all slots".to_owned(), frozen, &all),
+        (format!("values of {TRAINED} slots by TF-IDF"), frozen, &chosen),
+    ];
+    for (name, rest, slots) in ways {
+        let mut tuned = model.trainer(&device, learned.clone(), rest)?;
+        for _ in 0..150 {
+            tuned.step(&[("x", &new[0].x), ("y", &new[0].y), ("slots", slots)])?;
+        }
+        let (right_new, _) = ask(&plan, &usage, tuned.store(), &new)?;
+        let (right_old, _) = ask(&plan, &usage, tuned.store(), &old)?;
+        println!("{name:<38} {:>8.0} % {:>8.0} %", 100.0 * right_new, 100.0 * right_old);
+    }
+    Ok(())
+}

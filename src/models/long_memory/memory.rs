@@ -1,0 +1,266 @@
+//! The memory itself: rings of rows in a store, and what a run has added to them so far.
+
+use super::config::RoutedMemoryConfig;
+use crate::error::{Error, Result};
+use crate::exec::Store;
+use crate::graph::{Graph, Var};
+use crate::models::parts::flat;
+use crate::nn::{Bank, BankType, Storage, stored};
+use crate::types::{Tensor, TensorType};
+
+/// What is kept of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// The normed input, `[D]`.
+    Inputs,
+    /// Its products with the routing tokens, `[r]`.
+    Scores,
+    /// Keys and values, `[h, 2, d]`.
+    Finished,
+}
+
+impl Kept {
+    fn name(self) -> &'static str {
+        match self {
+            Kept::Inputs => "inputs",
+            Kept::Scores => "scores",
+            Kept::Finished => "keys_values",
+        }
+    }
+}
+
+/// Tables of a memory of `batch` samples.
+pub(super) fn tables(c: &RoutedMemoryConfig, batch: usize) -> Result<Vec<(Kept, BankType)>> {
+    let rows = batch.saturating_mul(c.capacity);
+    let table = |kept, width, storage| BankType::new(storage, rows, width, c.binding_bytes).map(|ty| (kept, ty));
+    if batch == 0 {
+        return Err(Error::argument("routed memory", "a batch of 0; expected at least 1"));
+    }
+    let mut all = Vec::new();
+    if !c.finished || c.lookback.is_some() {
+        all.push(table(Kept::Inputs, c.dim, c.storage)?);
+    } else {
+        all.push(table(Kept::Scores, c.routes, Storage::F32)?);
+    }
+    if c.finished {
+        all.push(table(Kept::Finished, 2 * c.heads * c.dim_head, c.storage)?);
+    }
+    Ok(all)
+}
+
+/// Names and types of the states below `name`.
+pub(super) fn states(c: &RoutedMemoryConfig, name: &str, batch: usize) -> Result<Vec<(String, TensorType)>> {
+    let mut all = vec![(format!("{name}.written"), TensorType::u32([batch]))];
+    for (kept, ty) in tables(c, batch)? {
+        all.extend(ty.named(&format!("{name}.{}", kept.name())));
+    }
+    Ok(all)
+}
+
+/// Adds the states to a store, empty. Tables that are there keep their contents, which nothing sees any more.
+pub(super) fn clear(c: &RoutedMemoryConfig, store: &Store, name: &str, batch: usize) -> Result<()> {
+    for (kept, ty) in tables(c, batch)? {
+        ty.add_to(store, &format!("{name}.{}", kept.name()))?;
+    }
+    store.set(&format!("{name}.written"), &Tensor::zeros(&TensorType::u32([batch])))
+}
+
+/// A ring of rows, and rows `[b, m, width]` of this run.
+#[derive(Clone)]
+struct Ring<'g> {
+    kept: Kept,
+    bank: Bank<'g>,
+    storage: Storage,
+    pushed: Option<Var<'g>>,
+}
+
+/// What a run has pushed: m places of each sample, of which some hold an input.
+#[derive(Clone, Copy)]
+struct Pushed<'g> {
+    /// How many inputs were pushed before the one at this place, u32 `[b, m]`.
+    offset: Var<'g>,
+    /// Places that hold an input, u32 0/1 `[b, m]`.
+    counted: Var<'g>,
+    /// Inputs, u32 `[b, 1]`.
+    total: Var<'g>,
+}
+
+/// The memory of `b` samples in a graph: rings of N inputs as they were before the run, and the inputs pushed since. Reading
+/// sees both, so that blocks of one run are as if each were a run of its own. [`commit`](Self::commit) keeps it.
+///
+/// `written` counts the inputs of each sample: up to N as they are, from then on modulo N plus N, so that it never overflows.
+#[derive(Clone)]
+pub struct LongMemory<'g> {
+    graph: &'g Graph,
+    batch: usize,
+    capacity: usize,
+    written: Var<'g>,
+    rings: Vec<Ring<'g>>,
+    pushed: Option<Pushed<'g>>,
+}
+
+impl<'g> LongMemory<'g> {
+    /// The states below `name`.
+    #[track_caller]
+    pub(super) fn state(c: &RoutedMemoryConfig, graph: &'g Graph, name: &str, batch: usize) -> Self {
+        let tables = tables(c, batch).unwrap_or_else(|error| {
+            graph.fail(error);
+            Vec::new()
+        });
+        let ring = |(kept, ty): (Kept, BankType)| {
+            let storage = if kept == Kept::Scores { Storage::F32 } else { c.storage };
+            Ring { kept, bank: ty.state(graph, &format!("{name}.{}", kept.name())), storage, pushed: None }
+        };
+        LongMemory {
+            graph,
+            batch,
+            capacity: c.capacity,
+            written: graph.state(&format!("{name}.written"), TensorType::u32([batch])),
+            rings: tables.into_iter().map(ring).collect(),
+            pushed: None,
+        }
+    }
+
+    /// Number of samples.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Inputs that each sample has in memory, u32 `[b]`.
+    pub fn valid(&self) -> Var<'g> {
+        let total = self.pushed.map_or_else(|| self.graph.full_u32([self.batch, 1], 0), |p| p.total);
+        (self.filled() + total).minimum(self.numbers()).reshape([self.batch])
+    }
+
+    fn numbers(&self) -> Var<'g> {
+        self.graph.full_u32([], self.capacity as u32)
+    }
+
+    /// Slots in use, `[b, 1]`.
+    fn filled(&self) -> Var<'g> {
+        self.written.reshape([self.batch, 1]).minimum(self.numbers())
+    }
+
+    /// The slot that is written next, `[b, 1]`.
+    fn next(&self) -> Var<'g> {
+        self.written.reshape([self.batch, 1]).rem(self.capacity as u32)
+    }
+
+    /// Ages of what was stored that also count what was pushed since.
+    fn aged(&self, age: Var<'g>) -> Var<'g> {
+        self.pushed.map_or(age, |p| age + p.total)
+    }
+
+    /// Slots, then places of this run: age of each (the newest input is 1 old), and which can be seen; u32 `[b, N + m]`.
+    pub(super) fn ages(&self) -> (Var<'g>, Var<'g>) {
+        let (g, n) = (self.graph, self.capacity as u32);
+        let slot = g.iota([self.batch, self.capacity], 1);
+        let age = (self.next() + (n - 1) - slot).rem(n) + 1;
+        let exists = age.le(self.filled());
+        let (age, exists) = self.with_pushed(self.aged(age), exists);
+        (age, exists.and(age.le(n)))
+    }
+
+    fn with_pushed(&self, age: Var<'g>, exists: Var<'g>) -> (Var<'g>, Var<'g>) {
+        match self.pushed {
+            Some(p) => (age.concat(&[p.total - p.offset], 1), exists.concat(&[p.counted], 1)),
+            None => (age, exists),
+        }
+    }
+
+    /// Places of this run.
+    fn places(&self) -> usize {
+        self.pushed.map_or(0, |p| p.offset.dim(1))
+    }
+
+    fn ring(&self, kept: Kept) -> Option<&Ring<'g>> {
+        self.rings.iter().find(|ring| ring.kept == kept)
+    }
+
+    /// What was kept of the inputs at `indices` u32 `[b, .., k]` (slots, then places of this run): `[b, .., k, width]`.
+    pub(super) fn take(&self, kept: Kept, indices: Var<'g>) -> Option<Var<'g>> {
+        let ring = self.ring(kept)?;
+        let (b, n, m) = (self.batch, self.capacity, self.places());
+        let found = ring.bank.take(flat(indices, b, n, None));
+        let Some(rows) = ring.pushed else { return Some(found) };
+        // Wraps for slots, which then name no place.
+        let own = flat(indices - n as u32, b, m, None);
+        Some(found + rows.reshape([b * m, rows.dim(2)]).gather(own))
+    }
+
+    /// The newest `count` inputs, unordered: rows `[b, count + m, D]`, and which of them count, u32 `[b, count + m]`.
+    pub(super) fn latest(&self, count: usize) -> Option<(Var<'g>, Var<'g>)> {
+        let (g, b, n) = (self.graph, self.batch, self.capacity as u32);
+        let ring = self.ring(Kept::Inputs)?;
+        let age = g.iota([b, count], 1) + 1;
+        let slot = (self.next() + n - age).rem(n);
+        let rows = ring.bank.take(flat(slot, b, self.capacity, None));
+        let rows = ring.pushed.map_or(rows, |pushed| rows.concat(&[pushed], 1));
+        let (age, exists) = self.with_pushed(self.aged(age), age.le(self.filled()));
+        Some((rows, exists.and(age.le(count as u32))))
+    }
+
+    /// Scores `[b, r, N + m]` for routing tokens `[1 or b, r, D]` of unit length; those kept, where inputs are not.
+    pub(super) fn scores(&self, tokens: Var<'g>) -> Option<Var<'g>> {
+        let (b, n) = (self.batch, self.capacity);
+        let (stored, pushed) = match (self.ring(Kept::Inputs), self.ring(Kept::Scores)) {
+            (Some(ring), _) => {
+                let rows = ring.pushed.map(|rows| rows.matmul(tokens.transpose(1, 2)));
+                (ring.bank.scores(tokens, n), rows)
+            }
+            (None, Some(ring)) => match ring.bank.pieces() {
+                [first, rest @ ..] => (first.concat(rest, 0), ring.pushed),
+                [] => return None,
+            },
+            (None, None) => return None,
+        };
+        let stored = stored.reshape([b, n, tokens.dim(1)]);
+        Some(pushed.map_or(stored, |rows| stored.concat(&[rows], 1)).transpose(1, 2))
+    }
+
+    /// The memory with `n` more places; of the rows `[b, n, width]` that `of` gives, the first `counts` (u32 `[b]`) of each
+    /// sample are inputs.
+    pub(super) fn push(&self, n: usize, counts: Option<Var<'g>>, of: impl Fn(Kept) -> Var<'g>) -> Self {
+        let (g, b) = (self.graph, self.batch);
+        let counts = counts
+            .map_or_else(|| g.full_u32([b, 1], n as u32), |c| c.reshape([b, 1]).minimum(g.full_u32([], n as u32)));
+        let place = g.iota([b, n], 1);
+        let counted = place.lt(counts);
+        let pushed = match self.pushed {
+            None => Pushed { offset: place, counted, total: counts },
+            Some(p) => Pushed {
+                offset: p.offset.concat(&[place + p.total], 1),
+                counted: p.counted.concat(&[counted], 1),
+                total: p.total + counts,
+            },
+        };
+        let ring = |ring: &Ring<'g>| {
+            let rows = of(ring.kept);
+            let width = rows.dim(2);
+            let rows = stored(rows.reshape([b * n, width]), ring.storage).reshape([b, n, width]);
+            let rows = ring.pushed.map_or(rows, |before| before.concat(&[rows], 1));
+            Ring { pushed: Some(rows), ..ring.clone() }
+        };
+        LongMemory { rings: self.rings.iter().map(ring).collect(), pushed: Some(pushed), ..self.clone() }
+    }
+
+    /// Keeps the memory for the next run; once in a graph. The tables are written in place, at the end of the run, if its gate
+    /// is open: of each sample the newest N inputs pushed.
+    #[track_caller]
+    pub fn commit(&self) {
+        let Some(p) = self.pushed else { return };
+        let (g, b, n) = (self.graph, self.batch, self.capacity as u32);
+        let m = self.places();
+        let slot = (self.next() + p.offset).rem(n);
+        let newest = p.counted.and((p.total - p.offset).le(n));
+        let place = newest.select(g.iota([b, m], 0) * n + slot, g.full_u32([], b as u32 * n));
+        for ring in &self.rings {
+            if let Some(rows) = ring.pushed {
+                ring.bank.assign(rows.reshape([b * m, rows.dim(2)]), place.reshape([b * m]));
+            }
+        }
+        let count = self.written.reshape([b, 1]) + p.total;
+        let count = count.lt(2 * n).select(count, count.rem(n) + n);
+        g.assign(self.written, count.reshape([b]));
+    }
+}

@@ -1,0 +1,29 @@
+//! Block-recurrent transformer (Hutchins et al. 2022, arXiv 2203.07852): a decoder that reads a text in blocks, remembers the
+//! keys and values of the last block in every layer, and carries a bank of state vectors from block to block in some.
+//!
+//! Parameters carry the names of the PyTorch package `block-recurrent-transformer-pytorch`, so its checkpoints load by name.
+//! Defaults are those of its version 0.4.4; what was different in 0.3.2 and before is an option.
+
+mod attention;
+mod config;
+mod core;
+mod feed_forward;
+mod gate;
+mod memory;
+mod norm;
+mod resume;
+mod state;
+mod stream;
+mod transformer;
+mod wrapper;
+
+pub use crate::ops::select::Sampling;
+pub use attention::{Attended, AttentionBlock, AttentionBlockConfig, BlockCache, Projected};
+pub use config::{BlockRecurrentConfig, Lookback};
+pub use feed_forward::FeedForward;
+pub use gate::{GateConfiguration, GateKind};
+pub use memory::{Compression, Memory};
+pub use state::{Readable, StateContainer, StateContainerConfig, StateView, States};
+pub use stream::{RecurrentStream, RecurrentStreamPlans};
+pub use transformer::{BlockRecurrentTransformer, Carried};
+pub use wrapper::RecurrentTrainerWrapper;

@@ -1,0 +1,76 @@
+//! Block-recurrent transformer beyond parity.
+
+mod common;
+
+/// One file a subject, on the same small models.
+mod recurrent {
+    pub mod faults;
+    pub mod gradients;
+    pub mod segments;
+    pub mod stream;
+
+    use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, GateConfiguration, GateKind};
+    use wgrad::nn::Params;
+    use wgrad::{Graph, Tensor, TensorType, Var};
+
+    pub const VOCABULARY: usize = 11;
+    pub const WIDTH: usize = 4;
+    pub const SEGMENT: usize = 8;
+
+    pub fn tiny() -> BlockRecurrentConfig {
+        BlockRecurrentConfig {
+            dim_head: 4,
+            heads: 2,
+            block_width: WIDTH,
+            max_seq_len: SEGMENT,
+            num_state_vectors: Some(3),
+            recurrent_layers: Some(vec![2]),
+            ..BlockRecurrentConfig::new(VOCABULARY, 8, 2)
+        }
+    }
+
+    pub fn variants() -> Vec<(&'static str, BlockRecurrentConfig)> {
+        let t = tiny;
+        vec![
+            ("plain", tiny()),
+            ("norms", BlockRecurrentConfig { all_layers_qk_rmsnorm: true, qk_rmsnorm_scale: Some(8.0), ..t() }),
+            ("compressed", BlockRecurrentConfig { compressed_mem_factor: Some(2), ..t() }),
+            ("unevenly compressed", BlockRecurrentConfig { compressed_mem_factor: Some(3), ..t() }),
+            ("0.3.2", tiny().as_0_3_2()),
+            ("enhanced", BlockRecurrentConfig { enhanced_recurrence: true, ..t() }),
+            ("two banks", BlockRecurrentConfig { recurrent_layers: Some(vec![1, 2]), ..t() }),
+            (
+                "read lower",
+                BlockRecurrentConfig {
+                    recurrent_layers: Some(vec![2, 3]),
+                    read_recurrent_layers: Some(vec![1, 1]),
+                    depth: 3,
+                    ..t()
+                },
+            ),
+            ("some remember", BlockRecurrentConfig { xl_memories_layers: Some(vec![2]), ..t() }),
+            ("none remembers", BlockRecurrentConfig { xl_memories_layers: Some(Vec::new()), ..t() }),
+            ("no states", BlockRecurrentConfig { recurrent_layers: Some(Vec::new()), ..t() }),
+            ("LSTM gate", BlockRecurrentConfig { gate: GateKind::Lstm, ..t() }),
+            ("single gate", BlockRecurrentConfig { gates: GateConfiguration::Single, flat_state_names: true, ..t() }),
+            ("dual gates", BlockRecurrentConfig { gates: GateConfiguration::Dual, ..t() }),
+            ("dual LSTM gates", BlockRecurrentConfig { gate: GateKind::Lstm, gates: GateConfiguration::Dual, ..t() }),
+        ]
+    }
+
+    pub fn model(config: &BlockRecurrentConfig) -> (BlockRecurrentTransformer, Params) {
+        let model = BlockRecurrentTransformer::new(config.clone()).unwrap();
+        let params = model.init(5);
+        (model, params)
+    }
+
+    /// Texts u32 `[batch, n]`.
+    pub fn texts(batch: usize, n: usize, seed: u32) -> Tensor {
+        let token = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) % VOCABULARY as u32;
+        Tensor::u32([batch, n], (0..(batch * n) as u32).map(token).collect()).unwrap()
+    }
+
+    pub fn graph_input<'g>(g: &'g Graph, name: &str, shape: &[usize]) -> Var<'g> {
+        g.input(name, TensorType::f32(shape))
+    }
+}
