@@ -159,6 +159,15 @@ impl Error {
         Error::Argument { what: what.into(), message: message.into() }
     }
 
+    /// Says where, unless it is said already: for the kinds of error that have no field for it.
+    pub(crate) fn located(mut self, location: Where) -> Self {
+        let (Error::Argument { what: text, .. } | Error::Name { message: text, .. }) = &mut self else { return self };
+        if !text.contains(".rs:") {
+            *text = format!("{text} at {location}");
+        }
+        self
+    }
+
     /// A checkpoint that does not fit.
     pub fn checkpoint(tensor: Option<&str>, message: impl Into<String>) -> Self {
         Error::Checkpoint { tensor: tensor.map(str::to_owned), message: message.into() }

@@ -558,3 +558,16 @@ fn a_plan_is_encoded_twice_into_one_encoder() {
     queue.submit([encoder.finish()]);
     assert_eq!(states.read_blocking("history").expect("a state").ints(), want);
 }
+
+/// Numbers are written into the kernels that use them; they are no steps of their own.
+#[test]
+fn constants_are_no_steps() {
+    for fuse in [false, true] {
+        let graph = Graph::new();
+        let x = graph.input("x", TensorType::f32([5]));
+        let y = (x * 2.0 + 1.0).tanh();
+        let options = Options { fuse, reuse: true };
+        let program = Program::build(&graph, &[("y", y)], options).unwrap();
+        assert_eq!(program.steps.len(), if fuse { 1 } else { 3 }, "{program}");
+    }
+}

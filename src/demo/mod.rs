@@ -77,7 +77,7 @@ impl Demo {
     /// Pieces of the text, from places drawn by seed and step alone: a run can be repeated on any device.
     fn pieces(&self) -> Result<Tensor> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.trainer.seed());
-        rng.set_stream(1 + self.trainer.steps());
+        rng.set_stream(self.trainer.steps().wrapping_add(1));
         let last = (self.text.len() - LENGTH) as u32;
         let mut ids = Vec::with_capacity(BATCH * LENGTH);
         for _ in 0..BATCH {

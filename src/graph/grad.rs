@@ -222,6 +222,8 @@ impl Graph {
                 return none();
             }
         }
+        // What the operations' own functions refuse.
+        let _at = self.at(location);
         let needed = self.depends_on(wrt);
         let mut sums: FxHashMap<Value, Sum<'g>> = FxHashMap::default();
         let mut last = 0;

@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub copy: u32,
     pub assigns: Vec<(Value, Value)>,
     pub gate: Option<Value>,
+    /// Where the composed operation under construction was called.
+    pub place: Option<Where>,
     pub names: rustc_hash::FxHashMap<(bool, Arc<str>), Value>,
 }
 
@@ -159,20 +161,24 @@ impl Graph {
     }
 
     /// A tensor known at build time.
+    #[track_caller]
     pub fn constant(&self, tensor: Tensor) -> Var<'_> {
         let ty = tensor.ty();
         Var::new(self, self.leaf(Kind::Constant(Arc::new(tensor)), ty))
     }
 
+    #[track_caller]
     fn leaf(&self, kind: Kind, ty: TensorType) -> Value {
+        let location = self.borrow().place.unwrap_or(Where::caller());
         let what = || match &kind {
-            Kind::Input(name) => format!("input {name}"),
-            Kind::State(name) => format!("state {name}"),
-            Kind::Constant(_) | Kind::Op(_) => "a constant".to_owned(),
+            Kind::Input(name) => format!("input {name} at {location}"),
+            Kind::State(name) => format!("state {name} at {location}"),
+            Kind::Constant(_) | Kind::Op(_) => format!("a constant at {location}"),
         };
-        if let Err(error) = ty.check_size(what) {
-            self.fail(error);
-        }
+        let fits = ty.check_size(what);
+        // What is built on a refused one must not multiply its extents.
+        let ty = if fits.is_ok() { ty } else { TensorType::f32([]) };
+        fits.unwrap_or_else(|error| self.fail(error));
         let mut g = self.borrow_mut();
         g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0 });
         Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }
@@ -198,6 +204,7 @@ impl Graph {
 
     pub(crate) fn apply_at<'g>(&'g self, op: Arc<dyn Op>, inputs: &[Var<'g>], location: Where) -> Vec<Var<'g>> {
         let outputs = op.outputs();
+        let location = self.borrow().place.unwrap_or(location);
         if self.borrow().error.is_some() {
             return self.inert(outputs);
         }
@@ -237,8 +244,9 @@ impl Graph {
     pub(crate) fn owns(&self, what: &str, vars: &[Var<'_>], location: Where) -> bool {
         let own = vars.iter().all(|v| v.graph.same(self));
         if !own {
+            let _at = self.at(location);
             self.fail(Error::argument(
-                format!("{what} at {location}"),
+                what,
                 "a variable belongs to another graph; build each computation in one graph",
             ));
         }
@@ -251,9 +259,21 @@ impl Graph {
         vec![Var::new(self, value); n]
     }
 
-    /// Keeps an error, unless there is one already.
+    /// Keeps an error with the caller's place, unless there is one already.
+    #[track_caller]
     pub fn fail(&self, error: Error) {
-        self.borrow_mut().error.get_or_insert(error);
+        let mut inner = self.borrow_mut();
+        let location = inner.place.unwrap_or(Where::caller());
+        inner.error.get_or_insert_with(|| error.located(location));
+    }
+
+    /// While the result lives, errors name `location`, the place that called an operation composed of others, whatever
+    /// functions the others are called by. The outermost counts.
+    pub(crate) fn at(&self, location: Where) -> At<'_> {
+        let mut inner = self.borrow_mut();
+        let outer = inner.place;
+        inner.place = outer.or(Some(location));
+        At { graph: self, outer }
     }
 
     /// Writes `value` into `state` at the end of the run. Everything inside the run reads the old value.
@@ -299,6 +319,7 @@ impl Graph {
 
     /// Runs `f` as a segment whose values are recomputed in the backward pass instead of kept: less memory, more work.
     /// Segments do not nest; an inner one is part of the outer.
+    #[track_caller]
     pub fn recompute<R>(&self, f: impl FnOnce() -> R) -> R {
         let segment = {
             let mut g = self.borrow_mut();
@@ -332,6 +353,20 @@ impl Drop for InSegment<'_> {
     fn drop(&mut self) {
         if let Ok(mut inner) = self.graph.inner.try_borrow_mut() {
             inner.segment = self.outer;
+        }
+    }
+}
+
+/// Restores the place that errors named before.
+pub(crate) struct At<'g> {
+    graph: &'g Graph,
+    outer: Option<Where>,
+}
+
+impl Drop for At<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut inner) = self.graph.inner.try_borrow_mut() {
+            inner.place = self.outer;
         }
     }
 }

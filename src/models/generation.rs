@@ -80,7 +80,7 @@ pub(super) async fn generate(
         return Err(Error::argument("generate", message));
     }
     stream.check_room(count)?;
-    let mut out: Vec<Vec<u32>> = vec![Vec::with_capacity(count); stream.tokens_read().len()];
+    let mut out: Vec<Vec<u32>> = vec![Vec::new(); stream.tokens_read().len()];
     for first in (0..count).step_by(READ_EVERY) {
         let n = READ_EVERY.min(count - first);
         for place in 0..n {

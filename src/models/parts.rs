@@ -1,6 +1,6 @@
 //! What all models are built with.
 
-use crate::error::{Error, Result, Where};
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::types::TensorType;
 
@@ -17,7 +17,7 @@ pub(crate) fn expect(graph: &Graph, what: &str, var: Var<'_>, want: &TensorType)
 #[track_caller]
 pub(crate) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
     if graph.error().is_none() {
-        graph.fail(Error::argument(format!("{what} at {}", Where::caller()), message));
+        graph.fail(Error::argument(what, message));
     }
 }
 

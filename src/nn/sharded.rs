@@ -90,12 +90,14 @@ impl ShardedType {
     /// The pieces as inputs of a graph.
     #[track_caller]
     pub fn input<'g>(&self, graph: &'g Graph, name: &str) -> Sharded<'g> {
+        let _at = graph.at(Where::caller());
         self.table(self.named(name).map(|(name, ty)| graph.input(&name, ty)).collect())
     }
 
     /// The pieces as states of a graph.
     #[track_caller]
     pub fn state<'g>(&self, graph: &'g Graph, name: &str) -> Sharded<'g> {
+        let _at = graph.at(Where::caller());
         self.table(self.named(name).map(|(name, ty)| graph.state(&name, ty)).collect())
     }
 
@@ -190,6 +192,7 @@ impl<'g> Sharded<'g> {
     /// Products of every query with every row: queries f32 `[.., width]` to `[.., rows]`.
     #[track_caller]
     pub fn score(&self, queries: Var<'g>) -> Var<'g> {
+        let _at = self.graph().at(Where::caller());
         let mut shape = queries.shape();
         let (count, width) = shape.rows();
         let flat = queries.reshape([count, width]).transpose(0, 1);
@@ -207,6 +210,7 @@ impl<'g> Sharded<'g> {
     #[track_caller]
     pub fn scatter_add(ty: &ShardedType, values: Var<'g>, indices: Var<'g>) -> Sharded<'g> {
         let location = Where::caller();
+        let _at = values.graph().at(location);
         if values.ty() != TensorType::f32([indices.shape().numel(), ty.width]) || ty.dtype != DType::F32 {
             values.graph().fail(Error::Shape {
                 op: "sharded scatter_add".into(),

@@ -58,8 +58,9 @@ impl Concat {
             .iter()
             .map(|shape| {
                 let mut layout = dense.clone();
-                layout.offset = at * dense.strides[self.axis];
-                layout.strides[self.axis] *= self.step;
+                layout.offset = at.saturating_mul(dense.strides[self.axis]);
+                // With one element the step may be anything.
+                layout.strides[self.axis] = layout.strides[self.axis].saturating_mul(self.step);
                 at += self.cover(shape[self.axis]);
                 layout
             })
@@ -274,7 +275,10 @@ impl<'g> Var<'g> {
     /// Dense copy in row-major order; no change of values.
     #[track_caller]
     pub fn contiguous(self) -> Var<'g> {
-        self.op(Concat { axis: 0, before: 0, after: 0, step: 1 }, &[])
+        // The copy runs along an axis; a scalar has none.
+        let x = if self.rank() == 0 { self.reshape([1]) } else { self };
+        let copy = x.op(Concat { axis: 0, before: 0, after: 0, step: 1 }, &[]);
+        if self.rank() == 0 { copy.reshape([]) } else { copy }
     }
 }
 
@@ -286,6 +290,6 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
             vec![x[0].concat(&[x[1], x[2]], 1), x[0].transpose(0, 2).concat(&[x[1].slice(1, 1, 3).transpose(0, 2)], 1)]
         }),
         Sample::new("pad", [&[3, 5]], |_, x| vec![x[0].pad(1, 2, 3), x[0].pad(0, 0, 1), x[0].dilate(1, 3)]),
-        Sample::new("contiguous", [&[3, 5]], |_, x| vec![x[0].transpose(0, 1).contiguous()]),
+        Sample::new("contiguous", [&[3, 5], &[]], |_, x| vec![x[0].transpose(0, 1).contiguous(), x[1].contiguous()]),
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::logsumexp::top_and_sum;
 use super::softmax::row_grid;
-use crate::error::{Error, Refusal, Result, Where};
+use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::exp::exp_sum;
@@ -183,8 +183,7 @@ impl<'g> Var<'g> {
         let ignore = match ignore_index {
             Some(i) if i > i64::from(u32::MAX) => {
                 let message = format!("ignore_index {i} is no label: they end at {}", u32::MAX);
-                let what = format!("cross_entropy at {}", Where::caller());
-                self.graph.fail(Error::argument(what, message));
+                self.graph.fail(Error::argument("cross_entropy", message));
                 u32::MAX
             }
             Some(i) => u32::try_from(i).unwrap_or(u32::MAX),

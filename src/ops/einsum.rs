@@ -152,7 +152,7 @@ impl Graph {
     /// missing `->`, and extents that differ are errors of the graph.
     #[track_caller]
     pub fn einsum<'g>(&'g self, spec: &str, operands: &[Var<'g>]) -> Var<'g> {
-        let location = Where::caller();
+        let _at = self.at(Where::caller());
         let checked = match self.error() {
             Some(_) => Err(String::new()),
             None => Spec::parse(spec).and_then(|s| s.fits(operands).map(|()| s)),
@@ -164,7 +164,7 @@ impl Graph {
         match checked {
             Err(message) => {
                 // Keeps the first error, and gives a variable that stands in.
-                self.fail(Error::argument(format!("einsum \"{spec}\" at {location}"), message));
+                self.fail(Error::argument(format!("einsum \"{spec}\""), message));
                 self.full([], 0.0)
             }
             Ok(s) => {

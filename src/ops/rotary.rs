@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864), optionally with the length extrapolation scale of xPos
 //! (Sun et al. 2022, arXiv 2212.10554).
 
-use crate::error::{Refusal, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, Slice, par};
@@ -14,6 +14,9 @@ pub static ROTARY: Kernel = kernel!("attention/rotary");
 
 const WIDTH: usize = 64;
 const RANK: usize = 8;
+
+/// Features that are rotated, at most: the table of their frequencies is made with the graph.
+const MOST: usize = 1 << 20;
 
 /// Which features form a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -282,7 +285,13 @@ impl<'g> Var<'g> {
     /// frequency in f32 are themselves off by up to 6e-8 times the angle.
     #[track_caller]
     pub fn rotary(self, positions: Var<'g>, options: &Rotary) -> Var<'g> {
-        let dim = options.dim(self.dim(-1)) / 2 * 2;
+        // No table for more features than there are: they are refused below.
+        let dim = options.dim(self.dim(-1)).min(self.dim(-1)) / 2 * 2;
+        if dim > MOST {
+            let message = format!("{dim} features are rotated; expected at most {MOST}: set dim");
+            self.graph().fail(Error::argument("rotary", message));
+            return self;
+        }
         let table = options.table(dim);
         let shape = [table.len()];
         let table = match Tensor::u32(shape, table) {

@@ -228,7 +228,7 @@ impl Trainer {
         }
         if turn + 1 == micro {
             self.apply.run(&feed)?;
-            self.steps += 1;
+            self.steps = self.steps.saturating_add(1);
             self.reported = true;
         }
         self.runs = self.runs.wrapping_add(1);

@@ -36,10 +36,15 @@ impl std::fmt::Display for DType {
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Shape(pub Vec<usize>);
 
+/// Shapes are looked at before they are found to be too large.
+fn numel(dims: &[usize]) -> usize {
+    dims.iter().fold(1, |n, d| n.saturating_mul(*d))
+}
+
 impl Shape {
     /// Number of elements; `usize::MAX` stands for more than it can hold.
     pub fn numel(&self) -> usize {
-        self.0.iter().fold(1, |n, d| n.saturating_mul(*d))
+        numel(self)
     }
 
     /// Shape that both broadcast to, by the rules of NumPy.
@@ -64,13 +69,13 @@ impl Shape {
 
     /// `(outer, extent, inner)` of an axis: the tensor seen as three dimensions.
     pub fn split(&self, axis: usize) -> (usize, usize, usize) {
-        (self[..axis].iter().product(), self[axis], self[axis + 1..].iter().product())
+        (numel(&self[..axis]), self[axis], numel(&self[axis + 1..]))
     }
 
     /// Last extent and the number of rows before it (a scalar is one row of one).
     pub fn rows(&self) -> (usize, usize) {
         match self.split_last() {
-            Some((n, rest)) => (rest.iter().product(), *n),
+            Some((n, rest)) => (numel(rest), *n),
             None => (1, 1),
         }
     }

@@ -1,10 +1,11 @@
-//! The project's chores: `cargo xtask demo | test | web | setup`.
+//! The project's chores: `cargo xtask demo | test | web | setup | fuzz`.
 
 mod adapters;
 mod apt;
 mod counts;
 mod demo;
 mod find;
+mod fuzz;
 mod job;
 mod lab;
 mod node;
@@ -38,6 +39,8 @@ enum Command {
     Web(SetupArgs),
     /// Install what the tests need, and say what was found
     Setup(SetupArgs),
+    /// Try random programs and mutated files until the time is over; failures are kept as tests
+    Fuzz(fuzz::FuzzArgs),
     /// List the Vulkan adapters: kind, name, driver
     Adapters,
 }
@@ -73,6 +76,7 @@ fn chore(command: &Command) -> Result<bool> {
             web::build(&node, args.no_install)?;
         }
         Command::Setup(args) => setup::all(args.no_install)?,
+        Command::Fuzz(args) => fuzz::run(args)?,
         Command::Adapters => adapters::print()?,
     }
     Ok(true)

@@ -3,7 +3,7 @@
 use super::EnhancedRecurrence;
 use super::memory::Memory;
 use super::transformer::InfiniTransformer;
-use crate::error::{Error, Where};
+use crate::error::Error;
 use crate::graph::{Graph, Mode, Var};
 use crate::nn::ParamVars;
 
@@ -39,7 +39,7 @@ impl InfiniTransformer {
             ("detach_mems_every_num_segments", options.detach_mems_every_num_segments),
         ] {
             if value == 0 {
-                let what = format!("SegmentLoss::{what} at {}", Where::caller());
+                let what = format!("SegmentLoss::{what}");
                 ids.graph().fail(Error::argument(what, "is 0; expected at least 1"));
             }
         }

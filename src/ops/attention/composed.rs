@@ -1,6 +1,7 @@
 //! Attention from ordinary operations: with dropout of the probabilities, or any other work on them.
 
 use super::Attention;
+use crate::error::Where;
 use crate::graph::{Graph, Var};
 use std::ops::Range;
 
@@ -25,6 +26,7 @@ impl<'g> Var<'g> {
         options: &Attention<'g>,
         probabilities: impl FnOnce(Var<'g>) -> Var<'g>,
     ) -> Var<'g> {
+        let _at = self.graph().at(Where::caller());
         let (q, k) = (self.shape(), keys.shape());
         let known = q.len() == 4 && k.len() == 4 && values.rank() == 4;
         if !known || k[1] == 0 || q[1] % k[1] != 0 {

@@ -52,6 +52,7 @@ impl<'g> Var<'g> {
     /// after their last query.
     #[track_caller]
     pub fn descent_attention(self, keys: Var<'g>, values: Var<'g>, options: &DescentAttention<'g>) -> Var<'g> {
+        let _at = self.graph().at(Where::caller());
         let (q, k) = (self.shape(), keys.shape());
         let known = q.len() == 4 && k.len() == 4 && values.rank() == 4;
         if !known || k[1] == 0 || q[1] % k[1] != 0 || q[0] != k[0] || k[..3] != values.shape()[..3] {
@@ -64,7 +65,7 @@ impl<'g> Var<'g> {
             && count.shape()[..] != q[..3]
         {
             let message = format!("k has shape {}; expected {:?}, one for every query", count.shape(), &q[..3]);
-            self.graph().fail(Error::argument(format!("descent_attention at {}", Where::caller()), message));
+            self.graph().fail(Error::argument("descent_attention", message));
             return self;
         }
         if rows >= n {

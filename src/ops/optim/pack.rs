@@ -122,7 +122,7 @@ impl Op for Pack {
             if place < at {
                 return Refusal::shape(format!("place {place} lies in the input before it"));
             }
-            at = place + t.numel();
+            at = place.saturating_add(t.numel());
         }
         if at > self.len {
             return Refusal::shape(format!("inputs end at {at}, the flat buffer at {}", self.len));

@@ -24,11 +24,12 @@ impl<'g> Var<'g> {
     /// An error unless 1 <= `k` <= n and the temperature is above 0.
     #[track_caller]
     pub fn cumulative_softmax(self, k: usize, temperature: f64, mask: Option<Var<'g>>) -> CumulativeSoftmax<'g> {
+        let _at = self.graph().at(Where::caller());
         let (graph, axis) = (self.graph(), self.rank().saturating_sub(1));
         let scale = 1.0 / temperature;
         if !(temperature > 0.0 && (scale as f32).is_finite() && scale > 0.0) {
             let message = format!("expected a temperature above 0 with a finite inverse, got {temperature}");
-            graph.fail(Error::argument(format!("cumulative_softmax at {}", Where::caller()), message));
+            graph.fail(Error::argument("cumulative_softmax", message));
         }
         let top = match mask {
             Some(mask) => self.top_k_masked(k, mask),

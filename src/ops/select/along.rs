@@ -160,6 +160,7 @@ impl<'g> Var<'g> {
     ) -> Var<'g> {
         let mut shape = self.shape();
         let location = Where::caller();
+        let _at = self.graph().at(location);
         let checked = check("scatter_along", &shape, indices, axis, location).and_then(|axis| {
             if indices.shape() == shape {
                 return Ok(axis);
@@ -176,7 +177,9 @@ impl<'g> Var<'g> {
             }
         };
         shape.0[axis] = n;
-        if let Err(error) = TensorType::f32(shape.clone()).check_size(|| "the result of scatter_along".to_owned()) {
+        if let Err(error) =
+            TensorType::f32(shape.clone()).check_size(|| format!("the result of scatter_along at {location}"))
+        {
             self.graph().fail(error);
             return self;
         }

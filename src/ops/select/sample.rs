@@ -1,6 +1,6 @@
 //! Drawing tokens from logits, on the device: a composition of top-k, softmax, running sums and the Gumbel-max trick.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Where};
 use crate::graph::Var;
 use crate::types::{Tensor, TensorType};
 
@@ -89,6 +89,7 @@ impl<'g> Var<'g> {
     /// whatever the filters. No gradient. Bad values of `sampling` are kept as [`Error::Argument`].
     #[track_caller]
     pub fn sample(self, sampling: &Sampling, site: u32) -> Var<'g> {
+        let _at = self.graph().at(Where::caller());
         let (g, n, shape) = (self.graph(), self.dim(-1), self.shape());
         if let Err(error) = sampling.check().and(self.is_logits()) {
             g.fail(error);
@@ -116,6 +117,7 @@ impl<'g> Var<'g> {
     /// for all.
     #[track_caller]
     pub fn sample_with(self, vars: SamplingVars<'g>, most: usize, site: u32) -> Var<'g> {
+        let _at = self.graph().at(Where::caller());
         let g = self.graph();
         if let Err(error) = self.is_logits() {
             g.fail(error);

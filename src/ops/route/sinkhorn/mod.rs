@@ -7,7 +7,7 @@
 mod cpu;
 mod gradient;
 
-use crate::error::{Error, Refusal, Result, Where};
+use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, Place};
@@ -223,7 +223,7 @@ impl<'g> Var<'g> {
             String::new()
         };
         if !message.is_empty() {
-            self.graph().fail(Error::argument(format!("sinkhorn at {}", Where::caller()), message));
+            self.graph().fail(Error::argument("sinkhorn", message));
             return self;
         }
         let mut scores = self;

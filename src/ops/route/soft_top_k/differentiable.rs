@@ -57,10 +57,10 @@ impl<'g> Var<'g> {
         options: &DifferentiableTopK,
         mask: Option<Var<'g>>,
     ) -> SoftSelection<'g> {
+        let _at = self.graph().at(Where::caller());
         if !(options.ratio >= 1.0 && options.ratio.is_finite()) {
-            let what = format!("differentiable_top_k at {}", Where::caller());
             let message = format!("the ratio is {}; it must be at least 1 and finite", options.ratio);
-            self.graph.fail(Error::argument(what, message));
+            self.graph.fail(Error::argument("differentiable_top_k", message));
         }
         let count = (k as f64 * options.ratio).min(self.dim(-1) as f64);
         let soft = self.soft_top_k(count, &options.how, mask);

@@ -198,8 +198,9 @@ impl<'g> Var<'g> {
     /// `k` or `mask` do not fit the scores.
     #[track_caller]
     pub fn soft_top_k(self, k: impl Into<SoftCount<'g>>, how: &SoftTopK, mask: Option<Var<'g>>) -> Var<'g> {
+        let _at = self.graph().at(Where::caller());
         if let Some(fault) = how.fault() {
-            self.graph.fail(Error::argument(format!("soft_top_k at {}", Where::caller()), fault));
+            self.graph.fail(Error::argument("soft_top_k", fault));
             return self;
         }
         let k = k.into().var(self.graph);

@@ -1,0 +1,261 @@
+//! Everything that reads what others wrote, on files spoiled in every way: no crash, no more memory than the file's own
+//! size explains, and nothing half loaded.
+
+use peak_alloc::PeakAlloc;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use wgrad::nn::{Embedding, Init, Linear, Params};
+use wgrad::train::{AdamW, Checkpoint, Group, LoadOptions, RowUpdates, Trainer};
+use wgrad::{Device, Error, Result, Tensor, TensorType};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// Memory is counted for the whole program: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A file may take so many times its size, and a little: names and numbers of the header become strings and maps, and
+/// 16-bit floats double.
+const TIMES: usize = 40;
+const LITTLE: usize = 256 << 10;
+
+fn trainer() -> Result<Trainer> {
+    let mut params = Params::new(3);
+    let table = Embedding::new(&mut params, "tokens", 9, 4);
+    let out = Linear::new(&mut params, "out", 4, 2, true);
+    params.get_mut("tokens.weight")?.group("table");
+    Trainer::builder(&Device::cpu(), params, AdamW::default().lr(0.1))
+        .config("{\"dim\": 4, \"heads\": [1, 2]}")
+        .group("table", Group::default().rows(RowUpdates::PerRow))
+        .compile_blocking(move |g, p| {
+            let ids = g.input("ids", TensorType::u32([6]));
+            out.forward(p, table.forward(p, ids)).square().mean_all()
+        })
+}
+
+fn step(trainer: &mut Trainer) -> Result<()> {
+    let ids = Tensor::u32([6], vec![3, 7, 3, 8, 0, 3])?;
+    trainer.step(&[("ids", &ids)])
+}
+
+fn bytes(trainer: &Trainer) -> Vec<u8> {
+    pollster::block_on(trainer.to_bytes()).expect("a checkpoint")
+}
+
+fn params() -> Params {
+    let mut params = Params::new(1);
+    params.add("w", [2, 3], Init::Ones);
+    params.add("h", [4], Init::Ones);
+    params.add("none", [0, 5], Init::Ones);
+    params
+}
+
+/// A file with every element type that is read, and some that are not.
+fn mixed() -> Vec<u8> {
+    let data = [0x3cu8; 48];
+    let tensors = [
+        ("w", Dtype::F64, vec![2, 3], 48),
+        ("h", Dtype::F16, vec![4], 8),
+        ("none", Dtype::BF16, vec![0, 5], 0),
+        ("i", Dtype::I64, vec![2], 16),
+        ("b", Dtype::BOOL, vec![3], 3),
+    ];
+    let views = tensors.map(|(n, d, s, len)| (n, TensorView::new(d, s, &data[..len]).expect("a tensor")));
+    let metadata = HashMap::from([("wgrad.config".to_owned(), "{}".to_owned())]);
+    serialize(views, Some(metadata)).expect("a file")
+}
+
+// Entry points: any bytes.
+
+/// Opening a file and looking at everything in it.
+fn fuzz_checkpoint(data: &[u8]) {
+    let Ok(file) = Checkpoint::from_bytes(data.to_vec()) else { return };
+    for name in file.names() {
+        assert!(file.contains(&name));
+        if let Ok(tensor) = file.tensor(&name) {
+            assert_eq!(tensor.shape().numel(), tensor.floats().len());
+        }
+    }
+    let _ = (file.metadata("wgrad.config"), file.metadata("no such key"), file.tensor("no such tensor"));
+}
+
+/// Parameters from a file: all, or none.
+fn fuzz_params(data: &[u8]) {
+    let Ok(file) = Checkpoint::from_bytes(data.to_vec()) else { return };
+    for (allow_missing, allow_extra, prefix) in [(false, false, ""), (true, true, ""), (true, true, "out.")] {
+        let mut target = params();
+        let prefix = prefix.to_owned();
+        let options = LoadOptions { allow_missing, allow_extra, prefix, ..Default::default() };
+        match file.load_into(&mut target, &options) {
+            Ok(_) => assert!(target.values().all(|(_, t)| t.shape().numel() == t.floats().len())),
+            Err(Error::Checkpoint { .. }) => assert!(target.values().eq(params().values()), "half loaded"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// A trainer that goes on from a file, or stays as it was.
+fn fuzz_trainer(trainer: &mut Trainer, good: &[u8], data: &[u8]) {
+    match trainer.from_bytes(data.to_vec()) {
+        Ok(()) => {
+            // It can save and step.
+            let saved = bytes(trainer);
+            step(trainer).expect("a step");
+            trainer.from_bytes(saved).expect("its own file");
+            trainer.from_bytes(good.to_vec()).expect("the good file");
+        }
+        Err(Error::Checkpoint { .. }) => assert!(bytes(trainer) == good, "half loaded"),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+// Spoiled files.
+
+/// Bytes of any file, spoiled in some places.
+fn bent(rng: &mut ChaCha8Rng, good: &[u8]) -> Vec<u8> {
+    let mut data = good.to_vec();
+    for _ in 0..rng.random_range(1..4) {
+        let at = rng.random_range(0..data.len().max(1)).min(data.len().saturating_sub(1));
+        match rng.random_range(0..6) {
+            _ if data.is_empty() => data.push(rng.random()),
+            0 => data[at] ^= 1 << rng.random_range(0..8),
+            1 => data[at] = rng.random(),
+            2 => data.truncate(at),
+            3 => data.insert(at, rng.random()),
+            4 => drop(data.drain(at..(at + rng.random_range(1..9)).min(data.len()))),
+            _ => {
+                let end = (at + rng.random_range(1..40)).min(data.len());
+                let part = data[at..end].to_vec();
+                data.splice(at..at, part);
+            }
+        }
+    }
+    data
+}
+
+/// A file with a header that is spoiled as text, and fits its length again.
+fn reworded(rng: &mut ChaCha8Rng, good: &[u8]) -> Vec<u8> {
+    const NUMBERS: [&str; 10] = [
+        "0",
+        "1",
+        "3",
+        "-1",
+        "4294967295",
+        "4294967296",
+        "18446744073709551615",
+        "9223372036854775808",
+        "1e400",
+        "99999999999999999999",
+    ];
+    const WORDS: [&str; 10] = ["F32", "F16", "I64", "w", "é\u{0}", "[", "}", "\"", "null", "optim.m.w"];
+    let length = u64::from_le_bytes(good[..8].try_into().expect("eight bytes")) as usize;
+    let mut header = String::from_utf8_lossy(&good[8..8 + length]).into_owned();
+    for _ in 0..rng.random_range(1..3) {
+        let numbers: Vec<(usize, usize)> = runs(&header, |c| c.is_ascii_digit());
+        let words: Vec<(usize, usize)> = runs(&header, |c| c.is_ascii_alphanumeric() || c == '.');
+        let (parts, new): (_, &[&str]) = if rng.random() { (numbers, &NUMBERS) } else { (words, &WORDS) };
+        if let Some((from, to)) = parts.get(rng.random_range(0..parts.len().max(1))) {
+            header.replace_range(from..to, new[rng.random_range(0..new.len())]);
+        }
+    }
+    let mut data = (header.len() as u64).to_le_bytes().to_vec();
+    data.extend(header.as_bytes());
+    data.extend(&good[8 + length..]);
+    data
+}
+
+/// Where runs of characters begin and end.
+fn runs(text: &str, of: impl Fn(char) -> bool) -> Vec<(usize, usize)> {
+    let mut all: Vec<(usize, usize)> = Vec::new();
+    for (i, c) in text.char_indices().filter(|(_, c)| of(*c)) {
+        match all.last_mut() {
+            Some((_, end)) if *end == i => *end = i + c.len_utf8(),
+            _ => all.push((i, i + c.len_utf8())),
+        }
+    }
+    all
+}
+
+struct Parsers {
+    trainer: Trainer,
+    good: Vec<u8>,
+    seeds: Vec<Vec<u8>>,
+}
+
+impl Parsers {
+    fn new() -> Parsers {
+        let mut trainer = trainer().expect("a trainer");
+        step(&mut trainer).expect("a step");
+        let good = bytes(&trainer);
+        let params = params().to_bytes().expect("a file");
+        // Names as under a prefix.
+        let seeds = vec![good.clone(), mixed(), params];
+        Parsers { trainer, good, seeds }
+    }
+
+    fn check(&mut self, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let source = &self.seeds[rng.random_range(0..self.seeds.len())];
+        let data = if rng.random() { bent(&mut rng, source) } else { reworded(&mut rng, source) };
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        fuzz_checkpoint(&data);
+        fuzz_params(&data);
+        let taken = MEMORY.peak_usage().saturating_sub(before);
+        assert!(taken <= TIMES * data.len() + LITTLE, "seed {seed}: {taken} bytes for a file of {}", data.len());
+        fuzz_trainer(&mut self.trainer, &self.good, &data);
+        let taken = MEMORY.peak_usage().saturating_sub(before);
+        assert!(taken <= TIMES * (data.len() + self.good.len()) + LITTLE, "seed {seed}: {taken} bytes for a trainer");
+    }
+}
+
+#[test]
+fn spoiled_files_are_errors() {
+    let _alone = ALONE.lock();
+    let mut parsers = Parsers::new();
+    for seed in 0..6_000 {
+        parsers.check(seed);
+    }
+}
+
+#[test]
+fn spoiled_configurations_are_named() {
+    let _alone = ALONE.lock();
+    let mut parsers = Parsers::new();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let good = "{\"dim\": 4, \"heads\": [1, 2]}";
+    for _ in 0..500 {
+        // Text of every kind in the place of the configuration and of the rules of tables.
+        let text = String::from_utf8_lossy(&bent(&mut rng, good.as_bytes())).into_owned();
+        let (key, old) = if rng.random() { ("wgrad.config", good) } else { ("wgrad.rows", "") };
+        let file = safetensors::SafeTensors::deserialize(&parsers.good).expect("a good file");
+        let (_, header) = safetensors::SafeTensors::read_metadata(&parsers.good).expect("a good file");
+        let mut metadata = header.metadata().clone().unwrap_or_default();
+        metadata.insert(key.to_owned(), text.clone());
+        let data = serialize(file.tensors(), Some(metadata)).expect("a file");
+        let result = parsers.trainer.from_bytes(data);
+        let refused = matches!(result, Err(Error::Checkpoint { .. }));
+        assert!(refused || text == old || (key == "wgrad.config" && text.is_empty()), "{key} {text}: {result:?}");
+    }
+}
+
+/// More spoiled files for `WGRAD_FUZZ_MINUTES`: `cargo xtask fuzz`.
+#[test]
+#[ignore = "runs as long as it is told to"]
+fn fuzz() {
+    let _alone = ALONE.lock();
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let end = Instant::now() + Duration::from_secs(60 * number("WGRAD_FUZZ_MINUTES").unwrap_or(1));
+    let first = number("WGRAD_FUZZ_SEED").unwrap_or(1_000_000);
+    let mut parsers = Parsers::new();
+    let mut tried = 0u64;
+    for seed in (first..).take_while(|_| Instant::now() < end) {
+        parsers.check(seed);
+        tried += 1;
+    }
+    println!("{tried} files from seed {first} on");
+}

@@ -1,0 +1,105 @@
+//! Checkpoints of processes that are killed, and on disks that are full.
+
+use crate::{Folder, argument, child, run, trainer};
+use std::path::Path;
+use std::time::Duration;
+use wgrad::train::Checkpoint;
+use wgrad::{Device, Error, Result};
+
+/// About 1 MiB, so that most of the time is spent writing.
+const WIDE: usize = 20_000;
+
+/// Saves over and over until killed.
+#[test]
+fn child_saves() -> Result<()> {
+    let Some(path) = argument() else { return Ok(()) };
+    let mut t = trainer(&Device::cpu(), WIDE)?;
+    for step in 0.. {
+        run(&mut t, step..step + 1)?;
+        pollster::block_on(t.save(&path))?;
+        println!("saved");
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_killed_while_it_saves_leaves_a_whole_checkpoint() -> Result<()> {
+    use std::io::BufRead;
+    let folder = Folder::new("killed");
+    let path = folder.0.join("model.safetensors");
+    let mut steps = Vec::new();
+    for i in 0..8u64 {
+        let mut process = child("files::child_saves", &path.to_string_lossy());
+        let mut process = process.stdout(std::process::Stdio::piped()).spawn().expect("a process");
+        let out = process.stdout.take().expect("its output");
+        let saved =
+            std::io::BufReader::new(out).lines().map_while(std::result::Result::ok).find(|l| l.contains("saved"));
+        assert!(saved.is_some(), "the child ends");
+        // At another moment of the next save each time.
+        std::thread::sleep(Duration::from_micros(700 * i));
+        process.kill().expect("it runs");
+        process.wait().expect("it ran");
+        let file = Checkpoint::open(&path)?;
+        steps.push(file.metadata("wgrad.steps").map(str::to_owned));
+        trainer(&Device::cpu(), WIDE)?.resume(&file)?;
+    }
+    assert!(steps.iter().all(Option::is_some), "{steps:?}");
+    Ok(())
+}
+
+/// Saves once into a place too small, started with a limit on the size of files.
+#[test]
+fn child_saves_too_much() -> Result<()> {
+    let Some(path) = argument() else { return Ok(()) };
+    let mut t = trainer(&Device::cpu(), WIDE)?;
+    run(&mut t, 0..5)?;
+    match pollster::block_on(t.save(&path)) {
+        Err(Error::Io { path: said, message }) => println!("refused: {said}: {message}"),
+        other => panic!("{other:?}"),
+    }
+    // The trainer is as good as before.
+    run(&mut t, 5..6)?;
+    println!("went on");
+    Ok(())
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_old_checkpoint() -> Result<()> {
+    let folder = Folder::new("full");
+    let path = folder.0.join("model.safetensors");
+    let mut t = trainer(&Device::cpu(), WIDE)?;
+    run(&mut t, 0..2)?;
+    pollster::block_on(t.save(&path))?;
+    let old = std::fs::read(&path).expect("the checkpoint");
+    // A write past the limit fails as on a full disk, instead of a signal.
+    let process = child("files::child_saves_too_much", &path.to_string_lossy());
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let out = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(process.get_program())
+        .args(process.get_args())
+        .env(crate::CHILD, &path)
+        .output()
+        .expect("a shell");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains("refused") && text.contains("went on"), "{text}");
+    assert_eq!(std::fs::read(&path).expect("the checkpoint"), old);
+    assert_eq!(files(&folder.0), 1, "a part of a file is left");
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_without_room_is_an_error() -> Result<()> {
+    // Writing there always fails with "no space left".
+    let t = trainer(&Device::cpu(), 24)?;
+    let refused = pollster::block_on(t.save("/dev/full/model.safetensors"));
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    Ok(())
+}

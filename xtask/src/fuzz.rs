@@ -1,0 +1,47 @@
+//! `cargo xtask fuzz`: random programs and mutated files for as long as one likes.
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+
+use crate::lab::Lab;
+use crate::run;
+use crate::summary::Stop;
+
+#[derive(Args)]
+pub struct FuzzArgs {
+    /// For how long each test runs
+    #[arg(long, default_value_t = 10)]
+    minutes: u32,
+    /// First seed; every program has the next one. Without: the time of day
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only this test
+    #[arg(long)]
+    test: Option<String>,
+    /// On a second driver, SwiftShader
+    #[arg(long)]
+    swiftshader: bool,
+}
+
+/// Tests with an ignored part that runs as long as it is told to.
+const TESTS: [&str; 3] = ["random_programs", "invalid_programs", "parsers"];
+
+pub fn run(args: &FuzzArgs) -> Result<()> {
+    let lab = Lab::new(false, false);
+    let gpu = if args.swiftshader { lab.swiftshader() } else { lab.gpu() };
+    let gpu = gpu.map_err(|stop| match stop {
+        Stop::Failed(error) => error,
+        Stop::Missing(reason) | Stop::Skipped(reason) => anyhow!(reason),
+    })?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let seed = args.seed.unwrap_or(now * 1_000_000);
+    println!("from seed {seed} on, on {}", gpu.place());
+    for test in TESTS.iter().filter(|test| args.test.as_deref().is_none_or(|t| t == **test)) {
+        let mut cargo = run::cargo();
+        cargo.args(["test", "--package", "wgrad", "--test", test, "--", "--ignored", "--nocapture", "fuzz"]);
+        gpu.apply(&mut cargo);
+        cargo.env("WGRAD_FUZZ_MINUTES", args.minutes.to_string()).env("WGRAD_FUZZ_SEED", seed.to_string());
+        run::run(&mut cargo)?;
+    }
+    Ok(())
+}
