@@ -4,6 +4,8 @@
 #![deny(missing_docs)]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
 #![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
+// Without the CPU executor or its oracle some code stands idle.
+#![cfg_attr(not(feature = "oracle"), allow(dead_code, unused_imports))]
 
 #[doc(hidden)]
 pub mod demo;
@@ -19,7 +21,7 @@ pub mod plan;
 pub mod train;
 pub mod types;
 #[cfg(target_arch = "wasm32")]
-pub mod web;
+mod web;
 
 pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};

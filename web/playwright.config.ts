@@ -37,5 +37,7 @@ export default defineConfig({
     { name: "webgpu", testMatch: ["page.spec.ts", "check.spec.ts"], use: withWebgpu },
     // A browser in which `requestAdapter` finds nothing.
     { name: "no-webgpu", testMatch: ["page.spec.ts", "no-webgpu.spec.ts"], use: browser("--disable-gpu") },
+    { name: "packed-webgpu", testMatch: "packed.spec.ts", use: withWebgpu },
+    { name: "packed-no-webgpu", testMatch: "packed.spec.ts", use: browser("--disable-gpu") },
   ],
 });

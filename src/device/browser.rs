@@ -41,7 +41,9 @@ pub(super) fn named(
         }
     }
     match &options.adapter {
-        Some(part) if !info.name.to_lowercase().contains(&part.to_lowercase()) => Err(none(vec![info.name])),
+        Some(part) if !info.name.to_ascii_lowercase().contains(&part.to_ascii_lowercase()) => {
+            Err(none(vec![info.name]))
+        }
         None if is_software(&info) && !options.software => Err(none(vec![info.name])),
         _ => Ok(info),
     }

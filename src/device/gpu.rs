@@ -34,6 +34,8 @@ pub struct Counters {
     pub(crate) bind_groups: AtomicU64,
     pub(crate) pipelines: AtomicU64,
     pub(crate) submits: AtomicU64,
+    /// Pipelines that plans asked for and that were not there yet.
+    pub(crate) wanted: AtomicU64,
 }
 
 impl Counters {
@@ -41,6 +43,11 @@ impl Counters {
     pub fn snapshot(&self) -> [u64; 5] {
         [&self.buffers, &self.bytes, &self.bind_groups, &self.pipelines, &self.submits]
             .map(|c| c.load(Ordering::Relaxed))
+    }
+
+    /// Pipelines that were asked for so far: as many as were made, or more while a plan is being compiled.
+    pub fn wanted(&self) -> u64 {
+        self.wanted.load(Ordering::Relaxed)
     }
 }
 
@@ -254,7 +261,7 @@ fn sufficient(offered: &wgpu::Limits) -> Result<()> {
 }
 
 pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
-    let name = info.name.to_lowercase();
+    let name = info.name.to_ascii_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
     info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
 }
@@ -273,7 +280,7 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
     let wanted = |i: usize, info: &wgpu::AdapterInfo| match &options.adapter {
         Some(name) => match name.parse::<usize>() {
             Ok(index) if index < all.len() => i == index,
-            _ => info.name.to_lowercase().contains(&name.to_lowercase()),
+            _ => info.name.to_ascii_lowercase().contains(&name.to_ascii_lowercase()),
         },
         None => options.software || !is_software(info),
     };

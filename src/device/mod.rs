@@ -19,6 +19,7 @@ pub enum Precision {
     /// Single: the executor for use.
     F32,
     /// Double: the oracle of tests.
+    #[cfg(feature = "oracle")]
     F64,
 }
 
@@ -60,6 +61,7 @@ impl Device {
     }
 
     /// The CPU executor in double precision: the oracle that tests compare with.
+    #[cfg(feature = "oracle")]
     pub fn cpu_f64() -> Device {
         Device::Cpu(Precision::F64)
     }

@@ -3,7 +3,7 @@
 use super::gpu::{Gpu, lock};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Dispatch};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +14,9 @@ struct PipelineKey {
     constants: Vec<(&'static str, u64)>,
     layout: LayoutKey,
 }
+
+/// Pipelines made before the browser gets a turn.
+const SLICE: usize = 8;
 
 /// Accesses of the storage bindings, then whether a static uniform and the globals follow.
 type LayoutKey = (Vec<Access>, bool, bool);
@@ -37,28 +40,35 @@ impl PipelineKey {
 }
 
 impl Gpu {
-    /// Makes the pipelines that `dispatches` need and that are not there yet. Fails with the first shader that does not
-    /// compile; nothing of it stays in the cache.
+    /// Makes the pipelines that `dispatches` need and that are not there yet, a few at a time: whoever waits on this thread
+    /// gets a turn in between. Fails with the first shader that does not compile; nothing of it stays in the cache.
     pub(crate) async fn compile(&self, dispatches: &[Dispatch]) -> Result<()> {
         self.check()?;
-        let mut pending = Vec::new();
+        let mut missing: Vec<(PipelineKey, &Dispatch)> = Vec::new();
+        let mut seen = FxHashSet::default();
         for dispatch in dispatches {
             let key = PipelineKey::new(dispatch)?;
-            if lock(&self.caches).pipelines.contains_key(&key) {
-                continue;
+            if !lock(&self.caches).pipelines.contains_key(&key) && seen.insert(key.clone()) {
+                missing.push((key, dispatch));
             }
-            let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            self.make_pipeline(dispatch, key.clone());
-            pending.push((key, dispatch.source.name(), scope.pop()));
         }
+        self.counters.wanted.fetch_add(missing.len() as u64, Ordering::Relaxed);
         let mut failed = None;
-        for (key, kernel, error) in pending {
-            if let Some(error) = error.await {
-                lock(&self.caches).pipelines.remove(&key);
-                failed.get_or_insert(Error::ShaderCompile { kernel: kernel.to_owned(), log: error.to_string() });
+        for slice in missing.chunks(SLICE) {
+            let mut pending = Vec::with_capacity(slice.len());
+            for (key, dispatch) in slice {
+                let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+                self.make_pipeline(dispatch, key.clone());
+                pending.push((key, dispatch.source.name(), scope.pop()));
             }
+            for (key, kernel, error) in pending {
+                if let Some(error) = error.await {
+                    lock(&self.caches).pipelines.remove(key);
+                    failed.get_or_insert(Error::ShaderCompile { kernel: kernel.to_owned(), log: error.to_string() });
+                }
+            }
+            self.check()?;
         }
-        self.check()?;
         failed.map_or(Ok(()), Err)
     }
 

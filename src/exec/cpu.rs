@@ -15,6 +15,7 @@ pub(crate) trait Executed: Real {
     fn state(memory: &Memory) -> Option<MutexGuard<'_, Vec<Self>>>;
 }
 
+#[cfg(feature = "cpu")]
 impl Executed for f32 {
     fn call(op: &dyn Op, call: &mut CpuCall<'_, f32>) {
         op.cpu_f32(call);
@@ -24,6 +25,7 @@ impl Executed for f32 {
     }
 }
 
+#[cfg(feature = "oracle")]
 impl Executed for f64 {
     fn call(op: &dyn Op, call: &mut CpuCall<'_, f64>) {
         op.cpu_f64(call);
@@ -247,7 +249,7 @@ impl<T: Executed> CpuPlan<T> {
         Tensor::new(operand.ty.shape.clone(), data)
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
+    #[cfg(all(not(target_arch = "wasm32"), feature = "oracle"))]
     pub fn read_raw(&self, operand: &Operand) -> Result<Vec<f64>> {
         let cells = lock(&self.cells);
         let range = operand.layout.offset..operand.layout.offset + operand.numel();

@@ -129,7 +129,9 @@ pub struct Plan {
 
 enum Executor {
     Gpu(Box<gpu::GpuPlan>),
+    #[cfg(feature = "cpu")]
     Cpu32(cpu::CpuPlan<f32>),
+    #[cfg(feature = "oracle")]
     Cpu64(cpu::CpuPlan<f64>),
 }
 
@@ -148,8 +150,12 @@ impl Device {
     pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
         let executor = match self {
             Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
+            #[cfg(feature = "cpu")]
             Device::Cpu(crate::device::Precision::F32) => Executor::Cpu32(cpu::CpuPlan::new(program.clone())?),
+            #[cfg(feature = "oracle")]
             Device::Cpu(crate::device::Precision::F64) => Executor::Cpu64(cpu::CpuPlan::new(program.clone())?),
+            #[cfg(not(feature = "cpu"))]
+            Device::Cpu(_) => return Err(Error::argument("compile", "this build of the library has no CPU executor")),
         };
         let device = self.clone();
         Ok(Plan { device, program, executor })
@@ -179,7 +185,9 @@ impl Plan {
     pub fn bytes(&self) -> u64 {
         match &self.executor {
             Executor::Gpu(p) => p.bytes,
+            #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.bytes,
+            #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.bytes,
         }
     }
@@ -193,7 +201,9 @@ impl Plan {
         feed.lives_on(&self.device)?;
         match &self.executor {
             Executor::Gpu(p) => p.run(feed),
+            #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.run(feed),
+            #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.run(feed),
         }
     }
@@ -208,7 +218,8 @@ impl Plan {
         feed.lives_on(&self.device)?;
         match &self.executor {
             Executor::Gpu(p) => p.encode(feed, encoder),
-            Executor::Cpu32(_) | Executor::Cpu64(_) => Err(Error::argument(
+            #[cfg(feature = "cpu")]
+            _ => Err(Error::argument(
                 "encode",
                 "the plan runs on the CPU executor, which has no command encoder; use run",
             )),
@@ -224,7 +235,9 @@ impl Plan {
         };
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
+            #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.read(operand),
+            #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.read(operand),
         }
     }
@@ -238,6 +251,7 @@ impl Plan {
     /// Reads a float output in double precision; on other executors than the oracle it is converted.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+        #[cfg(feature = "oracle")]
         if let (Executor::Cpu64(p), Some((_, o))) =
             (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
         {
@@ -255,7 +269,8 @@ impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.executor {
             Executor::Gpu(p) => p.fmt(f)?,
-            Executor::Cpu32(_) | Executor::Cpu64(_) => self.program.fmt(f)?,
+            #[cfg(feature = "cpu")]
+            _ => self.program.fmt(f)?,
         }
         writeln!(f, "{} bytes held by the plan", self.bytes())
     }

@@ -22,6 +22,7 @@ pub enum Memory {
     /// On the CPU executor in single precision.
     F32(Arc<Mutex<Vec<f32>>>),
     /// On the CPU executor in double precision.
+    #[cfg(feature = "oracle")]
     F64(Arc<Mutex<Vec<f64>>>),
     /// Integers on the CPU executor.
     U32(Arc<Mutex<Vec<u32>>>),
@@ -82,7 +83,8 @@ impl Store {
     /// is made, as far as that is known, and else none is kept. A state of the same type is left as it is.
     pub(crate) fn reserve(&self, states: &[(String, TensorType)]) -> Result<()> {
         let missing: Vec<_> = states.iter().filter(|(n, ty)| self.get(n).is_none_or(|s| s.ty != *ty)).collect();
-        let element = if let Device::Cpu(Precision::F64) = self.device { 8 } else { 4 };
+        let double = matches!(&self.device, Device::Cpu(precision) if *precision != Precision::F32);
+        let element = if double { 8 } else { 4 };
         let total = missing.iter().fold(0u64, |sum, (_, ty)| sum.saturating_add(ty.numel() as u64 * element));
         for (name, ty) in &missing {
             ty.check_size(|| format!("state {name}"))?;
@@ -143,6 +145,7 @@ impl Store {
             }
             (Device::Cpu(_), DType::U32) => Memory::U32(Arc::new(Mutex::new(zeros(n, 0)?))),
             (Device::Cpu(Precision::F32), DType::F32) => Memory::F32(Arc::new(Mutex::new(zeros(n, 0.0)?))),
+            #[cfg(feature = "oracle")]
             (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(zeros(n, 0.0)?))),
         };
         Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory })
@@ -169,6 +172,7 @@ impl Store {
                 })?;
             }
             (Memory::F32(m), Data::F32(d)) => lock(m).copy_from_slice(d),
+            #[cfg(feature = "oracle")]
             (Memory::F64(m), Data::F32(d)) => {
                 lock(m).iter_mut().zip(d).for_each(|(m, d)| *m = f64::from(*d));
             }
@@ -194,6 +198,7 @@ impl Store {
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),
+            #[cfg(feature = "oracle")]
             Memory::F64(m) => Data::F32(lock(m).iter().map(|x| *x as f32).collect()),
             Memory::U32(m) => Data::U32(lock(m).clone()),
         };

@@ -70,9 +70,11 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     }
 
     /// CPU twin in single precision.
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>);
 
     /// CPU twin in double precision: the oracle.
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>);
 
     /// Kernels.
@@ -82,9 +84,11 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
 /// Implements both CPU twins by one generic function `Self::cpu<T: Real>(&self, &mut CpuCall<T>)`.
 macro_rules! cpu_twin {
     () => {
+        #[cfg(feature = "cpu")]
         fn cpu_f32(&self, call: &mut $crate::kernels::CpuCall<'_, f32>) {
             self.cpu(call)
         }
+        #[cfg(feature = "oracle")]
         fn cpu_f64(&self, call: &mut $crate::kernels::CpuCall<'_, f64>) {
             self.cpu(call)
         }

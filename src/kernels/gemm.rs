@@ -1,4 +1,5 @@
-//! Safe door to the `gemm` crate, the only unsafe code of the CPU executor.
+//! Matrix products: natively a safe door to the `gemm` crate, the only unsafe code of the CPU executor; in the browser
+//! [`panel`](super::panel).
 
 use crate::types::Real;
 
@@ -39,7 +40,10 @@ fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix
         return;
     }
     assert!(a.covers(m, k) && b.covers(k, n) && c.len() >= m * n, "operands of a product lie inside their buffers");
+    #[cfg(target_arch = "wasm32")]
+    super::panel::product(c, n, k, a, b, add);
     // SAFETY: the assertion above bounds every element that the product touches; `c` is exclusive.
+    #[cfg(not(target_arch = "wasm32"))]
     unsafe {
         gemm::gemm(
             m,

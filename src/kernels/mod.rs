@@ -4,6 +4,8 @@ mod cpu;
 pub mod exp;
 pub mod gemm;
 pub(crate) mod lower;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod panel;
 pub mod par;
 mod registry;
 
@@ -29,14 +31,14 @@ macro_rules! kernel {
     ($name:literal) => {
         $crate::kernels::Kernel {
             name: $name,
-            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")),
+            source: include_str!(concat!(env!("OUT_DIR"), "/shaders/", $name, ".wgsl")),
         }
     };
 }
 
 macro_rules! shared {
     ($($name:literal,)*) => {
-        &[$((concat!("shared/", $name, ".wgsl"), include_str!(concat!("../../shaders/shared/", $name, ".wgsl"))),)*]
+        &[$((concat!("shared/", $name, ".wgsl"), include_str!(concat!(env!("OUT_DIR"), "/shaders/shared/", $name, ".wgsl"))),)*]
     };
 }
 

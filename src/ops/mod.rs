@@ -5,6 +5,7 @@ pub mod assign;
 pub mod attention;
 pub mod bank;
 pub mod cache;
+#[cfg(feature = "oracle")]
 #[doc(hidden)]
 pub mod check;
 pub mod copy;

@@ -36,7 +36,7 @@ pub struct Slots {
 /// Puts values into slots so that no two that live at the same time share one.
 pub(crate) fn assign_slots(lives: &[Life], reuse: bool) -> Slots {
     let mut order: Vec<&Life> = lives.iter().collect();
-    order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.first.cmp(&b.first)).then(a.key.cmp(&b.key)));
+    order.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then(a.first.cmp(&b.first)).then(a.key.cmp(&b.key)));
     let mut slots = Slots { unshared: lives.iter().map(|l| l.bytes).sum(), ..Slots::default() };
     let mut residents: Vec<Vec<(usize, usize)>> = Vec::new();
     for life in order {

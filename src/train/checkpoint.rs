@@ -13,6 +13,8 @@ use std::ops::Range;
 
 /// Names that begin so belong to the trainer and not to the model.
 pub(super) const OPTIMIZER: &str = "optim.";
+/// Metadata: how to build the model again.
+const CONFIG: &str = "wgrad.config";
 
 /// A safetensors file, in memory or on disk. Opening checks the header and the length; tensors are read and converted when
 /// asked for.
@@ -237,8 +239,14 @@ impl Checkpoint {
 impl Params {
     /// The parameters as a safetensors file.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.to_bytes_with(None)
+    }
+
+    /// [`to_bytes`](Self::to_bytes) with text that says how to build the model again, where a trainer's file has it.
+    pub fn to_bytes_with(&self, config: Option<&str>) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.write(|part| {
+        let config = config.map(|config| (CONFIG.to_owned(), config.to_owned()));
+        self.write(config.into_iter().collect(), |part| {
             bytes.extend_from_slice(part);
             Ok(())
         })?;
@@ -249,19 +257,19 @@ impl Params {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let mut file = file::NewFile::create(path.as_ref())?;
-        self.write(|part| file.write(part))?;
+        self.write(HashMap::new(), |part| file.write(part))?;
         file.finish()
     }
 
     /// Hands over the bytes of the file part by part: no table is ever whole in memory twice. Wide elements come first, so
     /// that all are aligned.
-    fn write(&self, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn write(&self, metadata: HashMap<String, String>, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let rounded = Rounded::all(self)?;
         let plain = || self.iter().filter(|p| p.quantization().is_none());
         let mut tensors: Vec<_> = plain().map(|p| (p.name().to_owned(), Dtype::F32, p.shape().clone())).collect();
         tensors.extend(rounded.iter().filter_map(Rounded::scales_header));
         tensors.extend(rounded.iter().map(Rounded::header));
-        put(&file::header(tensors, HashMap::new())?)?;
+        put(&file::header(tensors, metadata)?)?;
         let mut buffer = vec![0.0f32; 1 << 16];
         for p in plain() {
             let mut draw = self.draw(p);

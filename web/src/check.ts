@@ -40,7 +40,7 @@ async function compileShaders(): Promise<void> {
 async function run(): Promise<void> {
   const options = readOptions(location.search);
   await init();
-  const device = await Device.request(options);
+  const device = await Device.request(options.executor, options.software, false, false);
   results.device = device.isGpu ? `WebGPU: ${device.adapter}` : "CPU executor";
   say("device", results.device);
   say("limits", device.toString());

@@ -55,7 +55,7 @@ export class Engine {
   /** Picks the executor, tells which, and compiles the model's training step for it. */
   static async open({ executor, software, seed }: Options, tell: (found: Found) => void): Promise<Engine> {
     await init();
-    const device = await Device.request({ executor, software });
+    const device = await Device.request(executor, software, false, false);
     const reason = device.reason ? `: ${device.reason}` : "";
     const found = {
       isGpu: device.isGpu,

@@ -9,6 +9,7 @@ mod fuzz;
 mod job;
 mod lab;
 mod node;
+mod package;
 mod run;
 mod setup;
 mod steps;
@@ -34,7 +35,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run every check and say where each one ran
     Test(test::TestArgs),
-    /// Build the wasm package and the page
+    /// Build the npm package and the page
     Web(SetupArgs),
     /// Install what the tests need, and say what was found
     Setup(SetupArgs),
@@ -71,6 +72,7 @@ fn chore(command: &Command) -> Result<bool> {
             let mut setup = setup::Setup::new(args.no_install);
             setup.target("wasm32-unknown-unknown")?;
             let node = setup.node()?;
+            package::build(&node, args.no_install)?;
             web::build(&node, args.no_install)?;
         }
         Command::Setup(args) => setup::all(args.no_install)?,

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::counts::Counts;
 use crate::job;
 use crate::lab::{Gpu, Lab, Need};
+use crate::package;
 use crate::run;
 use crate::summary::{Done, Stop};
 use crate::test::{Step, version};
@@ -44,7 +45,8 @@ pub const ALL: &[Step] = &[
         run: hardware_kernels,
     },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
-    Step { name: "web", about: "the wasm package and the page", needs: &[Need::Node], run: page },
+    Step { name: "package", about: "the npm package, its weight and its manners", needs: &[Need::Node], run: npm },
+    Step { name: "web", about: "the page", needs: &[Need::Node], run: page },
     Step {
         name: "browser-shaders",
         about: "every shader through the browser's compiler",
@@ -56,6 +58,12 @@ pub const ALL: &[Step] = &[
         about: "the page in Chromium, with WebGPU and without",
         needs: &[Need::Node, Need::Chromium],
         run: browser,
+    },
+    Step {
+        name: "packed",
+        about: "the packed npm package in a plain page, in Vite's and webpack's, and in Node",
+        needs: &[Need::Node, Need::Chromium],
+        run: packed,
     },
 ];
 
@@ -167,6 +175,13 @@ fn job(_: &Lab) -> Result<Done, Stop> {
     done("CPU executor".into(), &note)
 }
 
+fn npm(lab: &Lab) -> Result<Done, Stop> {
+    let node = lab.node()?;
+    package::build(node, lab.no_install)?;
+    let note = package::check(node)?;
+    done(node.place(), &note)
+}
+
 fn page(lab: &Lab) -> Result<Done, Stop> {
     let node = lab.node()?;
     let size = web::build(node, lab.no_install)?;
@@ -187,6 +202,13 @@ fn browser(lab: &Lab) -> Result<Done, Stop> {
     }
     let reference = reference()?;
     playwright(lab, &["webgpu", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
+}
+
+fn packed(lab: &Lab) -> Result<Done, Stop> {
+    if !run::root().join("web/package/dist/wgrad_bg.wasm").exists() {
+        return Err(anyhow!("web/package/dist is not there: the step `package` builds it").into());
+    }
+    playwright(lab, &["packed-webgpu", "packed-no-webgpu"], |npx| npx)
 }
 
 /// Writes the losses of the page's training run as this machine computes them.

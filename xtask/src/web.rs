@@ -14,7 +14,7 @@ pub fn build(node: &Node, no_install: bool) -> Result<u64> {
     let target = "wasm32-unknown-unknown";
     run::run(run::cargo().args(["build", "--release", "--target", target, "--lib", "--package", "wgrad"]))?;
     let wasm = run::target().join(target).join("release/wgrad.wasm");
-    bindings(&wasm, &root.join("web/pkg"))?;
+    bindings(&wasm, &root.join("web/pkg"), false)?;
     packages(node, no_install)?;
     run::run(node.npm().args(["run", "build"]))?;
     let size = fs::metadata(root.join("web/pkg/wgrad_bg.wasm")).context("wasm-bindgen wrote no wasm")?.len();
@@ -37,8 +37,8 @@ pub fn packages(node: &Node, no_install: bool) -> Result<()> {
 }
 
 /// The bindings come from a program of their own, so that nobody else waits for its dependencies.
-fn bindings(wasm: &Path, folder: &Path) -> Result<()> {
+pub fn bindings(wasm: &Path, folder: &Path, package: bool) -> Result<()> {
     let mut cargo = run::cargo();
     cargo.args(["run", "--quiet", "--package", "xtask", "--features", "bindgen", "--bin", "bindgen", "--"]);
-    run::run(cargo.arg(wasm).arg(folder))
+    run::run(cargo.arg(wasm).arg(folder).args(package.then_some("package")))
 }

@@ -115,6 +115,11 @@ impl PkmStream {
         Ok(PkmStream { plans: plans.clone(), store, fed: vec![Vec::new(); batch], read: vec![0; batch], drawn: false })
     }
 
+    /// Bytes of the stream's state on the device.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
     /// Tokens read of each text.
     pub fn tokens_read(&self) -> &[u64] {
         &self.read

@@ -72,10 +72,12 @@ impl Op for Backward {
         index < 4
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         fast::backward(self, call);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         cpu::backward(self, call);
     }

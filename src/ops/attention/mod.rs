@@ -322,10 +322,12 @@ impl Op for Forward {
         index < 3
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         fast::forward(&self.kind, call);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         cpu::forward(&self.kind, call);
     }

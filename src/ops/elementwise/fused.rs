@@ -289,10 +289,12 @@ impl Op for Fused {
         true
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         self.cpu(call);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         self.cpu(call);
     }

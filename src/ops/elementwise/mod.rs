@@ -64,9 +64,11 @@ impl Op for Made {
     fn scalar(&self) -> Option<Scalar> {
         Some(self.scalar)
     }
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         Fused::single(self.scalar, 0).cpu(call);
     }
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         Fused::single(self.scalar, 0).cpu(call);
     }
@@ -126,9 +128,11 @@ impl Op for Elementwise {
         true
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         Fused::single(self.0, call.inputs.len()).cpu(call);
     }
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         Fused::single(self.0, call.inputs.len()).cpu(call);
     }

@@ -202,10 +202,12 @@ impl Op for TopKOp {
         grads
     }
 
+    #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>) {
         top_k_cpu::run(call, self.k, self.masked);
     }
 
+    #[cfg(feature = "oracle")]
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>) {
         top_k_cpu::run(call, self.k, self.masked);
     }

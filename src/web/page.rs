@@ -1,141 +1,24 @@
-//! The JavaScript surface: thin classes over the library. A class holds its contents by `Rc` and clones it before it
-//! waits, so that JavaScript may free it meanwhile. Errors are JavaScript `Error`s with a `code`.
+//! What the project's own page needs beyond the package: a training run, and every operation's samples against the oracle.
 
+use super::device::Device;
+use super::promise;
+use crate::Options;
 use crate::demo::Demo;
 use crate::error::Error;
 use crate::ops::{check, samples};
-use crate::{GpuOptions, Options};
 use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
 use std::cell::Cell;
-use std::future::Future;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::future_to_promise;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-/** What every error thrown by this package carries. */
-export interface WgradError extends Error {
-  /** The kind in one word: "shape", "limit", "no-adapter", "device-lost", "not-finite", … */
-  code: string;
-}
-
-export interface DeviceOptions {
-  /** "auto" (the default) takes a hardware GPU where there is one, else the CPU executor. */
-  executor?: "auto" | "gpu" | "cpu";
-  /** Also takes a software adapter, such as SwiftShader. */
-  software?: boolean;
-}
-
 /** A shader of the library. */
 export interface Shader {
   name: string;
   text: string;
 }
 "#;
-
-#[wasm_bindgen]
-extern "C" {
-    /// Options of [`Device::request`].
-    #[wasm_bindgen(typescript_type = "DeviceOptions")]
-    pub type DeviceOptions;
-    #[wasm_bindgen(method, getter)]
-    fn executor(this: &DeviceOptions) -> Option<String>;
-    #[wasm_bindgen(method, getter)]
-    fn software(this: &DeviceOptions) -> Option<bool>;
-}
-
-/// Writes panics to the console. Runs by itself when the module starts.
-#[wasm_bindgen(start)]
-pub fn start() {
-    console_error_panic_hook::set_once();
-}
-
-fn thrown(error: Error) -> JsValue {
-    let thrown = js_sys::Error::new(&error.to_string());
-    thrown.set_name("WgradError");
-    // A plain new object takes any property.
-    let _ = Reflect::set(&thrown, &"code".into(), &error.code().into());
-    thrown.into()
-}
-
-fn promise<T: Into<JsValue>>(future: impl Future<Output = crate::Result<T>> + 'static) -> Promise {
-    future_to_promise(async move { future.await.map(Into::into).map_err(thrown) })
-}
-
-/// Where plans run.
-#[wasm_bindgen]
-pub struct Device {
-    inner: Rc<Inner>,
-}
-
-struct Inner {
-    device: crate::Device,
-    /// Why the CPU executor was taken though a GPU would have been welcome.
-    reason: Option<String>,
-}
-
-#[wasm_bindgen]
-impl Device {
-    /// Picks the executor. Throws with code "no-adapter" when a GPU was asked for and there is none.
-    #[wasm_bindgen(unchecked_return_type = "Promise<Device>")]
-    pub fn request(options: Option<DeviceOptions>) -> Promise {
-        let executor = options.as_ref().and_then(DeviceOptions::executor).unwrap_or_else(|| "auto".into());
-        let software = options.as_ref().and_then(DeviceOptions::software).unwrap_or(false);
-        promise(async move {
-            let gpu = || crate::Device::gpu(GpuOptions { software, ..Default::default() });
-            let (device, reason) = match executor.as_str() {
-                "cpu" => (crate::Device::cpu(), None),
-                "gpu" => (gpu().await?, None),
-                "auto" => match gpu().await {
-                    Ok(device) => (device, None),
-                    Err(Error::NoAdapter { found, .. }) => (crate::Device::cpu(), Some(refused(&found))),
-                    Err(error @ Error::Limit { .. }) => (crate::Device::cpu(), Some(error.to_string())),
-                    Err(other) => return Err(other),
-                },
-                other => {
-                    let message = format!("expected \"auto\", \"gpu\" or \"cpu\", got \"{other}\"");
-                    return Err(Error::argument("executor", message));
-                }
-            };
-            Ok(Device { inner: Rc::new(Inner { device, reason }) })
-        })
-    }
-
-    /// Whether plans run on a GPU adapter.
-    #[wasm_bindgen(getter, js_name = isGpu)]
-    pub fn is_gpu(&self) -> bool {
-        self.inner.device.is_gpu()
-    }
-
-    /// The adapter's name as the browser gives it, or "CPU executor".
-    #[wasm_bindgen(getter)]
-    pub fn adapter(&self) -> String {
-        match self.inner.device.as_gpu().and_then(|gpu| gpu.adapter()) {
-            Some(info) => info.name.clone(),
-            None => "CPU executor".into(),
-        }
-    }
-
-    /// Why the CPU executor was taken though a GPU would have been welcome.
-    #[wasm_bindgen(getter)]
-    pub fn reason(&self) -> Option<String> {
-        self.inner.reason.clone()
-    }
-
-    /// The device with its limits.
-    #[wasm_bindgen(js_name = toString)]
-    pub fn describe(&self) -> String {
-        self.inner.device.to_string()
-    }
-}
-
-fn refused(found: &[String]) -> String {
-    match found.first() {
-        None => "this browser offers no WebGPU".into(),
-        Some(adapter) => format!("this browser offers only a software adapter, {adapter}"),
-    }
-}
 
 /// Names of the operations' samples that contain `filter`.
 #[wasm_bindgen(js_name = sampleNames)]

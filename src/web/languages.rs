@@ -1,0 +1,259 @@
+//! The language models behind one face. Adding one: a function that reads its options, an entry in [`build`], and the two
+//! implementations.
+
+use super::Local;
+use super::settings::Settings;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::exec::Store;
+use crate::graph::{Mode, Var};
+use crate::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
+use crate::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, SegmentLoss};
+use crate::models::product_key::{
+    Lookup, PkmStream, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, VALUES, values_group,
+};
+use crate::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, RecurrentStream};
+use crate::nn::{ParamVars, Params};
+use crate::ops::select::Sampling;
+use crate::train::{Checkpoint, Group};
+use crate::types::Tensor;
+use std::rc::Rc;
+
+/// A language model.
+pub(super) trait Language {
+    /// Fresh parameters.
+    fn init(&self, seed: u64) -> Params;
+    /// Mean cross entropy of the next token over ids `[batch, length + 1]`.
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g>;
+    /// Groups of parameters with rules of their own, at this learning rate.
+    fn groups(&self, _lr: f64) -> Vec<(&'static str, Group)> {
+        Vec::new()
+    }
+    /// Compiles what one text is read and continued by; at most `capacity` tokens where that is bounded.
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, capacity: usize) -> Local<'a, Box<dyn Reader>>;
+}
+
+/// A text that is read and continued.
+pub(super) trait Reader {
+    /// Reads more tokens.
+    fn feed<'a>(&'a mut self, parameters: &'a Store, tokens: &'a [u32]) -> Local<'a, ()>;
+    /// Continues by `count` tokens.
+    fn generate<'a>(&'a mut self, parameters: &'a Store, count: usize, how: Sampling, seed: u64)
+    -> Local<'a, Vec<u32>>;
+    /// Logits of the next token.
+    fn logits<'a>(&'a self) -> Local<'a, Tensor>;
+    /// Bytes of the state.
+    fn bytes(&self) -> u64;
+    /// Tokens read.
+    fn tokens(&self) -> u64;
+}
+
+macro_rules! reader {
+    ($stream:ty) => {
+        impl Reader for $stream {
+            fn feed<'a>(&'a mut self, parameters: &'a Store, tokens: &'a [u32]) -> Local<'a, ()> {
+                Box::pin(async move { <$stream>::feed(self, parameters, &[tokens]) })
+            }
+            reader!(@same $stream);
+        }
+    };
+    (@same $stream:ty) => {
+        fn generate<'a>(&'a mut self, p: &'a Store, count: usize, how: Sampling, seed: u64) -> Local<'a, Vec<u32>> {
+            Box::pin(async move { Ok(<$stream>::generate(self, p, count, how, seed).await?.concat()) })
+        }
+        fn logits<'a>(&'a self) -> Local<'a, Tensor> {
+            Box::pin(<$stream>::logits(self))
+        }
+        fn bytes(&self) -> u64 {
+            <$stream>::bytes(self)
+        }
+        fn tokens(&self) -> u64 {
+            self.tokens_read().iter().sum()
+        }
+    };
+}
+
+/// Builds the model of a kind.
+pub(super) fn build(kind: &str, options: &str) -> Result<Rc<dyn Language>> {
+    let what = "model";
+    let mut s = Settings::parse(what, options)?;
+    let model: Rc<dyn Language> = match kind {
+        "infini" => Rc::new(infini(&mut s)?),
+        "pkm" => Rc::new(pkm(&mut s)?),
+        "recurrent" => Rc::new(recurrent(&mut s)?),
+        "routed" => Rc::new(routed(&mut s)?),
+        other => return Err(Error::argument(what, format!("no kind of model is called \"{other}\""))),
+    };
+    s.finish()?;
+    Ok(model)
+}
+
+/// Kind and options of a checkpoint that was not written here, from the names and shapes of its tensors; for what they do
+/// not tell, options of the caller win.
+pub(super) fn recognise(file: &Checkpoint) -> Option<(&'static str, serde_json::Value)> {
+    let shape = |name: &str| file.tensor(name).ok().map(|t| t.shape().to_vec());
+    let layers = |end: &str| (0..).take_while(|i| file.contains(&format!("layers.{i}.{end}"))).count();
+    let tokens = shape("token_emb.weight")?;
+    let (num_tokens, dim) = (tokens.first()?, tokens.get(1)?);
+    let gates = shape("layers.0.0.fastweight_mem.head_gates")?;
+    let heads = *gates.first()?;
+    let inner = *shape("layers.0.0.to_qkv.weight")?.first()? / 3;
+    let options = serde_json::json!({
+        "numTokens": num_tokens, "dim": dim, "depth": layers("0.to_qkv.weight"), "heads": heads,
+        "dimHead": inner / heads.max(1),
+    });
+    Some(("infini", options))
+}
+
+/// Infini-attention; trained in segments.
+struct Infini {
+    model: InfiniTransformer,
+    segment: usize,
+}
+
+fn infini(s: &mut Settings) -> Result<Infini> {
+    let mut c = InfiniConfig::new(s.get("numTokens", 256)?, s.need("dim")?, s.need("depth")?);
+    s.set("heads", &mut c.heads)?;
+    c.dim_head = s.get("dimHead", (c.dim / c.heads.max(1)).max(2))?;
+    s.set("ffMult", &mut c.ff_mult)?;
+    s.set("attnDropout", &mut c.attn_dropout)?;
+    s.set("ffDropout", &mut c.ff_dropout)?;
+    s.set("useMemDeltaRule", &mut c.use_mem_delta_rule)?;
+    s.set("learnedDeltaUpdate", &mut c.learned_delta_update)?;
+    // The package's gates start almost without memory; short runs learn faster with half-open ones.
+    c.head_gate_init_value = s.get("headGateInitValue", 0.0)?;
+    s.set("recompute", &mut c.recompute)?;
+    Ok(Infini { segment: s.get("segmentLength", 128)?, model: InfiniTransformer::new(c)? })
+}
+
+impl Language for Infini {
+    fn init(&self, seed: u64) -> Params {
+        self.model.init(seed)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        let options = SegmentLoss { segment_length: self.segment, ..Default::default() };
+        self.model.segment_loss(params, ids, options, Mode::Train)
+    }
+
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let plans = self.model.stream_plans(device, params, 1, self.segment).await?;
+            Ok(Box::new(InfiniStream::new(&plans)?) as Box<dyn Reader>)
+        })
+    }
+}
+
+reader!(InfiniStream);
+
+fn routed(s: &mut Settings) -> Result<RoutedDecoder> {
+    let (num_tokens, dim, depth) = (s.get("numTokens", 256)?, s.need("dim")?, s.need("depth")?);
+    let (heads, window) = (s.get("heads", 8)?, s.get("window", 128)?);
+    let mut c = RoutedDecoderConfig::new(num_tokens, dim, depth, heads, window, s.get("heavyKeys", window)?);
+    s.set("ffMult", &mut c.ff_mult)?;
+    s.set("recompute", &mut c.recompute)?;
+    RoutedDecoder::new(c)
+}
+
+impl Language for RoutedDecoder {
+    fn init(&self, seed: u64) -> Params {
+        RoutedDecoder::init(self, seed)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        RoutedDecoder::loss(self, params, ids)
+    }
+
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, capacity: usize) -> Local<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let plans = self.stream_plans(device, params, 1, capacity).await?;
+            Ok(Box::new(RoutedStream::new(&plans)?) as Box<dyn Reader>)
+        })
+    }
+}
+
+reader!(RoutedStream);
+
+/// A transformer with product-key memories; their values learn at a rate of their own.
+struct Pkm {
+    model: PkmTransformer,
+    values_lr: f64,
+}
+
+fn pkm(s: &mut Settings) -> Result<Pkm> {
+    let mut memory = ProductKeyConfig::new(s.need("dim")?);
+    s.set("memoryHeads", &mut memory.heads)?;
+    s.set("memoryDimHead", &mut memory.dim_head)?;
+    s.set("numKeys", &mut memory.num_keys)?;
+    memory.topk = s.get("topk", memory.num_keys.min(32))?;
+    let depth = s.need("depth")?;
+    let mut c = PkmTransformerConfig::new(s.get("numTokens", 256)?, depth, s.get("seqLen", 256)?, memory);
+    c.heads = s.get("heads", c.heads)?;
+    c.dim_head = s.get("dimHead", (c.memory.dim / c.heads.max(1)).max(1))?;
+    c.pkm_layers = s.get("pkmLayers", vec![depth.div_ceil(2)])?;
+    s.set("recompute", &mut c.recompute)?;
+    Ok(Pkm { values_lr: s.get("valuesLr", 1e-2)?, model: PkmTransformer::new(c)? })
+}
+
+impl Language for Pkm {
+    fn init(&self, seed: u64) -> Params {
+        self.model.init(seed)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        self.model.loss(params, ids, &Lookup::new(Mode::Train, 0)).0
+    }
+
+    fn groups(&self, lr: f64) -> Vec<(&'static str, Group)> {
+        let any = self.model.config().pkm_layers.iter().any(|l| (1..=self.model.config().depth).contains(l));
+        if any { vec![(VALUES, values_group(lr, self.values_lr))] } else { Vec::new() }
+    }
+
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let plans = self.model.stream_plans(device, params, 1).await?;
+            Ok(Box::new(PkmStream::new(&plans)?) as Box<dyn Reader>)
+        })
+    }
+}
+
+impl Reader for PkmStream {
+    fn feed<'a>(&'a mut self, parameters: &'a Store, tokens: &'a [u32]) -> Local<'a, ()> {
+        Box::pin(async move { PkmStream::feed(self, parameters, &[tokens]).await })
+    }
+    reader!(@same PkmStream);
+}
+
+fn recurrent(s: &mut Settings) -> Result<BlockRecurrentTransformer> {
+    let mut c = BlockRecurrentConfig::new(s.get("numTokens", 256)?, s.need("dim")?, s.need("depth")?);
+    s.set("heads", &mut c.heads)?;
+    c.dim_head = s.get("dimHead", (c.dim / c.heads.max(1)).max(2))?;
+    c.block_width = s.get("blockWidth", 64)?;
+    c.max_seq_len = s.get("maxSeqLen", 16 * c.block_width)?;
+    s.set("ffMult", &mut c.ff_mult)?;
+    s.set("recurrentLayers", &mut c.recurrent_layers)?;
+    s.set("numStateVectors", &mut c.num_state_vectors)?;
+    s.set("xlMemoriesLayers", &mut c.xl_memories_layers)?;
+    s.set("compressedMemFactor", &mut c.compressed_mem_factor)?;
+    s.set("recompute", &mut c.recompute)?;
+    BlockRecurrentTransformer::new(c)
+}
+
+impl Language for BlockRecurrentTransformer {
+    fn init(&self, seed: u64) -> Params {
+        BlockRecurrentTransformer::init(self, seed)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        BlockRecurrentTransformer::loss(self, params, ids, &Carried::default()).0
+    }
+
+    fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {
+        Box::pin(async move {
+            let plans = self.stream_plans(device, params, 1).await?;
+            Ok(Box::new(RecurrentStream::new(&plans)?) as Box<dyn Reader>)
+        })
+    }
+}
+
+reader!(RecurrentStream);

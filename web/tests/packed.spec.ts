@@ -1,0 +1,198 @@
+import { execFile } from "node:child_process";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import { extname, join } from "node:path";
+import { promisify } from "node:util";
+import { expect, test as base } from "@playwright/test";
+import { build } from "vite";
+import webpack from "webpack";
+
+const sh = promisify(execFile);
+const web = join(import.meta.dirname, "..");
+const project = join(web, "../target/packed");
+
+const TYPES: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm" };
+
+/** A server of static files that knows nothing of modules. */
+function serve(folder: string): Promise<Server> {
+  const server = createServer((request, response) => {
+    try {
+      const path = join(folder, new URL(request.url ?? "/", "http://localhost").pathname);
+      const body = readFileSync(path.endsWith("/") ? `${path}index.html` : path);
+      response.writeHead(200, { "content-type": TYPES[extname(path)] ?? "text/html" }).end(body);
+    } catch {
+      response.writeHead(404).end();
+    }
+  });
+  return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
+}
+
+const MAIN = `
+import * as wgrad from "wgrad";
+import { run } from "./journey.js";
+const options = Object.fromEntries(new URLSearchParams(location.search));
+run(wgrad, { ...options, software: true }).then(
+  (result) => (globalThis.__result = { result }),
+  (error) => (globalThis.__result = { error: error.stack ?? String(error) }),
+);
+`;
+const IMPORTS = JSON.stringify({ imports: { wgrad: "./node_modules/wgrad/dist/index.js" } });
+
+/** The project by webpack, with its defaults. */
+function pack(): Promise<void> {
+  const output = { path: join(project, "webpack"), filename: "main.js" };
+  return new Promise((resolve, reject) => {
+    webpack({ mode: "production", context: project, entry: "./main.js", output }, (error, stats) => {
+      const problems = error?.message ?? (stats?.hasErrors() ? stats.toString("errors-only") : undefined);
+      if (problems) return reject(new Error(problems));
+      writeFileSync(join(project, "webpack/index.html"), `<!doctype html><script src="./main.js"></script>`);
+      resolve();
+    });
+  });
+}
+
+/** A project that has the packed package installed, and a server of what was made of it. */
+const test = base.extend<object, { site: string }>({
+  site: [
+    async ({}, use) => {
+      rmSync(project, { recursive: true, force: true });
+      mkdirSync(project, { recursive: true });
+      await sh("npm", ["pack", "--pack-destination", project, join(web, "package")], { cwd: project });
+      const [packed = ""] = readdirSync(project);
+      const manifest = { name: "packed", private: true, type: "module" };
+      writeFileSync(join(project, "package.json"), JSON.stringify(manifest));
+      await sh("npm", ["install", "--offline", "--no-audit", "--no-fund", "--legacy-peer-deps", packed], { cwd: project });
+      cpSync(join(web, "tests/journey.js"), join(project, "journey.js"));
+      writeFileSync(join(project, "main.js"), MAIN);
+      const script = `<script type="module" src="./main.js"></script>`;
+      writeFileSync(join(project, "index.html"), `<!doctype html>${script}`);
+      writeFileSync(join(project, "plain.html"), `<!doctype html><script type="importmap">${IMPORTS}</script>${script}`);
+      await build({ root: project, base: "./", logLevel: "error", build: { target: "es2022", outDir: "vite" } });
+      await pack();
+      const server = await serve(project);
+      const address = server.address();
+      if (typeof address !== "object" || !address) throw new Error("the server has no address");
+      await use(`http://127.0.0.1:${address.port}/`);
+      server.close();
+    },
+    { scope: "worker", timeout: 300_000 },
+  ],
+});
+
+/** What `journey.js` gives, as far as it is looked at. */
+interface Result {
+  kind: string;
+  adapter: string;
+  reason?: string;
+  worker: boolean;
+  limits: number;
+  graph: {
+    refused: { name: string; code: string; message: string };
+    losses: number[];
+    values: number[];
+    indices: number[];
+    state: number[];
+  };
+  model: {
+    info: { kind: string; parameters: number };
+    losses: number[];
+    onwards: number[];
+    resumed: number[];
+    text: string;
+    aborted: string;
+    flat: [number, number, number];
+    wrong: { name: string; code: string };
+    /** From `init` to the first step's loss. */
+    ms: number;
+    pipelines: number;
+  };
+  other: { found: { losses: number[]; onwards: number[]; resumed: number[]; count: number }[]; refused: string };
+  lost?: { code: string; expected: number[]; resumed: number[] };
+}
+
+function check(result: Result): void {
+  const { graph, model, other, lost } = result;
+  expect(graph.refused).toMatchObject({ name: "ShapeError", code: "shape" });
+  expect(graph.refused.message).toContain("matmul");
+  expect(graph.losses[0]).toBeCloseTo(63, 3);
+  expect(graph.losses[1]).toBeLessThan(10);
+  expect(graph.values).toEqual([3, 2, 6, 5]);
+  expect(graph.indices).toEqual([2, 1, 0, 1]);
+  expect(model.info).toMatchObject({ kind: "infini", parameters: 29204 });
+  expect(model.losses).toHaveLength(8);
+  expect(model.losses[7]).toBeLessThan((model.losses[0] ?? 0) - 1);
+  // Saving and loading lose nothing, not a bit.
+  expect(model.resumed).toEqual(model.onwards);
+  expect(model.text).toHaveLength(20);
+  expect(model.aborted).toBe("AbortError");
+  expect(model.flat[0]).toBe(model.flat[1]);
+  expect(model.flat[2]).toBe(4 * 900);
+  expect(model.wrong).toEqual({ name: "CheckpointError", code: "checkpoint" });
+  expect(other.found).toHaveLength(3);
+  for (const { losses, onwards, resumed, count } of other.found) {
+    expect(losses[2]).toBeLessThan(losses[0] ?? 0);
+    expect(resumed).toEqual(onwards);
+    expect(count).toBe(3);
+  }
+  expect(other.refused).toBe("argument: model.head: is no option here; check the spelling");
+  if (result.kind === "gpu") {
+    expect(result.limits).toBeGreaterThan(20);
+    expect(lost?.code).toBe("device-lost");
+    expect(lost?.resumed).toEqual(lost?.expected);
+  }
+}
+
+for (const [place, path] of [
+  ["a plain page", "plain.html"],
+  ["Vite's page", "vite/"],
+  ["webpack's page", "webpack/"],
+] as const) {
+  test(`the package in ${place}`, async ({ page, site }, info) => {
+    const errors: string[] = [];
+    page.on("pageerror", (error) => errors.push(error.message));
+    await page.goto(site + path);
+    await page.waitForFunction(() => "__result" in globalThis);
+    const { result, error } = (await page.evaluate(() => Reflect.get(globalThis, "__result"))) as {
+      result: Result;
+      error?: string;
+    };
+    expect(error).toBeUndefined();
+    check(result);
+    expect(errors).toEqual([]);
+    if (info.project.name === "packed-webgpu") expect(result).toMatchObject({ kind: "gpu", worker: false });
+    else {
+      expect(result).toMatchObject({ kind: "cpu", worker: true });
+      expect(result.reason).toContain("no WebGPU");
+    }
+    console.log(`${place}: ${result.adapter}: first training step ${result.model.ms} ms after init, ${result.model.pipelines} pipelines`);
+  });
+}
+
+test("a GPU in a worker", async ({ page, site }, info) => {
+  test.skip(info.project.name !== "packed-webgpu");
+  await page.goto(`${site}plain.html?worker=true`);
+  await page.waitForFunction(() => "__result" in globalThis);
+  const { result, error } = (await page.evaluate(() => Reflect.get(globalThis, "__result"))) as {
+    result: Result;
+    error?: string;
+  };
+  expect(error).toBeUndefined();
+  expect(result).toMatchObject({ kind: "gpu", worker: true });
+  check(result);
+});
+
+test("the package in Node", async ({ site }, info) => {
+  test.skip(info.project.name === "packed-webgpu", "once is enough");
+  expect(site).toContain("http");
+  const script = `
+    import * as wgrad from "wgrad";
+    import { run } from "./journey.js";
+    console.log("RESULT " + JSON.stringify(await run(wgrad, { executor: "cpu" })));
+    process.exit(0);`;
+  writeFileSync(join(project, "node.mjs"), script);
+  const { stdout } = await sh("node", ["node.mjs"], { cwd: project });
+  const line = stdout.split("\n").find((text) => text.startsWith("RESULT "));
+  const result = JSON.parse(line?.slice(7) ?? "null") as Result;
+  expect(result).toMatchObject({ kind: "cpu", worker: false });
+  check(result);
+});
