@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::models::parts::within;
 use crate::models::recurrent::{GateConfiguration, GateKind};
+use crate::train::Checkpoint;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -203,6 +204,15 @@ impl MemoryConfig {
         let config: MemoryConfig = read(&value, "")?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The description in a file of a trainer that was given [`to_json`](Self::to_json) as its
+    /// [`config`](crate::train::TrainerBuilder::config).
+    pub fn from_checkpoint(file: &Checkpoint) -> Result<Self> {
+        match file.metadata("wgrad.config") {
+            Some(text) => Self::from_json(text),
+            None => Err(Error::checkpoint(None, "has no wgrad.config; expected a file that a trainer saved")),
+        }
     }
 
     /// The description as JSON: what [`from_json`](Self::from_json) reads.

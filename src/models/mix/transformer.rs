@@ -35,6 +35,7 @@ pub struct MemoryTransformer {
 /// What the layers carry from segment to segment of `b` texts.
 #[derive(Clone)]
 pub struct Carried<'g> {
+    batch: usize,
     /// Tokens before, u32 `[b]`; none where all texts begin in this graph.
     seen: Option<Var<'g>>,
     layers: Vec<LayerCarried<'g>>,
@@ -77,7 +78,7 @@ impl MemoryTransformer {
 
     /// The start of `batch` texts: nothing is read from states, and what is carried stays in the graph.
     pub fn fresh<'g>(&self, graph: &'g Graph, batch: usize) -> Carried<'g> {
-        Carried { seen: None, layers: self.layers.iter().map(|layer| layer.fresh(graph, batch)).collect() }
+        Carried { batch, seen: None, layers: self.layers.iter().map(|layer| layer.fresh(graph, batch)).collect() }
     }
 
     /// Names and types of the states of `batch` texts, for [`TrainerBuilder::carry`](crate::train::TrainerBuilder::carry).
@@ -116,7 +117,7 @@ impl MemoryTransformer {
             seen = begin.select(graph.full_u32([batch], 0), seen);
         }
         let layers = self.layers.iter().map(|layer| layer.state(graph, batch, begin)).collect();
-        Carried { seen: Some(seen), layers }
+        Carried { batch, seen: Some(seen), layers }
     }
 
     /// Keeps `new` in the states, which `old` was made of, in the texts marked in `only` (u32 0/1 `[b]`), or in all.
@@ -150,7 +151,7 @@ impl MemoryTransformer {
         }
         let most = g.full_u32([], MOST);
         let seen = carried.seen.map(|seen| (seen + ids.dim(1) as u32).minimum(most));
-        (x, Carried { seen, layers })
+        (x, Carried { seen, layers, ..*carried })
     }
 
     /// Logits `[.., num_tokens]` of features `[.., D]`.
@@ -166,6 +167,11 @@ impl MemoryTransformer {
         let (g, n, w) = (ids.graph(), ids.dim(1), self.config.segment);
         if ids.dtype() != DType::U32 || ids.rank() != 2 || n == 0 {
             let message = format!("expected ids u32 [batch, n] with n at least 1, got {}", ids.ty());
+            refuse(g, "MemoryTransformer::forward", message);
+            return (g.full([ids.dim(0), n, self.config.num_tokens], 0.0), carried.clone());
+        }
+        if ids.dim(0) != carried.batch {
+            let message = format!("ids of batch {}, but what is carried is of batch {}", ids.dim(0), carried.batch);
             refuse(g, "MemoryTransformer::forward", message);
             return (g.full([ids.dim(0), n, self.config.num_tokens], 0.0), carried.clone());
         }
