@@ -66,7 +66,7 @@ pub(super) fn clear(c: &RoutedMemoryConfig, store: &Store, name: &str, batch: us
 }
 
 /// A ring of rows, and rows `[b, m, width]` of this run.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Ring<'g> {
     kept: Kept,
     /// What there was before the run; none where a memory begins with it.
@@ -76,7 +76,7 @@ struct Ring<'g> {
 }
 
 /// What a run has pushed: m places of each sample, of which some hold an input.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Pushed<'g> {
     /// How many inputs were pushed before the one at this place, u32 `[b, m]`.
     offset: Var<'g>,
@@ -102,6 +102,18 @@ pub struct LongMemory<'g> {
     state: Option<Var<'g>>,
     rings: Vec<Ring<'g>>,
     pushed: Option<Pushed<'g>>,
+}
+
+impl std::fmt::Debug for LongMemory<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LongMemory { batch, capacity, slots, rings, .. } = self;
+        f.debug_struct("LongMemory")
+            .field("batch", batch)
+            .field("capacity", capacity)
+            .field("slots", slots)
+            .field("rings", rings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'g> LongMemory<'g> {

@@ -13,11 +13,10 @@ use crate::nn::{ParamVars, Params};
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
     Dense(Dense),
-    /// `light(x) + gate heavy(x)`, the second part for chosen tokens.
+    /// `light(x) + gate heavy(x)`, the second part for chosen tokens; the light branch comes first.
     Routed {
         router: CausalRouter,
-        light: Dense,
-        heavy: Dense,
+        branches: Box<[Dense; 2]>,
     },
     ProductKey(Box<ProductKeyMemory>),
 }
@@ -30,8 +29,10 @@ impl FeedForward {
             FeedForwardKind::Dense => FeedForward::Dense(Dense::new(params, name, dim, config.inner(config.ff_mult))),
             FeedForwardKind::Routed { heavy_tokens, light_mult } => FeedForward::Routed {
                 router: CausalRouter::new(params, &below(name, "router"), config, heavy_tokens),
-                light: Dense::new(params, &below(name, "light_ff"), dim, config.inner(light_mult)),
-                heavy: Dense::new(params, &below(name, "heavy_ff"), dim, config.inner(config.ff_mult)),
+                branches: Box::new(
+                    [("light_ff", light_mult), ("heavy_ff", config.ff_mult)]
+                        .map(|(part, mult)| Dense::new(params, &below(name, part), dim, config.inner(mult))),
+                ),
             },
             FeedForwardKind::ProductKey { num_keys, topk, heads } => {
                 let memory = ProductKeyConfig {
@@ -52,7 +53,8 @@ impl FeedForward {
     pub fn forward<'g>(&self, p: &ParamVars<'g>, x: Var<'g>) -> Var<'g> {
         match self {
             FeedForward::Dense(dense) => dense.forward(p, x),
-            FeedForward::Routed { router, light, heavy } => {
+            FeedForward::Routed { router, branches } => {
+                let [light, heavy] = &**branches;
                 let chosen = router.forward(p, x);
                 light.forward(p, x) + chosen.put(heavy.forward(p, chosen.take(x)), x.dim(1))
             }
