@@ -9,8 +9,11 @@ mod recurrent {
     pub mod segments;
     pub mod stream;
 
-    use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, GateConfiguration, GateKind};
-    use wgrad::nn::Params;
+    use wgrad::models::long_memory::{Lookback, RoutedMemoryConfig};
+    use wgrad::models::recurrent::{
+        BlockRecurrentConfig, BlockRecurrentTransformer, GateConfiguration, GateKind, LongMemoryLayers,
+    };
+    use wgrad::nn::{Params, Storage};
     use wgrad::{Graph, Tensor, TensorType, Var};
 
     pub const VOCABULARY: usize = 11;
@@ -56,6 +59,29 @@ mod recurrent {
             ("dual gates", BlockRecurrentConfig { gates: GateConfiguration::Dual, ..t() }),
             ("dual LSTM gates", BlockRecurrentConfig { gate: GateKind::Lstm, gates: GateConfiguration::Dual, ..t() }),
         ]
+    }
+
+    /// Long memories in `layers`, of fewer inputs than the texts of the tests have.
+    pub fn long(layers: &[usize]) -> BlockRecurrentConfig {
+        let memory = RoutedMemoryConfig {
+            heads: 2,
+            dim_head: 4,
+            lookback: Some(Lookback { latest: 3, heads: 2, dim_head: 4 }),
+            ..RoutedMemoryConfig::new(8, 10, 3)
+        };
+        BlockRecurrentConfig { long_memory: Some(LongMemoryLayers { layers: layers.to_vec(), memory }), ..tiny() }
+    }
+
+    /// The variants, and those with long memories.
+    pub fn with_long() -> Vec<(&'static str, BlockRecurrentConfig)> {
+        let mut other = long(&[1]);
+        if let Some(LongMemoryLayers { memory, .. }) = &mut other.long_memory {
+            (memory.storage, memory.lookback, memory.max_distance) = (Storage::F16, None, Some(6));
+            (memory.routes, memory.straight_through) = (2, false);
+        }
+        let mut all = variants();
+        all.extend([("long", long(&[1, 2])), ("long, two routes with positions", other)]);
+        all
     }
 
     pub fn model(config: &BlockRecurrentConfig) -> (BlockRecurrentTransformer, Params) {

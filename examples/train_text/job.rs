@@ -30,10 +30,11 @@ pub fn run(args: &Args) -> Result<()> {
     let device = device(args)?;
     say!("device: {device}");
     say!("text: {} bytes, {}", corpus.len(), corpus.origin);
-    let length = args.segments.saturating_mul(args.segment_length).saturating_add(1);
+    let model = model(args)?;
+    let segment = model.segment_length().unwrap_or(args.segment_length);
+    let length = args.segments.saturating_mul(segment).saturating_add(1);
     corpus.batch(1, length, 0, 0)?;
 
-    let model = model(args)?;
     let mut trainer = trainer(args, &device, &*model, length)?;
     if let Some(path) = &args.resume {
         trainer.load(path)?;

@@ -24,6 +24,9 @@ struct Args {
     /// Kind of memory
     #[arg(long, value_enum, default_value_t = Memory::Infini)]
     memory: Memory,
+    /// JSON file that describes the model layer by layer, such as examples/mixed.json, in place of --memory
+    #[arg(long, conflicts_with_all = ["memory", "segment_length", "dim", "depth", "heads", "heavy_keys", "pkm_keys"])]
+    config: Option<PathBuf>,
     /// Text to learn; this repository's own sources and docs if absent
     #[arg(long)]
     text: Option<PathBuf>,

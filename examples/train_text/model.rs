@@ -1,9 +1,11 @@
 //! The models that can be trained, behind one face.
 
 use crate::{Args, Memory};
+use std::path::Path;
 use wgrad::graph::Mode;
 use wgrad::models::conditional::{RoutedDecoder, RoutedDecoderConfig, RoutedStream};
 use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer, Sampling, SegmentLoss};
+use wgrad::models::mix::{MemoryConfig, MemoryStream, MemoryTransformer};
 use wgrad::models::product_key::{
     Lookup, PkmStream, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, VALUES, values_group,
 };
@@ -14,6 +16,10 @@ use wgrad::{Device, Error, Result, Var};
 
 /// A byte-level language model.
 pub trait Model {
+    /// Bytes of a segment, where the options do not say.
+    fn segment_length(&self) -> Option<usize> {
+        None
+    }
     /// Fresh parameters.
     fn init(&self, seed: u64) -> Params;
     /// How to build it again, for checkpoints.
@@ -30,6 +36,9 @@ pub trait Model {
 
 /// The model that the options describe.
 pub fn model(args: &Args) -> Result<Box<dyn Model>> {
+    if let Some(path) = &args.config {
+        return Ok(Box::new(described(path)?));
+    }
     if !args.dim.is_multiple_of(args.heads) {
         let message = format!("--dim {} is no multiple of --heads {}", args.dim, args.heads);
         return Err(Error::argument("heads", message));
@@ -77,6 +86,18 @@ pub fn model(args: &Args) -> Result<Box<dyn Model>> {
             Box::new(PkmTransformer::new(config)?)
         }
     })
+}
+
+/// The model that a file describes.
+fn described(path: &Path) -> Result<MemoryTransformer> {
+    let place = path.display().to_string();
+    let failed = |message: String| Error::Io { path: place.clone(), message };
+    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    let config = MemoryConfig::from_json(&text).map_err(|e| failed(e.to_string()))?;
+    if config.num_tokens < 256 {
+        return Err(failed(format!("num_tokens is {}; a text of bytes needs 256", config.num_tokens)));
+    }
+    MemoryTransformer::new(config).map_err(|e| failed(e.to_string()))
 }
 
 /// How the sample at the end is drawn.
@@ -175,6 +196,35 @@ impl Model for PkmTransformer {
         let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
         let mut stream = PkmStream::new(&plans)?;
         stream.feed_blocking(trainer.store(), &[prompt])?;
+        Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
+    }
+}
+
+impl Model for MemoryTransformer {
+    fn segment_length(&self) -> Option<usize> {
+        Some(MemoryTransformer::config(self).segment)
+    }
+
+    fn init(&self, seed: u64) -> Params {
+        MemoryTransformer::init(self, seed)
+    }
+
+    fn config(&self) -> String {
+        MemoryTransformer::config(self).to_json()
+    }
+
+    fn groups(&self, lr: f64) -> Vec<(&'static str, Group)> {
+        MemoryTransformer::groups(self, lr, VALUES_LR)
+    }
+
+    fn loss<'g>(&self, params: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        MemoryTransformer::loss(self, params, ids)
+    }
+
+    fn sample(&self, device: &Device, trainer: &Trainer, prompt: &[u32], count: usize) -> Result<Vec<u32>> {
+        let plans = pollster::block_on(self.stream_plans(device, trainer.params(), 1))?;
+        let mut stream = MemoryStream::new(&plans)?;
+        stream.feed(trainer.store(), &[prompt])?;
         Ok(stream.generate_blocking(trainer.store(), count, SAMPLING, trainer.seed())?.concat())
     }
 }

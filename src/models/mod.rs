@@ -4,9 +4,11 @@ pub mod conditional;
 mod generation;
 pub mod infini;
 pub mod long_memory;
+pub mod mix;
 mod parts;
 pub mod product_key;
 pub mod recurrent;
 
 pub use infini::{InfiniConfig, InfiniTransformer};
+pub use mix::{MemoryConfig, MemoryTransformer};
 pub use recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer};

@@ -84,7 +84,7 @@ impl BankType {
 }
 
 /// A table `[rows, width]` that is written in place; what is in it is detached from what was written.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Bank<'g> {
     pieces: Vec<Var<'g>>,
     ty: BankType,

@@ -185,6 +185,7 @@ fn transformer(case: &Case, device: &Device) -> Result<Outcome> {
         let mut carried = Carried {
             memories: (0..).map_while(|i| b.maybe_input(&format!("mem_in.{i}"))).map(Memory::from_stacked).collect(),
             states: (0..).map_while(|i| passed(b, &format!("state_in.{i}"))).collect(),
+            ..Carried::default()
         };
         for call in 0..case.sizes("segments").map_or(0, |s| s.len()) {
             let ids = b.input(&format!("ids{call}"))?;

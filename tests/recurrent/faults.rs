@@ -89,6 +89,8 @@ fn options_no_model_can_have() {
     let late = BlockRecurrentConfig { recurrent_layers: Some(vec![1]), read_recurrent_layers: Some(vec![2]), ..tiny() };
     says(late, "layer 2 reads what layer 1 writes");
     says(BlockRecurrentConfig { xl_memories_layers: Some(vec![4]), ..t() }, "layer 4 is out of range");
+    says(super::long(&[3]), "layer 3 is out of range");
+    says(BlockRecurrentConfig { dim: 16, ..super::long(&[1]) }, "a memory is of 8");
     says(BlockRecurrentConfig { max_seq_len: 10, ..t() }, "10 is no multiple of block_width 4");
     says(BlockRecurrentConfig { dim_head: 5, ..t() }, "5 is odd");
     says(BlockRecurrentConfig { compressed_mem_factor: Some(5), ..t() }, "5 is more than block_width 4");

@@ -1,6 +1,6 @@
 //! Gradients in double precision: exact across the blocks of a call, cut between calls.
 
-use super::{SEGMENT, VOCABULARY, WIDTH, graph_input, model, texts, tiny, variants};
+use super::{SEGMENT, VOCABULARY, WIDTH, graph_input, long, model, texts, tiny, variants};
 use std::collections::BTreeMap;
 use wgrad::graph::Gradient;
 use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, Memory, States};
@@ -101,6 +101,7 @@ fn carried_inputs<'g>(g: &'g Graph, c: &BlockRecurrentConfig, handed: &Numbers) 
             .map(|i| Memory { keys: memory(i, "k"), values: memory(i, "v"), count: None })
             .collect(),
         states: (0..c.writers().len()).map(|i| States { vectors: state(i), written: None }).collect(),
+        ..Default::default()
     }
 }
 
@@ -264,4 +265,19 @@ fn recomputation_changes_nothing() {
         })
     };
     assert_eq!(losses(false), losses(true));
+}
+
+/// What a long memory picked in the second block gives gradients to its router and to its projections.
+#[test]
+fn long_memories_learn() {
+    let (model, params) = model(&long(&[1, 2]));
+    let found = oracle(&params, &numbers(&params), |g, p| {
+        let loss = model.loss(p, g.constant(texts(2, SEGMENT + 1, 1)), &Carried::default()).0;
+        gradients(&params, p, &[(loss, one(g))], &[])
+    });
+    let own: Vec<&str> = params.names().filter(|name| name.contains("long_memory")).collect();
+    assert!(own.iter().any(|name| name.ends_with("routing_token")) && own.len() > 10, "{own:?}");
+    for name in own {
+        assert!(found.get(name).is_some_and(|grad| grad.iter().any(|x| *x != 0.0)), "{name} gets no gradient");
+    }
 }

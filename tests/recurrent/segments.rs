@@ -1,6 +1,6 @@
 //! Segments with memories in the store, dropped ones, checkpoints.
 
-use super::{SEGMENT, model, texts, tiny, variants};
+use super::{SEGMENT, long, model, texts, tiny, with_long};
 use crate::common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use wgrad::{Device, Error, Feed, Graph, Tensor, TensorType};
 #[test]
 fn segments_in_the_store_are_segments_in_one_graph() {
     for device in common::devices() {
-        for (name, config) in variants() {
+        for (name, config) in with_long() {
             let (model, params) = model(&config);
             let segments = RecurrentTrainerWrapper::new(model);
             let text = texts(2, 4 * SEGMENT + 1, 2);
@@ -88,7 +88,7 @@ const BATCH: usize = 2;
 const SEGMENTS: usize = 200;
 
 fn trainer(device: &Device) -> Trainer {
-    let config = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..tiny() };
+    let config = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..long(&[2]) };
     let (model, params) = model(&config);
     let segments = RecurrentTrainerWrapper::new(model).dropout(0.05, 0.05).unwrap();
     Trainer::builder(device, params, AdamW::default().lr(3e-3))

@@ -1,6 +1,6 @@
 //! Reading in pieces, generating, constant memory.
 
-use super::{SEGMENT, VOCABULARY, model, texts, tiny, variants};
+use super::{SEGMENT, VOCABULARY, long, model, texts, tiny, variants, with_long};
 use crate::common;
 use std::sync::Arc;
 use wgrad::models::recurrent::{BlockRecurrentConfig, Carried, RecurrentStream, RecurrentStreamPlans, Sampling};
@@ -48,7 +48,7 @@ fn assert_rows(what: &str, a: &[f32], b: &[f32]) {
 #[test]
 fn later_tokens_change_nothing_before_them() {
     let tokens = ids(19, 1);
-    for (name, config) in variants() {
+    for (name, config) in with_long() {
         let before = logits(&Device::cpu(), &config, &tokens);
         for at in [0, 3, 4, 9, 18] {
             let mut changed = tokens.clone();
@@ -76,7 +76,7 @@ fn states_and_memories_reach_far() {
 #[test]
 fn streaming_equals_segments_at_once() {
     for device in common::devices() {
-        for (name, config) in variants() {
+        for (name, config) in with_long() {
             let tokens = ids(27, 5);
             let want = logits(&device, &config, &tokens);
             let (plans, store) = plans(&device, &config, 1);
@@ -161,7 +161,7 @@ fn cached_tokens_are_the_uncached_ones() {
     let (count, seed) = (19, 11);
     for device in common::devices() {
         let compressed = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..tiny() };
-        for (name, config) in [("plain", tiny()), ("compressed", compressed)] {
+        for (name, config) in [("plain", tiny()), ("compressed", compressed), ("long", long(&[1, 2]))] {
             let drawn = Sampling { temperature: 0.9, top_k: Some(9), top_p: Some(0.95) };
             for sampling in [Sampling::greedy(), drawn] {
                 let mut text = ids(5, 2);
@@ -219,7 +219,7 @@ fn generating_in_two_calls_is_generating_in_one() {
 
 #[test]
 fn long_texts_compile_and_allocate_nothing() {
-    let config = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..tiny() };
+    let config = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..long(&[2]) };
     // A GPU of its own: other tests would be counted too.
     for device in std::iter::once(Device::cpu()).chain(common::fresh(common::options())) {
         let (plans, store) = plans(&device, &config, 2);

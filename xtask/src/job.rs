@@ -38,6 +38,7 @@ pub fn check() -> Result<String> {
     job(&["--steps", "3", "--memory", "pkm", "--pkm-keys", "20"], &file("pkm.safetensors"), &[])?;
     let pkm = ["--steps", "6", "--memory", "pkm", "--pkm-keys", "20"];
     job(&pkm, &file("pkm-resumed.safetensors"), &["--resume", text(&file("pkm.safetensors"))?])?;
+    mixed(&file("mixed.safetensors"), &file("wrong.json"))?;
     let out = example(&["--steps", "4"], &file("none"), &["--resume", text(&routed)?]).output()?;
     ensure!(!out.status.success() && !file("none").exists(), "a checkpoint of another model was not refused");
 
@@ -63,6 +64,26 @@ fn example(first: &[&str], save: &Path, more: &[&str]) -> Command {
     let mut command = run::command(program());
     command.args(first).args(SMALL).arg("--save").arg(save).args(more);
     command
+}
+
+/// The model of `examples/mixed.json`, resumed; a description with a mistake is refused with its place.
+fn mixed(save: &Path, wrong: &Path) -> Result<()> {
+    let config = run::root().join("examples/mixed.json");
+    let described = |config: &Path, steps: &str| -> Result<Command> {
+        let mut command = run::command(program());
+        command.args(["--device", "cpu", "--segments", "2", "--batch", "1", "--steps", steps]);
+        command.args(["--config", text(config)?]).arg("--save").arg(save);
+        Ok(command)
+    };
+    run::output(&mut described(&config, "2")?)?;
+    let said = run::output(described(&config, "3")?.args(["--resume", text(save)?]))?;
+    ensure!(said.contains("--- sample ---") && said.contains("(step 3)"), "no sample or checkpoint:\n{said}");
+    let right = fs::read_to_string(&config).context("no examples/mixed.json")?;
+    fs::write(wrong, right.replacen("\"kind\": \"infini\"", "\"kind\": \"infinity\"", 1))?;
+    let out = described(wrong, "2")?.output()?;
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    ensure!(!out.status.success() && said.contains("layers[0].attention"), "not refused in words: {said}");
+    Ok(())
 }
 
 fn program() -> PathBuf {

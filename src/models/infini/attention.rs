@@ -166,16 +166,32 @@ impl CausalAttention {
         mode: Mode,
         segment: u32,
     ) -> (Var<'g>, Option<Memory<'g>>) {
+        self.forward_from(p, x, past.map(|past| (past, None)), write, mode, segment)
+    }
+
+    /// [`forward`](Self::forward) with a mark of the texts that anything was written for yet (u32 0/1 `[b]`): the output of the
+    /// others is the local one.
+    #[track_caller]
+    pub fn forward_from<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        x: Var<'g>,
+        past: Option<(Memory<'g>, Option<Var<'g>>)>,
+        write: bool,
+        mode: Mode,
+        segment: u32,
+    ) -> (Var<'g>, Option<Memory<'g>>) {
         let heads = self.project(p, x);
         let positions = positions(x.graph(), x.dim(1));
         let turned = self.turn(heads.q, heads.k, positions, positions);
         let mut out = self.local(turned.q, turned.k, heads.v, mode, self.site + (segment << 16));
-        if let Some(past) = past {
-            out = self.memory.retrieve_and_combine(p, out, turned.memory_q, past);
+        if let Some((past, written)) = past {
+            let mixed = self.memory.retrieve_and_combine(p, out, turned.memory_q, past);
+            out = written.map_or(mixed, |written| written.reshape([x.dim(0), 1, 1, 1]).select(mixed, out));
         }
         let memory = write.then(|| {
             let (keys, values) = self.written(p, turned.memory_k, heads.v);
-            self.memory.update(keys, values, heads.beta, past)
+            self.memory.update(keys, values, heads.beta, past.map(|(past, _)| past))
         });
         (self.out(p, out), memory)
     }

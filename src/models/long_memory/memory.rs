@@ -4,7 +4,7 @@ use super::config::RoutedMemoryConfig;
 use crate::error::{Error, Result};
 use crate::exec::Store;
 use crate::graph::{Graph, Var};
-use crate::models::parts::flat;
+use crate::models::parts::{expect, flat};
 use crate::nn::{Bank, BankType, Storage, stored};
 use crate::types::{Tensor, TensorType};
 
@@ -66,16 +66,17 @@ pub(super) fn clear(c: &RoutedMemoryConfig, store: &Store, name: &str, batch: us
 }
 
 /// A ring of rows, and rows `[b, m, width]` of this run.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Ring<'g> {
     kept: Kept,
-    bank: Bank<'g>,
+    /// What there was before the run; none where a memory begins with it.
+    bank: Option<Bank<'g>>,
     storage: Storage,
     pushed: Option<Var<'g>>,
 }
 
 /// What a run has pushed: m places of each sample, of which some hold an input.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Pushed<'g> {
     /// How many inputs were pushed before the one at this place, u32 `[b, m]`.
     offset: Var<'g>,
@@ -94,31 +95,63 @@ pub struct LongMemory<'g> {
     graph: &'g Graph,
     batch: usize,
     capacity: usize,
+    /// Slots of the rings: the capacity, or none where a memory begins with the run.
+    slots: usize,
     written: Var<'g>,
+    /// The state that `written` is from.
+    state: Option<Var<'g>>,
     rings: Vec<Ring<'g>>,
     pushed: Option<Pushed<'g>>,
 }
 
+impl std::fmt::Debug for LongMemory<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LongMemory { batch, capacity, slots, rings, .. } = self;
+        f.debug_struct("LongMemory")
+            .field("batch", batch)
+            .field("capacity", capacity)
+            .field("slots", slots)
+            .field("rings", rings)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'g> LongMemory<'g> {
-    /// The states below `name`.
+    /// The states below `name`; without a name the memory begins with the run, and is not kept.
     #[track_caller]
-    pub(super) fn state(c: &RoutedMemoryConfig, graph: &'g Graph, name: &str, batch: usize) -> Self {
+    pub(super) fn new(c: &RoutedMemoryConfig, graph: &'g Graph, name: Option<&str>, batch: usize) -> Self {
         let tables = tables(c, batch).unwrap_or_else(|error| {
             graph.fail(error);
             Vec::new()
         });
         let ring = |(kept, ty): (Kept, BankType)| {
             let storage = if kept == Kept::Scores { Storage::F32 } else { c.storage };
-            Ring { kept, bank: ty.state(graph, &format!("{name}.{}", kept.name())), storage, pushed: None }
+            let bank = name.map(|name| ty.state(graph, &format!("{name}.{}", kept.name())));
+            Ring { kept, bank, storage, pushed: None }
         };
+        let state = name.map(|name| graph.state(&format!("{name}.written"), TensorType::u32([batch])));
         LongMemory {
             graph,
             batch,
             capacity: c.capacity,
-            written: graph.state(&format!("{name}.written"), TensorType::u32([batch])),
+            slots: if name.is_some() { c.capacity } else { 0 },
+            written: state.unwrap_or_else(|| graph.full_u32([batch], 0)),
+            state,
             rings: tables.into_iter().map(ring).collect(),
             pushed: None,
         }
+    }
+
+    /// The memory of which the samples marked in `begin` (u32 0/1 `[b]`) have forgotten what was stored.
+    #[track_caller]
+    pub fn begin(&self, begin: Var<'g>) -> Self {
+        expect(self.graph, "routed memory: begin", begin, &TensorType::u32([self.batch]));
+        LongMemory { written: begin.select(self.graph.full_u32([self.batch], 0), self.written), ..self.clone() }
+    }
+
+    /// Whether it has room for no input at all: it begins with this run, and nothing was pushed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots == 0 && self.pushed.is_none()
     }
 
     /// Number of samples.
@@ -154,17 +187,25 @@ impl<'g> LongMemory<'g> {
     /// Slots, then places of this run: age of each (the newest input is 1 old), and which can be seen; u32 `[b, N + m]`.
     pub(super) fn ages(&self) -> (Var<'g>, Var<'g>) {
         let (g, n) = (self.graph, self.capacity as u32);
-        let slot = g.iota([self.batch, self.capacity], 1);
-        let age = (self.next() + (n - 1) - slot).rem(n) + 1;
-        let exists = age.le(self.filled());
-        let (age, exists) = self.with_pushed(self.aged(age), exists);
+        let stored = (self.slots > 0).then(|| {
+            let slot = g.iota([self.batch, self.slots], 1);
+            let age = (self.next() + (n - 1) - slot).rem(n) + 1;
+            (self.aged(age), age.le(self.filled()))
+        });
+        let (age, exists) = self.with_pushed(stored);
         (age, exists.and(age.le(n)))
     }
 
-    fn with_pushed(&self, age: Var<'g>, exists: Var<'g>) -> (Var<'g>, Var<'g>) {
-        match self.pushed {
-            Some(p) => (age.concat(&[p.total - p.offset], 1), exists.concat(&[p.counted], 1)),
-            None => (age, exists),
+    /// Age and existence of what was stored, then of the places of this run.
+    fn with_pushed(&self, stored: Option<(Var<'g>, Var<'g>)>) -> (Var<'g>, Var<'g>) {
+        let pushed = self.pushed.map(|p| (p.total - p.offset, p.counted));
+        match (stored, pushed) {
+            (Some(a), Some(b)) => (a.0.concat(&[b.0], 1), a.1.concat(&[b.1], 1)),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => {
+                let none = self.graph.full_u32([self.batch, 0], 0);
+                (none, none)
+            }
         }
     }
 
@@ -180,12 +221,15 @@ impl<'g> LongMemory<'g> {
     /// What was kept of the inputs at `indices` u32 `[b, .., k]` (slots, then places of this run): `[b, .., k, width]`.
     pub(super) fn take(&self, kept: Kept, indices: Var<'g>) -> Option<Var<'g>> {
         let ring = self.ring(kept)?;
-        let (b, n, m) = (self.batch, self.capacity, self.places());
-        let found = ring.bank.take(flat(indices, b, n, None));
-        let Some(rows) = ring.pushed else { return Some(found) };
+        let (b, n, m) = (self.batch, self.slots, self.places());
+        let found = ring.bank.as_ref().map(|bank| bank.take(flat(indices, b, n, None)));
         // Wraps for slots, which then name no place.
-        let own = flat(indices - n as u32, b, m, None);
-        Some(found + rows.reshape([b * m, rows.dim(2)]).gather(own))
+        let own = || flat(indices - n as u32, b, m, None);
+        let own = ring.pushed.map(|rows| rows.reshape([b * m, rows.dim(2)]).gather(own()));
+        match (found, own) {
+            (Some(found), Some(own)) => Some(found + own),
+            (one, None) | (None, one) => one,
+        }
     }
 
     /// The newest `count` inputs, unordered: rows `[b, count + m, D]`, and which of them count, u32 `[b, count + m]`.
@@ -193,29 +237,32 @@ impl<'g> LongMemory<'g> {
         let (g, b, n) = (self.graph, self.batch, self.capacity as u32);
         let ring = self.ring(Kept::Inputs)?;
         let age = g.iota([b, count], 1) + 1;
-        let slot = (self.next() + n - age).rem(n);
-        let rows = ring.bank.take(flat(slot, b, self.capacity, None));
-        let rows = ring.pushed.map_or(rows, |pushed| rows.concat(&[pushed], 1));
-        let (age, exists) = self.with_pushed(self.aged(age), age.le(self.filled()));
+        let stored = ring.bank.as_ref().map(|bank| {
+            let slot = (self.next() + n - age).rem(n);
+            bank.take(flat(slot, b, self.capacity, None))
+        });
+        let rows = both(stored, ring.pushed, 1)?;
+        let (age, exists) = self.with_pushed(stored.map(|_| (self.aged(age), age.le(self.filled()))));
         Some((rows, exists.and(age.le(count as u32))))
     }
 
     /// Scores `[b, r, N + m]` for routing tokens `[1 or b, r, D]` of unit length; those kept, where inputs are not.
     pub(super) fn scores(&self, tokens: Var<'g>) -> Option<Var<'g>> {
-        let (b, n) = (self.batch, self.capacity);
+        let (b, n) = (self.batch, self.slots);
         let (stored, pushed) = match (self.ring(Kept::Inputs), self.ring(Kept::Scores)) {
             (Some(ring), _) => {
                 let rows = ring.pushed.map(|rows| rows.matmul(tokens.transpose(1, 2)));
-                (ring.bank.scores(tokens, n), rows)
+                (ring.bank.as_ref().map(|bank| bank.scores(tokens, n)), rows)
             }
-            (None, Some(ring)) => match ring.bank.pieces() {
-                [first, rest @ ..] => (first.concat(rest, 0), ring.pushed),
-                [] => return None,
+            (None, Some(ring)) => match ring.bank.as_ref().map(Bank::pieces) {
+                Some([first, rest @ ..]) => (Some(first.concat(rest, 0)), ring.pushed),
+                Some([]) => return None,
+                None => (None, ring.pushed),
             },
             (None, None) => return None,
         };
-        let stored = stored.reshape([b, n, tokens.dim(1)]);
-        Some(pushed.map_or(stored, |rows| stored.concat(&[rows], 1)).transpose(1, 2))
+        let stored = stored.map(|rows| rows.reshape([b, n, tokens.dim(1)]));
+        Some(both(stored, pushed, 1)?.transpose(1, 2))
     }
 
     /// The memory with `n` more places; of the rows `[b, n, width]` that `of` gives, the first `counts` (u32 `[b]`) of each
@@ -248,19 +295,27 @@ impl<'g> LongMemory<'g> {
     /// is open: of each sample the newest N inputs pushed.
     #[track_caller]
     pub fn commit(&self) {
-        let Some(p) = self.pushed else { return };
+        let (Some(p), Some(state)) = (self.pushed, self.state) else { return };
         let (g, b, n) = (self.graph, self.batch, self.capacity as u32);
         let m = self.places();
         let slot = (self.next() + p.offset).rem(n);
         let newest = p.counted.and((p.total - p.offset).le(n));
         let place = newest.select(g.iota([b, m], 0) * n + slot, g.full_u32([], b as u32 * n));
         for ring in &self.rings {
-            if let Some(rows) = ring.pushed {
-                ring.bank.assign(rows.reshape([b * m, rows.dim(2)]), place.reshape([b * m]));
+            if let (Some(rows), Some(bank)) = (ring.pushed, &ring.bank) {
+                bank.assign(rows.reshape([b * m, rows.dim(2)]), place.reshape([b * m]));
             }
         }
         let count = self.written.reshape([b, 1]) + p.total;
         let count = count.lt(2 * n).select(count, count.rem(n) + n);
-        g.assign(self.written, count.reshape([b]));
+        g.assign(state, count.reshape([b]));
+    }
+}
+
+/// Both beside each other, or the one there is.
+fn both<'g>(a: Option<Var<'g>>, b: Option<Var<'g>>, axis: usize) -> Option<Var<'g>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.concat(&[b], axis)),
+        (one, None) | (None, one) => one,
     }
 }

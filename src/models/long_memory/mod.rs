@@ -127,7 +127,13 @@ impl RoutedMemory {
     /// The memory as states of a graph.
     #[track_caller]
     pub fn memory<'g>(&self, graph: &'g Graph, name: &str, batch: usize) -> LongMemory<'g> {
-        LongMemory::state(&self.config, graph, name, batch)
+        LongMemory::new(&self.config, graph, Some(name), batch)
+    }
+
+    /// A memory that begins with the run and is not kept: it holds what the run pushes.
+    #[track_caller]
+    pub fn fresh<'g>(&self, graph: &'g Graph, batch: usize) -> LongMemory<'g> {
+        LongMemory::new(&self.config, graph, None, batch)
     }
 
     /// What the tokens `x` `[b, n, D]` of a block read from memory: `[b, n, D]`, without residual.
@@ -156,8 +162,12 @@ impl RoutedMemory {
     pub fn recall<'g>(&self, p: &ParamVars<'g>, memory: &LongMemory<'g>) -> Recalled<'g> {
         let (g, c, b) = (p.graph(), &self.config, memory.batch());
         let (age, visible) = memory.ages();
-        let Some(scores) = memory.scores(self.tokens(p, memory)) else {
-            g.fail(Error::argument("routed memory", "the memory was made by a layer of other options"));
+        let scores = if memory.is_empty() { None } else { memory.scores(self.tokens(p, memory)) };
+        let Some(scores) = scores else {
+            if !memory.is_empty() {
+                g.fail(Error::argument("routed memory", "the memory was made by a layer of other options"));
+            }
+            // One that does not exist: tokens get the null value.
             let none = g.full([b, c.heads, 1, c.dim_head], 0.0);
             let one = g.full_u32([b, c.routes, 1], 0);
             return Recalled { keys: none, values: none, mask: one, indices: one };

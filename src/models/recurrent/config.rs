@@ -5,6 +5,7 @@ use super::gate::{GateConfiguration, GateKind};
 use super::memory::Compression;
 use super::state::StateContainerConfig;
 use crate::error::{Error, Result};
+use crate::models::long_memory::RoutedMemoryConfig;
 use crate::models::parts::within;
 
 /// Which memories a token sees.
@@ -68,8 +69,19 @@ pub struct BlockRecurrentConfig {
     pub init_std: f32,
     /// Names of the states' parameters as in versions up to 0.3.1.
     pub flat_state_names: bool,
+    /// A memory of the layers' past inputs, hundreds of thousands of them, of which a router picks a few for each block.
+    pub long_memory: Option<LongMemoryLayers>,
     /// Recompute each layer's values in the backward pass instead of keeping them.
     pub recompute: bool,
+}
+
+/// Layers that have a [`RoutedMemory`](crate::models::long_memory::RoutedMemory) beside their attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongMemoryLayers {
+    /// The layers, numbered from 1.
+    pub layers: Vec<usize>,
+    /// The memory of each; its `dim` is that of the model.
+    pub memory: RoutedMemoryConfig,
 }
 
 impl BlockRecurrentConfig {
@@ -99,6 +111,7 @@ impl BlockRecurrentConfig {
             short_block_memories: false,
             init_std: 0.1,
             flat_state_names: false,
+            long_memory: None,
             recompute: false,
         }
     }
@@ -132,6 +145,11 @@ impl BlockRecurrentConfig {
     /// Whether a layer (from 1) remembers keys and values.
     pub fn remembers(&self, layer: usize) -> bool {
         self.xl_memories_layers.as_ref().is_none_or(|layers| layers.contains(&layer))
+    }
+
+    /// The long memory of layer `layer` (from 1), if it has one.
+    pub fn long_memory(&self, layer: usize) -> Option<&RoutedMemoryConfig> {
+        self.long_memory.as_ref().filter(|long| long.layers.contains(&layer)).map(|long| &long.memory)
     }
 
     /// Number of layers that remember.
@@ -214,6 +232,13 @@ impl BlockRecurrentConfig {
             return refuse("qk_rmsnorm_scale", "is not finite");
         }
         self.check_layers()?;
+        if let Some(long) = &self.long_memory {
+            if long.memory.dim != self.dim {
+                let message = format!("inputs have {} features, a memory is of {}", self.dim, long.memory.dim);
+                return refuse("long_memory", message);
+            }
+            long.memory.check()?;
+        }
         let inner = self.heads.saturating_mul(self.dim_head);
         let reads = 1 + self.banks().len();
         within("BlockRecurrentConfig: token_emb.weight", &[self.num_tokens, self.dim])?;
@@ -224,7 +249,9 @@ impl BlockRecurrentConfig {
     }
 
     fn check_layers(&self) -> Result<()> {
+        let long = self.long_memory.as_ref().map(|long| long.layers.clone());
         let lists = [
+            ("long_memory", &long),
             ("recurrent_layers", &self.recurrent_layers),
             ("read_recurrent_layers", &self.read_recurrent_layers),
             ("xl_memories_layers", &self.xl_memories_layers),

@@ -4,9 +4,11 @@ use super::feed_forward::FeedForward;
 use crate::graph::Var;
 use crate::models::parts::below;
 use crate::nn::{Init, Linear, ParamVars, Params};
+use serde::{Deserialize, Serialize};
 
 /// How a gate mixes a state with what is written to it (Hutchins et al. 2022, arXiv 2203.07852, section 3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GateKind {
     /// Shares that are learned once and for all: `s' = b z + (1 - b) s` with `b = sigmoid(learned_ema_beta)`,
     /// `z = W u + c`. What the package has.
@@ -17,7 +19,8 @@ pub enum GateKind {
 }
 
 /// Where the gates stand (the same paper).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GateConfiguration {
     /// One gate on the projected attention, no feed-forward. What the package has.
     #[default]

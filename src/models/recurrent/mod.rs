@@ -19,7 +19,7 @@ mod wrapper;
 
 pub use crate::ops::select::Sampling;
 pub use attention::{Attended, AttentionBlock, AttentionBlockConfig, BlockCache, Projected};
-pub use config::{BlockRecurrentConfig, Lookback};
+pub use config::{BlockRecurrentConfig, LongMemoryLayers, Lookback};
 pub use feed_forward::FeedForward;
 pub use gate::{GateConfiguration, GateKind};
 pub use memory::{Compression, Memory};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 impl RecurrentStream {
     /// A stream that goes on where a call of the model ended: with `memories` `[2, b, m, d]` (keys, then values) of each layer
     /// that remembers, and `states` `[b, N, D]` of each that writes them, in the order of the layers. Either may be empty: then
-    /// there are none yet. Fails for other shapes, numbers or batches.
+    /// there are none yet. Long memories are empty. Fails for other shapes, numbers or batches.
     pub fn from_carried(plans: &Arc<RecurrentStreamPlans>, memories: &[Tensor], states: &[Tensor]) -> Result<Self> {
         let stream = RecurrentStream::new(plans)?;
         let (c, b) = (&plans.config, plans.batch);

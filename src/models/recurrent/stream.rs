@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Var};
 use crate::models::generation::{self, Draw, Draws, draw, drawn_type};
+use crate::models::long_memory::Recalled;
 use crate::nn::Params;
 use crate::ops::select::Sampling;
 use crate::types::{Tensor, TensorType};
@@ -23,6 +24,8 @@ pub struct RecurrentStreamPlans {
     pub(super) config: BlockRecurrentConfig,
     device: Device,
     states: Vec<(String, TensorType)>,
+    /// Those of long memories, under their full names.
+    long: Vec<(String, TensorType)>,
     prefill: Plan,
     decode: Plan,
     draw: Plan,
@@ -58,6 +61,16 @@ pub(super) const WRITTEN: &str = "written";
 const LOGITS: &str = "logits";
 const DRAWN: &str = "drawn";
 
+/// States of what was picked from a long memory.
+const RECALLED: [&str; 3] = ["recalled.keys", "recalled.values", "recalled.mask"];
+/// State of the inputs of the current block, for a long memory.
+const INPUTS: &str = "inputs";
+
+/// Name of the states of a layer's long memory.
+fn long_name(layer: usize) -> String {
+    named(&format!("layers.{layer}.long"))
+}
+
 pub(super) fn named(name: &str) -> String {
     format!("stream.{name}")
 }
@@ -91,6 +104,13 @@ impl<'g> Stored<'g, '_> {
         self.graph.assign(old.values, new.values);
     }
 
+    /// What was picked for the current block of a layer with a long memory.
+    fn recalled(&self, layer: usize) -> Recalled<'g> {
+        let [keys, values, mask] = RECALLED.map(|n| self.get(&format!("layers.{layer}.{n}")));
+        // Where it is from matters no more.
+        Recalled { keys, values, mask, indices: mask }
+    }
+
     fn readable(&self, bank: usize) -> Readable<'g> {
         let [keys, values] = ["keys", "values"].map(|n| self.get(&format!("banks.{bank}.{n}")));
         Readable { keys, values }
@@ -99,7 +119,7 @@ impl<'g> Stored<'g, '_> {
 
 impl BlockRecurrentTransformer {
     /// Names and types of a stream's states.
-    fn stream_states(&self, batch: usize) -> Vec<(String, TensorType)> {
+    fn stream_states(&self, batch: usize) -> Result<Vec<(String, TensorType)>> {
         let c = self.config();
         let mut all = vec![
             (LENGTH.to_owned(), TensorType::u32([batch])),
@@ -118,7 +138,26 @@ impl BlockRecurrentTransformer {
             all.extend(["keys", "values"].map(|n| (format!("banks.{i}.{n}"), ty.clone())));
             all.push((format!("banks.{i}.vectors"), bank.ty(batch)));
         }
-        all
+        for (i, long) in self.long_memories() {
+            let l = long.config();
+            // Blocks pick from the memory and from the block that went into it last.
+            let k = l.selected.min(l.capacity.saturating_add(c.block_width));
+            let keys = TensorType::f32([batch, l.heads, k, l.dim_head]);
+            let mask = TensorType::u32([batch, l.routes, k]);
+            let types = RECALLED.into_iter().zip([keys.clone(), keys, mask]);
+            all.extend(types.map(|(n, ty)| (format!("layers.{i}.{n}"), ty)));
+            all.push((format!("layers.{i}.{INPUTS}"), TensorType::f32([batch, c.block_width, c.dim])));
+        }
+        Ok(all)
+    }
+
+    /// States of the long memories themselves, under their full names.
+    fn long_states(&self, batch: usize) -> Result<Vec<(String, TensorType)>> {
+        let mut all = Vec::new();
+        for (i, long) in self.long_memories() {
+            all.extend(long.states(&long_name(i), batch)?);
+        }
+        Ok(all)
     }
 
     /// The plan that reads tokens of each text.
@@ -147,7 +186,13 @@ impl BlockRecurrentTransformer {
             let cache = s.cache(i);
             let (y, new) = layer.attention.forward_cached(&p, x, length, &cache, &self.reads(i, &banks));
             s.keep(&cache, &new);
-            let y = x + y;
+            let mut y = x + y;
+            if let Some(long) = &layer.long {
+                let inputs = s.get(&format!("layers.{i}.{INPUTS}"));
+                graph.assign(inputs, inputs.write_rows(x, length));
+                let positions = length.reshape([batch, 1]) + graph.iota([batch, width], 1);
+                y = y + long.attend(&p, x, Some(positions), &s.recalled(i));
+            }
             x = y + layer.feed_forward.forward(&p, y);
         }
         // Logits after the last token that counts; a text that got none keeps its old ones.
@@ -203,6 +248,16 @@ impl BlockRecurrentTransformer {
             let cache = s.cache(*i);
             s.keep(&cache, &self.layers[*i].attention.next_cache(&p, &Memory { keys, values, count: None }, &cache));
         }
+        for (i, long) in self.long_memories() {
+            let inputs = s.get(&format!("layers.{i}.{INPUTS}"));
+            let memory = long.memory(&graph, &long_name(i), batch);
+            let memory = long.push(&p, &memory, inputs, Some(full * self.config().block_width as u32));
+            let (old, new) = (s.recalled(i), long.recall(&p, &memory));
+            memory.commit();
+            for (old, new) in [(old.keys, new.keys), (old.values, new.values), (old.mask, new.mask)] {
+                graph.assign(old, new);
+            }
+        }
         graph.assign(count, full.select(rows, count));
         graph.assign(written, written.or(full));
         graph.assign(length, full.select(graph.full_u32([], 0), length));
@@ -231,7 +286,8 @@ impl BlockRecurrentTransformer {
         if batch == 0 {
             return Err(Error::argument("stream", "batch 0; expected at least 1"));
         }
-        let states = self.stream_states(batch);
+        let states = self.stream_states(batch)?;
+        let long = self.long_states(batch)?;
         let advance = |tokens| self.advance_plan(device, params, &states, batch, tokens);
         Ok(Arc::new(RecurrentStreamPlans {
             batch,
@@ -242,6 +298,7 @@ impl BlockRecurrentTransformer {
             draw: advance(Tokens::Drawn).await?,
             turn: self.turn_plan(device, params, &states, batch).await?,
             states,
+            long,
         }))
     }
 }
@@ -265,6 +322,7 @@ impl RecurrentStream {
         for (name, ty) in &plans.states {
             store.set_zeros(&named(name), ty)?;
         }
+        store.reserve(&plans.long)?;
         let b = plans.batch;
         Ok(RecurrentStream { plans: plans.clone(), store, lengths: vec![0; b], read: vec![0; b], begun: false })
     }

@@ -8,6 +8,7 @@ use super::norm::Norm;
 use super::state::{Readable, StateContainer, States};
 use crate::error::Result;
 use crate::graph::Var;
+use crate::models::long_memory::{LongMemory, RoutedMemory};
 use crate::models::parts::{expect, refuse};
 use crate::nn::{Embedding, Linear, ParamVars, Params};
 use crate::types::{DType, TensorType};
@@ -19,6 +20,9 @@ pub struct Carried<'g> {
     pub memories: Vec<Memory<'g>>,
     /// One a layer that writes states, in order; none at the start of a text.
     pub states: Vec<States<'g>>,
+    /// One a layer with a [`long_memory`](BlockRecurrentConfig::long_memory), in order; none at the start of a text. What they
+    /// keep is detached in any case.
+    pub long: Vec<LongMemory<'g>>,
 }
 
 impl Carried<'_> {
@@ -27,6 +31,7 @@ impl Carried<'_> {
         Carried {
             memories: self.memories.iter().map(Memory::detach).collect(),
             states: self.states.iter().map(|s| States { vectors: s.vectors.stop_gradient(), ..*s }).collect(),
+            long: self.long.clone(),
         }
     }
 }
@@ -52,6 +57,7 @@ pub(super) struct Layer {
     /// Whether it remembers keys and values.
     pub remembers: bool,
     pub compression: Option<Compression>,
+    pub long: Option<RoutedMemory>,
 }
 
 impl BlockRecurrentTransformer {
@@ -64,7 +70,12 @@ impl BlockRecurrentTransformer {
         for i in 0..config.depth {
             let attention = AttentionBlock::new(&mut params, &format!("layers.{i}.0"), config.attention(i + 1));
             let feed_forward = FeedForward::new(&mut params, &format!("layers.{i}.1"), dim, config.ff_inner());
-            layers.push(Layer { attention, feed_forward, remembers: config.remembers(i + 1), compression: None });
+            let long = match config.long_memory(i + 1) {
+                Some(long) => Some(RoutedMemory::new(&mut params, &format!("layers.{i}.long_memory"), long.clone())?),
+                None => None,
+            };
+            let remembers = config.remembers(i + 1);
+            layers.push(Layer { attention, feed_forward, remembers, compression: None, long });
         }
         if let Some(factor) = config.compressed_mem_factor {
             for (i, layer) in layers.iter_mut().filter(|layer| layer.remembers).enumerate() {
@@ -93,6 +104,11 @@ impl BlockRecurrentTransformer {
     /// The banks of states in the order of their writers.
     pub(super) fn state_containers(&self) -> impl Iterator<Item = &StateContainer> {
         self.layers.iter().filter_map(|layer| layer.attention.states())
+    }
+
+    /// Layers (from 0) with a long memory.
+    pub(super) fn long_memories(&self) -> impl Iterator<Item = (usize, &RoutedMemory)> {
+        self.layers.iter().enumerate().filter_map(|(i, layer)| Some((i, layer.long.as_ref()?)))
     }
 
     /// The banks that layer `i` reads, out of all.
@@ -128,6 +144,7 @@ impl BlockRecurrentTransformer {
         for (kind, got, want) in [
             ("memories", carried.memories.len(), c.memories()),
             ("states", carried.states.len(), self.state_containers().count()),
+            ("long memories", carried.long.len(), self.long_memories().count()),
         ] {
             if got != 0 && got != want {
                 let message = format!("{got} {kind} for {want} layers that have them; pass one each, or none");
@@ -146,6 +163,9 @@ impl BlockRecurrentTransformer {
                 expect(g, &format!("memory {i}: count"), count, &TensorType::u32([b]));
             }
         }
+        if let Some(long) = carried.long.iter().find(|long| long.batch() != b) {
+            return refuse(g, what, format!("a long memory of {} texts for {b} texts", long.batch()));
+        }
         for (i, (states, bank)) in carried.states.iter().zip(self.state_containers()).enumerate() {
             expect(g, &format!("states {i}"), states.vectors, &bank.ty(b));
             if let Some(written) = states.written {
@@ -162,17 +182,25 @@ impl BlockRecurrentTransformer {
         let views: Vec<_> = self.state_containers().enumerate().map(view).collect();
         let readable: Vec<_> = self.state_containers().zip(&views).map(|(bank, view)| bank.readable(p, view)).collect();
         let (mut x, mut next) = (x, Carried::default());
-        let mut past = carried.memories.iter();
+        let (mut past, mut long) = (carried.memories.iter(), carried.long.iter());
         for (i, layer) in self.layers.iter().enumerate() {
             let reads = self.reads(i, &readable);
             let past = if layer.remembers { past.next() } else { None };
             let own = layer.attention.states().and_then(|_| views.get(next.states.len()));
+            let long = layer
+                .long
+                .as_ref()
+                .map(|layer| (layer, long.next().cloned().unwrap_or_else(|| layer.fresh(g, x.dim(0)))));
             let step = || {
                 let attended = layer.attention.forward(p, x, past, &reads, own);
-                let y = x + attended.out;
+                let mut y = x + attended.out;
+                if let Some((layer, memory)) = &long {
+                    y = y + layer.forward(p, x, memory);
+                }
                 (y + layer.feed_forward.forward(p, y), attended)
             };
             let (y, attended) = if self.config.recompute { g.recompute(step) } else { step() };
+            next.long.extend(long.map(|(layer, memory)| if full { layer.push(p, &memory, x, None) } else { memory }));
             x = y;
             next.states.extend(attended.states.map(|vectors| States { vectors, written: None }));
             if layer.remembers {

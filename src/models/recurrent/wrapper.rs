@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::Store;
 use crate::graph::{Graph, Mode, Var};
+use crate::models::long_memory::LongMemory;
 use crate::models::parts::{expect, refuse};
 use crate::nn::ParamVars;
 use crate::types::{Tensor, TensorType};
@@ -31,7 +32,8 @@ impl RecurrentTrainerWrapper {
         RecurrentTrainerWrapper { model, xl_memories_dropout: 0.0, state_dropout: 0.0 }
     }
 
-    /// In training, forgets all memories before a segment with the first probability, and all states with the second.
+    /// In training, forgets all memories before a segment with the first probability, and all states with the second. Long
+    /// memories stay.
     pub fn dropout(self, xl_memories: f64, states: f64) -> Result<Self> {
         for (what, p) in [("xl_memories", xl_memories), ("states", states)] {
             if !(0.0..=1.0).contains(&p) {
@@ -111,6 +113,10 @@ impl RecurrentTrainerWrapper {
         for (i, bank) in self.model.state_containers().enumerate() {
             all.push((format!("recurrent.states.{i}"), bank.ty(batch)));
         }
+        for (i, long) in self.model.long_memories() {
+            // What is too large is refused when the loss is built.
+            all.extend(long.states(&long_name(i), batch).unwrap_or_default());
+        }
         all
     }
 
@@ -120,11 +126,17 @@ impl RecurrentTrainerWrapper {
         for (name, ty) in self.states(batch) {
             store.set_zeros(&name, &ty)?;
         }
+        for (i, long) in self.model.long_memories() {
+            long.clear(&store, &long_name(i), batch)?;
+        }
         Ok(store)
     }
 
     /// Lets all texts of a store begin anew.
     pub fn restart(&self, store: &Store, batch: usize) -> Result<()> {
+        for (i, long) in self.model.long_memories() {
+            long.clear(store, &long_name(i), batch)?;
+        }
         store.set(COUNT, &Tensor::zeros(&TensorType::u32([batch])))
     }
 
@@ -164,7 +176,12 @@ impl RecurrentTrainerWrapper {
                 past.memories.push(Memory { keys, values, count: Some(rows) });
             }
         }
-        past.states.extend(states.map(|vectors| States { vectors, written: Some(rows.gt(0)) }));
+        let banks = states.by_ref().take(self.model.state_containers().count());
+        past.states.extend(banks.map(|vectors| States { vectors, written: Some(rows.gt(0)) }));
+        for (i, long) in self.model.long_memories() {
+            let memory = long.memory(g, &long_name(i), b);
+            past.long.push(begin.map_or(memory.clone(), |begin| memory.begin(begin)));
+        }
         let (loss, next) = self.model.loss(p, ids, &self.kept(g, past.clone(), mode, 0));
         for (old, new) in past.memories.iter().zip(&next.memories) {
             g.assign(old.keys, grown(new.keys, c.memory_rows()));
@@ -173,10 +190,16 @@ impl RecurrentTrainerWrapper {
         for (old, new) in past.states.iter().zip(&next.states) {
             g.assign(old.vectors, new.vectors);
         }
+        next.long.iter().for_each(LongMemory::commit);
         // A model that remembers no keys still has states after a segment.
         g.assign(count, next.memories.first().map_or_else(|| g.full_u32([b], 1), Memory::count));
         loss
     }
+}
+
+/// Name of the states of a layer's long memory.
+fn long_name(layer: usize) -> String {
+    format!("recurrent.layers.{layer}.long")
 }
 
 /// `x` `[b, m, d]` with zeros in front up to `rows` rows.
