@@ -1,5 +1,6 @@
 //! How close weighted sums of rows of a large table come to the speed of memory: GB/s of what must be read and written at
-//! the least, beside a copy in the same process. Rows are drawn at random from tables larger than a core's cache.
+//! the least, beside two copies in the same process: of the table from its start, and of the same rows in the same order.
+//! Rows are drawn at random from tables larger than a core's cache.
 //!
 //! `cargo run --release --example gather_speed`, or with `-- --adapter NAME` on a GPU adapter by part of its name. Measured
 //! one after the other, again and again, so that other jobs slow all of them down alike; medians.
@@ -18,10 +19,13 @@ struct Args {
     /// Part of the name of the GPU adapter to use, software drivers included; the CPU executor if absent
     #[arg(long)]
     adapter: Option<String>,
-    /// Sums of rows, as 4 heads of as many tokens make them
-    #[arg(long, default_value_t = 2048)]
-    sums: usize,
-    /// Rows that are added up in each
+    /// MiB of the rows that are read
+    #[arg(long, default_value_t = 64)]
+    read: usize,
+    /// MiB of the table; on a GPU no more than a binding holds
+    #[arg(long, default_value_t = 128)]
+    table: usize,
+    /// Rows that are added up in a sum, as 4 heads of 32 slots do
     #[arg(long, default_value_t = 128)]
     per: usize,
     /// Times that everything is measured
@@ -103,12 +107,37 @@ struct Inputs<'g> {
     vectors: Var<'g>,
 }
 
-/// Seconds of a copy by all threads.
-fn copy(from: &[f32], to: &mut [f32]) -> f64 {
-    let start = Instant::now();
-    let piece = from.len().div_ceil(4 * rayon::current_num_threads());
-    to.par_chunks_mut(piece).zip(from.par_chunks(piece)).for_each(|(to, from)| to.copy_from_slice(from));
-    start.elapsed().as_secs_f64()
+/// Copies by all threads of the host.
+struct Copies {
+    table: Vec<f32>,
+    indices: Vec<u32>,
+    width: usize,
+    to: Vec<f32>,
+    in_order: Vec<f64>,
+    rows: Vec<f64>,
+}
+
+/// Pieces of a copy.
+const PIECES: usize = 256;
+
+impl Copies {
+    fn in_order(&mut self) -> f64 {
+        let (start, piece) = (Instant::now(), self.to.len().div_ceil(PIECES));
+        let from = self.table.par_chunks(piece);
+        self.to.par_chunks_mut(piece).zip(from).for_each(|(to, from)| to.copy_from_slice(from));
+        start.elapsed().as_secs_f64()
+    }
+
+    fn rows(&mut self) -> f64 {
+        let (start, piece, width) = (Instant::now(), self.indices.len().div_ceil(PIECES), self.width);
+        let to = self.to.par_chunks_mut(piece * width);
+        to.zip(self.indices.par_chunks(piece)).for_each(|(to, indices)| {
+            for (to, row) in to.chunks_mut(width).zip(indices) {
+                to.copy_from_slice(&self.table[*row as usize * width..][..width]);
+            }
+        });
+        start.elapsed().as_secs_f64()
+    }
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -124,15 +153,14 @@ fn measure(device: &Device, sizes: Sizes, rounds: usize) -> Result<()> {
     let store = Store::new(device);
     store.set("weights", &Tensor::f32([sums, per], floats(sums * per))?)?;
     store.set("vectors", &Tensor::f32([sums, width], floats(sums * width))?)?;
-    let indices = (0..sums * per).map(|_| rng.random_range(0..rows as u32)).collect();
-    store.set("indices", &Tensor::u32([sums, per], indices)?)?;
+    let indices: Vec<u32> = (0..sums * per).map(|_| rng.random_range(0..rows as u32)).collect();
+    store.set("indices", &Tensor::u32([sums, per], indices.clone())?)?;
     store.set("table", &Tensor::f32([rows, width], table.clone())?)?;
     let mut cases = sizes.cases(device)?;
-    let from = &table[..table.len().min(sums * per * width)];
-    let mut to = vec![0.0; from.len()];
-    let mut copies = Vec::new();
+    let to = vec![0.0; table.len().min(sums * per * width)];
+    let mut copies = Copies { table, indices, width, to, in_order: Vec::new(), rows: Vec::new() };
     for round in 0..rounds + 1 {
-        let copied = copy(from, &mut to);
+        let copied = [copies.in_order(), copies.rows()];
         for case in &mut cases {
             let start = Instant::now();
             case.plan.run(&Feed::new().store(&store))?;
@@ -143,16 +171,20 @@ fn measure(device: &Device, sizes: Sizes, rounds: usize) -> Result<()> {
             }
         }
         if round > 0 {
-            copies.push(copied);
+            copies.in_order.push(copied[0]);
+            copies.rows.push(copied[1]);
         }
     }
-    let speed = 8e-9 * from.len() as f64 / median(&mut copies);
-    println!("table [{rows}, {width}], {sums} sums of {per} rows; copy on the host: {speed:.2} GB/s read and written");
-    println!("{:>20} {:>10} {:>8} {:>14}", "", "ms", "GB/s", "share of copy");
+    let bytes = 8.0 * copies.to.len() as f64;
+    let [in_order, by_rows] = [&mut copies.in_order, &mut copies.rows].map(|times| 1e-9 * bytes / median(times));
+    println!("table [{rows}, {width}], {sums} sums of {per} rows");
+    println!("copies on the host: in order {in_order:.2} GB/s read and written, by rows {by_rows:.2}");
+    println!("{:>20} {:>10} {:>8} {:>18} {:>12}", "", "ms", "GB/s", "of copy in order", "by rows");
     for mut case in cases {
         let seconds = median(&mut case.times);
         let rate = 1e-9 * case.traffic as f64 / seconds;
-        println!("{:>20} {:>10.2} {rate:>8.2} {:>12.0} %", case.name, 1e3 * seconds, 100.0 * rate / speed);
+        let [a, b] = [in_order, by_rows].map(|speed| 100.0 * rate / speed);
+        println!("{:>20} {:>10.2} {rate:>8.2} {a:>16.0} % {b:>10.0} %", case.name, 1e3 * seconds);
     }
     Ok(())
 }
@@ -167,8 +199,10 @@ fn main() -> Result<()> {
         }
     };
     println!("device: {device}, {} threads on the host", rayon::current_num_threads());
-    for (rows, width) in [(1 << 20, 64), (1 << 18, 256)] {
-        measure(&device, Sizes { rows, width, sums: args.sums, per: args.per }, args.rounds)?;
+    for width in [64, 256] {
+        let rows = |mib: usize| (mib << 18) / width;
+        let sums = rows(args.read) / args.per.max(1);
+        measure(&device, Sizes { rows: rows(args.table), width, sums, per: args.per }, args.rounds)?;
     }
     Ok(())
 }
