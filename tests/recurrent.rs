@@ -74,9 +74,11 @@ mod recurrent {
 
     /// The variants, and those with long memories.
     pub fn with_long() -> Vec<(&'static str, BlockRecurrentConfig)> {
-        let mut other = long(&[1]);
+        // Not the first layer: a token's inputs are equal there wherever it stands, their scores tie but for rounding, and
+        // which one is picked shows in its position. Not halves: rounding flips their last bit.
+        let mut other = long(&[2]);
         if let Some(LongMemoryLayers { memory, .. }) = &mut other.long_memory {
-            (memory.storage, memory.lookback, memory.max_distance) = (Storage::F16, None, Some(6));
+            (memory.storage, memory.lookback, memory.max_distance) = (Storage::F32, None, Some(6));
             (memory.routes, memory.straight_through) = (2, false);
         }
         let mut all = variants();

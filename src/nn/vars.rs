@@ -182,6 +182,7 @@ impl<'g> ParamVars<'g> {
     }
 
     /// The parameter; the graph fails if there is none.
+    #[track_caller]
     fn view(&self, name: &str) -> Option<&View<'g>> {
         let full = format!("{}{name}", self.prefix);
         let found = self.all.index.get(&full).and_then(|i| self.all.views.get(*i));
@@ -191,6 +192,7 @@ impl<'g> ParamVars<'g> {
         found.map(|(_, view)| view)
     }
 
+    #[track_caller]
     fn refuse(&self, name: &str, message: String) {
         let name = format!("{}{name}", self.prefix);
         self.graph.fail(Error::Name { kind: "parameter", name, message });

@@ -196,6 +196,14 @@ impl<'g> LongMemory<'g> {
         (age, exists.and(age.le(n)))
     }
 
+    /// Indices (slots, then places of this run) with the oldest input first, u32 `[b, N + m]`; none where they are so already.
+    /// Equal inputs have equal scores, and which of them is picked must not depend on where the ring begins.
+    pub(super) fn oldest_first(&self) -> Option<Var<'g>> {
+        let (g, b, n) = (self.graph, self.batch, self.slots);
+        let slots = (n > 0).then(|| (self.next() + g.iota([b, n], 1)).rem(n as u32))?;
+        Some(slots.concat(&[g.iota([b, self.places()], 1) + n as u32], 1))
+    }
+
     /// Age and existence of what was stored, then of the places of this run.
     fn with_pushed(&self, stored: Option<(Var<'g>, Var<'g>)>) -> (Var<'g>, Var<'g>) {
         let pushed = self.pushed.map(|p| (p.total - p.offset, p.counted));

@@ -173,16 +173,20 @@ impl RoutedMemory {
             return Recalled { keys: none, values: none, mask: one, indices: one };
         };
         let slots = scores.dim(2);
-        let visible = visible.unsqueeze(1).expand([b, c.routes, slots]);
-        let indices = scores.top_k_masked(c.selected.min(slots), visible).indices;
-        let mask = visible.take_along(indices, 2);
-        let soft = scores.soft_top_k(c.selected, &c.how, Some(visible)).take_along(indices, 2);
+        let each = |x: Var<'g>| x.unsqueeze(1).expand([b, c.routes, slots]);
+        let order = memory.oldest_first().map(each);
+        let sorted = |x: Var<'g>| order.map_or(x, |order| x.take_along(order, 2));
+        let (scores, visible, age) = (sorted(scores), sorted(each(visible)), sorted(each(age)));
+        let picked = scores.top_k_masked(c.selected.min(slots), visible).indices;
+        let indices = order.map_or(picked, |order| order.take_along(picked, 2));
+        let mask = visible.take_along(picked, 2);
+        let soft = scores.soft_top_k(c.selected, &c.how, Some(visible)).take_along(picked, 2);
         let gates = match c.straight_through {
             true => g.full(soft.shape(), 1.0).straight_through(soft).masked_fill(mask, 0.0),
             false => soft,
         };
         let positions = c.max_distance.map(|most| {
-            let age = age.unsqueeze(1).expand([b, c.routes, slots]).take_along(indices, 2);
+            let age = age.take_along(picked, 2);
             g.full_u32([], most as u32) - age.minimum(g.full_u32([], most as u32))
         });
         let context = Context { tokens: None, mask: Some(mask), scores: Some(gates), positions };
