@@ -169,7 +169,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
                 let table = table(g, pieces, width, half);
                 vec![g.apply(RowSums { n, width }, &[table, x.to_vec()].concat())[0]]
             });
-            all.push(sample.tolerance(if half { 2e-3 } else { 5e-5 }));
+            all.push(sample.tolerance(5e-5));
         }
     }
     all
