@@ -1,4 +1,4 @@
-// Weighted sums of the rows of one piece of a table: four columns of an output row an invocation. The first piece also
+// Weighted sums of the rows of one piece of a table: 4 QUADS columns of an output row an invocation. The first piece also
 // writes the rows of which it has no part; the pieces after it add theirs.
 // #include "shared/grid.wgsl"
 // #include "shared/table.wgsl"
@@ -7,6 +7,7 @@ struct Meta {
     n: u32,
     k: u32,
 }
+override QUADS: u32 = 1u;
 @group(0) @binding(1) var<storage, read> scales: array<f32>;
 @group(0) @binding(2) var<storage, read> indices: array<u32>;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
@@ -23,10 +24,10 @@ fn main(
     if (i >= m.n) {
         return;
     }
-    let quads = (m.table.width + 3u) / 4u;
-    let col = i % quads * 4u;
-    let hits = i / quads * m.k;
-    var total = vec4<f32>();
+    let chunks = (m.table.width + 4u * QUADS - 1u) / (4u * QUADS);
+    let start = i % chunks * 4u * QUADS;
+    let hits = i / chunks * m.k;
+    var total = array<vec4<f32>, 4>();
     for (var j = hits; j < hits + m.k; j++) {
         // Wraps for a row before this piece.
         let row = indices[j] - m.table.first;
@@ -35,15 +36,21 @@ fn main(
             if (FORMAT == 2u) {
                 weight *= scales[indices[j]];
             }
-            total += weight * columns(m.table, row, col);
+            for (var q = 0u; q < QUADS; q++) {
+                if (start + 4u * q < m.table.width) {
+                    total[q] += weight * columns(m.table, row, start + 4u * q);
+                }
+            }
         }
     }
-    let at = i / quads * m.table.width + col;
-    for (var c = 0u; c < 4u && col + c < m.table.width; c++) {
+    let end = min(m.table.width, start + 4u * QUADS);
+    for (var col = start; col < end; col++) {
+        let at = i / chunks * m.table.width + col;
+        let value = total[(col - start) / 4u][(col - start) % 4u];
         if (m.table.first > 0u) {
-            output[at + c] += total[c];
+            output[at] += value;
         } else {
-            output[at + c] = total[c];
+            output[at] = value;
         }
     }
 }

@@ -48,6 +48,21 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     lanes.into_iter().sum::<T>() + rest
 }
 
+/// A vector's product with a row, 0 if there is none; `unpacked` is room for it.
+#[inline(always)]
+fn product<T: Real>(row: Option<CpuRow<'_, T>>, vector: &[T], unpacked: &mut Vec<T>) -> T {
+    match row {
+        None => T::ZERO,
+        Some(CpuRow::Floats(row)) => dot(row, vector),
+        Some(row) => {
+            unpacked.clear();
+            unpacked.resize(vector.len(), T::ZERO);
+            row.add_to(T::ONE, unpacked);
+            dot(unpacked, vector)
+        }
+    }
+}
+
 impl GatherDot {
     /// Products with rows of a table in pieces.
     #[track_caller]
@@ -69,6 +84,22 @@ impl GatherDot {
         let (indices, vectors) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
+        if table.ordered(indices.len()) {
+            return par::shares(call.out(0), k, |n, out| {
+                let indices = &indices[n * k..n * k + out.len()];
+                let order = table.order(indices);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let mut unpacked = Vec::new();
+                        for hit in order.into_iter().map(|hit| hit as usize) {
+                            let vector = &vectors[(n + hit / k) * width..][..width];
+                            out[hit] = product(table.row(indices[hit]), vector, &mut unpacked);
+                        }
+                    },
+                );
+            });
+        }
         par::rows(call.out(0), k, k * (width + 1), |n, out| {
             let vector = &vectors[n * width..(n + 1) * width];
             let indices = &indices[n * k..];
@@ -77,16 +108,7 @@ impl GatherDot {
                 || {
                     let mut unpacked = Vec::new();
                     for (out, index) in out.iter_mut().zip(indices) {
-                        *out = match table.row(*index) {
-                            None => T::ZERO,
-                            Some(CpuRow::Floats(row)) => dot(row, vector),
-                            Some(row) => {
-                                unpacked.clear();
-                                unpacked.resize(width, T::ZERO);
-                                row.add_to(T::ONE, &mut unpacked);
-                                dot(&unpacked, vector)
-                            }
-                        };
+                        *out = product(table.row(*index), vector, &mut unpacked);
                     }
                 },
             );

@@ -165,6 +165,45 @@ impl<'a, T: Real> CpuTable<'a, T> {
     }
 }
 
+/// Elements of a table from which on it is far larger than what page tables and caches at hand cover.
+const FAR: usize = 1 << 23;
+/// Hits from which on ordering them is worth it.
+const MANY: usize = 1 << 15;
+
+impl<T> CpuTable<'_, T> {
+    /// Whether so many hits are better read in the order of their rows: where each row lies on another page of memory, finding
+    /// the page takes longer than reading the row. By sizes alone, since it may change the order of sums.
+    pub fn ordered(&self, hits: usize) -> bool {
+        self.size() >= FAR && hits >= MANY
+    }
+
+    /// Words of the table.
+    fn size(&self) -> usize {
+        self.floats.iter().map(|p| p.len()).chain(self.packed.iter().map(|p| p.len())).sum()
+    }
+
+    /// Positions of hits by rows, those near to each other in the order of positions: a stable sort by the leading 16 bits.
+    pub fn order(&self, indices: &[u32]) -> Vec<u32> {
+        let rows = self.size() / self.words.max(1);
+        let shift = (usize::BITS - rows.leading_zeros()).saturating_sub(16);
+        let sort = |hits: &mut dyn Iterator<Item = u32>, shift: u32| {
+            let key = |hit: u32| (indices[hit as usize].wrapping_shr(shift) & 0xff) as usize;
+            let mut starts = [0; 257];
+            (0..indices.len() as u32).for_each(|hit| starts[key(hit) + 1] += 1);
+            (0..256).for_each(|i| starts[i + 1] += starts[i]);
+            let mut sorted = vec![0; indices.len()];
+            for hit in hits {
+                let place: &mut usize = &mut starts[key(hit)];
+                sorted[*place] = hit;
+                *place += 1;
+            }
+            sorted
+        };
+        let low = sort(&mut (0..indices.len() as u32), shift);
+        sort(&mut low.into_iter(), shift + 8)
+    }
+}
+
 /// A row of a table in pieces.
 #[inline(always)]
 fn find<'a, E>(pieces: &[&'a [E]], index: u32, words: usize) -> Option<&'a [E]> {

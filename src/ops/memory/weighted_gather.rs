@@ -11,12 +11,12 @@ use crate::nn::Sharded;
 use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 
-/// Four columns of an output row an invocation.
+/// Some columns of an output row an invocation.
 pub static WEIGHTED_GATHER: Kernel = kernel!("memory/weighted_gather");
 
 const WIDTH: usize = 64;
-/// Columns of an invocation.
-pub(super) const COLUMNS: usize = 4;
+/// Times four columns of an invocation; on a software driver, where a row is to be read in one go, and elsewhere.
+const QUADS: [usize; 2] = [4, 1];
 
 /// `y[..] = sum_j weights[.., j] table[indices[.., j]]`; an index that names no row adds nothing. Inputs: the pieces of the
 /// table, indices `[.., k]`, weights, scales if the format has any, and with `masked` which rows get a gradient (u32 `[rows]`).
@@ -81,6 +81,24 @@ impl WeightedGather {
         let (indices, weights) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
+        if table.ordered(indices.len()) {
+            return par::shares(call.out(0), width, |n, out| {
+                let hits = n * k..n * k + out.len() / width * k;
+                let (indices, weights) = (&indices[hits.clone()], &weights[hits]);
+                out.fill(T::ZERO);
+                let order = table.order(indices);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for hit in order.into_iter().map(|hit| hit as usize) {
+                            if let Some(row) = table.row(indices[hit]) {
+                                row.add_to(weights[hit], &mut out[hit / k * width..][..width]);
+                            }
+                        }
+                    },
+                );
+            });
+        }
         par::rows(call.out(0), width, (k + 1) * width, |n, out| {
             let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
             let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
@@ -150,10 +168,12 @@ impl Op for WeightedGather {
         // Without scales the kernel has something else to bind.
         let scales = if self.format.scaled() { pieces + 2 } else { pieces + 1 };
         let tables = self.format.metas(cx.inputs[..pieces].iter().map(Operand::shape));
+        let quads = QUADS[usize::from(!cx.caps.software)];
         for (piece, table) in tables.into_iter().enumerate() {
-            let n = rows * (table.width as usize).div_ceil(COLUMNS);
+            let n = rows * (table.width as usize).div_ceil(4 * quads);
             let meta = Meta { table, n: n as u32, k: k as u32 };
             let d = cx.dispatch(&WEIGHTED_GATHER).constant("FORMAT", self.format.number());
+            let d = d.constant("QUADS", quads as f64);
             let d = d.input(piece).input(scales).input(pieces).input(pieces + 1).output(0);
             d.uniform(&meta).workgroups(n.div_ceil(WIDTH))?;
         }

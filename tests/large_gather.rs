@@ -1,0 +1,65 @@
+//! Weighted sums of rows of a table far larger than a cache, and their gradients: the CPU reads such rows in another order.
+
+mod common;
+
+use common::modules::{noise, run};
+use wgrad::nn::{Init, Params};
+use wgrad::{Result, Tensor};
+
+const ROWS: usize = 1 << 20;
+const WIDTH: usize = 8;
+const SUMS: usize = 1100;
+const PER: usize = 31;
+
+#[test]
+fn sums_of_far_rows() -> Result<()> {
+    let indices: Vec<u32> = (0..(SUMS * PER) as u32).map(|i| i.wrapping_mul(2_654_435_761) >> 11).collect();
+    // Some rows do not exist, some are hit twice in a sum.
+    let indices: Vec<u32> = indices.iter().map(|i| if i % 97 == 0 { i % 5 } else { i % (ROWS as u32 + 300) }).collect();
+    let (weights, mut all) = (noise(&[SUMS, PER], 1), Vec::new());
+    let ids = Tensor::u32([SUMS, PER], indices.clone())?;
+    let table = noise(&[ROWS, WIDTH], 2);
+    for device in common::devices() {
+        // Whole, and in pieces.
+        for limit in [128 << 20, 3 << 22] {
+            let mut params = Params::new(0);
+            params.add("table", [ROWS, WIDTH], Init::Zeros);
+            params.set("table", table.clone())?;
+            params.limit(limit);
+            let mut once = || {
+                run(&device, &params, &[("ids", &ids), ("weights", &weights)], |p, x| {
+                    let y = p.sharded("table").weighted_gather(x[0], x[1]);
+                    let grads = p.graph().grad((y * y).sum_all(), &[x[1]]);
+                    std::iter::once(y).chain(grads[0].dense()).collect()
+                })
+            };
+            let got = once();
+            assert_eq!(got, once(), "{device}: repeatable");
+            all.push(got);
+        }
+        let [.., whole, cut] = &all[..] else { unreachable!() };
+        assert_eq!(whole[1].shape(), cut[1].shape());
+        let row = |hit: usize| table.floats().chunks(WIDTH).nth(indices[hit] as usize);
+        for sum in 0..SUMS {
+            let mut want = [0.0; WIDTH];
+            for hit in sum * PER..(sum + 1) * PER {
+                let weight = f64::from(weights.floats()[hit]);
+                let add = |(w, v): (&mut f64, &f32)| *w += weight * f64::from(*v);
+                want.iter_mut().zip(row(hit).unwrap_or(&[])).for_each(add);
+            }
+            for got in [whole, cut] {
+                let close =
+                    |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-4, "{device}, sum {sum}: {a} for {b}");
+                got[0].floats()[sum * WIDTH..].iter().zip(want).for_each(|(a, b)| close(*a, b));
+                for hit in sum * PER..(sum + 1) * PER {
+                    let product: f64 =
+                        row(hit).map_or(0.0, |r| r.iter().zip(want).map(|(v, y)| f64::from(*v) * 2.0 * y).sum());
+                    close(got[1].floats()[hit], product);
+                }
+            }
+        }
+    }
+    // The CPU adds up in the same order whatever the pieces.
+    assert_eq!(all[0], all[1]);
+    Ok(())
+}
