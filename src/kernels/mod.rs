@@ -56,6 +56,7 @@ const SHARED: &[(&str, &str)] = shared![
     "radix",
     "radix_select",
     "row",
+    "row_products",
     "row_update",
     "rows",
     "run_sum",
@@ -67,6 +68,9 @@ const SHARED: &[(&str, &str)] = shared![
     "threefry",
     "top_k",
     "top_k_mask",
+    "weighted_sums",
+    "words",
+    "words_wide",
 ];
 
 impl Kernel {

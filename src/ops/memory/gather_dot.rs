@@ -10,8 +10,10 @@ use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 
-/// A product by some lanes of a workgroup.
+/// A product by some lanes of a workgroup, or some products by one.
 pub static GATHER_DOT: Kernel = kernel!("memory/gather_dot");
+/// The same for rows of full fours of words.
+pub static GATHER_DOT_WIDE: Kernel = kernel!("memory/gather_dot_wide");
 
 const WIDTH: usize = 64;
 /// Lanes that share a product where barriers are cheap.
@@ -163,11 +165,15 @@ impl Op for GatherDot {
         let scales = if self.format.scaled() { pieces + 2 } else { pieces + 1 };
         let tables = self.format.metas(cx.inputs[..pieces].iter().map(Operand::shape));
         let lanes = if cx.caps.software { 1 } else { LANES };
+        // Entries of a vector are loaded once for so many rows.
+        let hits = if cx.caps.software && k.is_multiple_of(4) { 4 } else { 1 };
         for (piece, table) in tables.into_iter().enumerate() {
+            let kernel = if table.wide(self.format) { &GATHER_DOT_WIDE } else { &GATHER_DOT };
             let meta = Meta { table, n: n as u32, k: k as u32 };
-            let d = cx.dispatch(&GATHER_DOT).constant("FORMAT", self.format.number()).constant("LANES", lanes as f64);
+            let d = cx.dispatch(kernel).constant("FORMAT", self.format.number()).constant("LANES", lanes as f64);
+            let d = d.constant("HITS", hits as f64);
             let d = d.input(piece).input(scales).input(pieces).input(pieces + 1).output(0);
-            d.uniform(&meta).workgroups((n * lanes).div_ceil(WIDTH))?;
+            d.uniform(&meta).workgroups((n / hits * lanes).div_ceil(WIDTH))?;
         }
         Ok(())
     }

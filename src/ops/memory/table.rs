@@ -27,7 +27,31 @@ pub(crate) struct TableMeta {
     pub words: u32,
 }
 
+impl TableMeta {
+    /// Fours of words that a row has, the last one filled up.
+    pub fn quads(&self) -> usize {
+        self.words.div_ceil(4) as usize
+    }
+
+    /// Whether rows are full fours of words, to be loaded as such.
+    pub fn wide(&self, format: Format) -> bool {
+        self.rows > 0
+            && self.words > 0
+            && self.words % 4 == 0
+            && self.width as usize == self.words as usize * format.parts()
+    }
+}
+
 impl Format {
+    /// Elements of a word.
+    pub fn parts(self) -> usize {
+        match self {
+            Format::F32 => 1,
+            Format::F16 { .. } => 2,
+            Format::Int8 { .. } => 4,
+        }
+    }
+
     /// Number by which kernels know the format.
     pub fn number(self) -> f64 {
         match self {
@@ -56,11 +80,7 @@ impl Format {
 
     /// 32-bit words of a row of so many elements.
     pub fn words(self, width: usize) -> usize {
-        match self {
-            Format::F32 => width,
-            Format::F16 { .. } => width.div_ceil(2),
-            Format::Int8 { .. } => width.div_ceil(4),
-        }
+        width.div_ceil(self.parts())
     }
 
     /// Refuses pieces, and scales if there are any, that are no table of this format; rows and elements of a row.

@@ -13,10 +13,14 @@ use encase::ShaderType;
 
 /// Some columns of an output row an invocation.
 pub static WEIGHTED_GATHER: Kernel = kernel!("memory/weighted_gather");
+/// The same for rows of full fours of words.
+pub static WEIGHTED_GATHER_WIDE: Kernel = kernel!("memory/weighted_gather_wide");
 
 const WIDTH: usize = 64;
-/// Times four columns of an invocation; on a software driver, where a row is to be read in one go, and elsewhere.
-const QUADS: [usize; 2] = [4, 1];
+/// Times four columns that an invocation has at most: a software driver reads much of a row in one go.
+const TOTALS: usize = 8;
+/// Invocations below which it has less, to keep all threads busy.
+const SPREAD: usize = 8 * WIDTH;
 
 /// `y[..] = sum_j weights[.., j] table[indices[.., j]]`; an index that names no row adds nothing. Inputs: the pieces of the
 /// table, indices `[.., k]`, weights, scales if the format has any, and with `masked` which rows get a gradient (u32 `[rows]`).
@@ -168,12 +172,16 @@ impl Op for WeightedGather {
         // Without scales the kernel has something else to bind.
         let scales = if self.format.scaled() { pieces + 2 } else { pieces + 1 };
         let tables = self.format.metas(cx.inputs[..pieces].iter().map(Operand::shape));
-        let quads = QUADS[usize::from(!cx.caps.software)];
         for (piece, table) in tables.into_iter().enumerate() {
-            let n = rows * (table.width as usize).div_ceil(4 * quads);
+            let mut quads = 1;
+            let fits = |quads: usize| quads * self.format.parts() <= TOTALS && table.quads().is_multiple_of(quads);
+            while cx.caps.software && fits(2 * quads) && rows * table.quads() / (2 * quads) >= SPREAD {
+                quads *= 2;
+            }
+            let n = rows * table.quads() / quads;
             let meta = Meta { table, n: n as u32, k: k as u32 };
-            let d = cx.dispatch(&WEIGHTED_GATHER).constant("FORMAT", self.format.number());
-            let d = d.constant("QUADS", quads as f64);
+            let kernel = if table.wide(self.format) { &WEIGHTED_GATHER_WIDE } else { &WEIGHTED_GATHER };
+            let d = cx.dispatch(kernel).constant("FORMAT", self.format.number()).constant("QUADS", quads as f64);
             let d = d.input(piece).input(scales).input(pieces).input(pieces + 1).output(0);
             d.uniform(&meta).workgroups(n.div_ceil(WIDTH))?;
         }
