@@ -1,4 +1,4 @@
-//! Weighted sums of rows of a table far larger than a cache, and their gradients: the CPU reads such rows in another order.
+//! Weighted sums of rows of a table far larger than a cache, and their gradients: the CPU asks for such rows ahead.
 
 mod common;
 
@@ -35,6 +35,12 @@ fn sums_of_far_rows() -> Result<()> {
             };
             let got = once();
             assert_eq!(got, once(), "{device}: repeatable");
+            if device.as_gpu().is_none() {
+                for threads in [1, 2, 3] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+                    assert_eq!(got, pool.install(&mut once), "{threads} threads");
+                }
+            }
             all.push(got);
         }
         let [.., whole, cut] = &all[..] else { unreachable!() };

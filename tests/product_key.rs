@@ -462,6 +462,68 @@ fn older_names_load() -> Result<()> {
     Ok(())
 }
 
+/// Values and gradients of awkward sizes against double precision: nothing, one, primes, all keys, more tokens than a grid
+/// has workgroups in a dimension, pieces of one row.
+#[test]
+fn awkward_sizes() {
+    let with = |dim, heads, num_keys, topk, dim_head| ProductKeyConfig {
+        heads,
+        num_keys,
+        topk,
+        dim_head,
+        ..ProductKeyConfig::new(dim)
+    };
+    let concat = |c| ProductKeyConfig { concat_values_and_combine: true, norm_output: true, ..c };
+    for (tokens, c) in [
+        (0, config()),
+        (0, concat(config())),
+        (1, with(1, 1, 1, 1, 1)),
+        (3, with(1, 2, 1, 1, 5)),
+        (7, with(13, 3, 17, 17, 5)),
+        (5, concat(with(7, 3, 11, 11, 3))),
+        (2, with(67, 1, 19, 2, 2)),
+        // Sub-keys of one feature are all alike after LayerNorm: only ties.
+        (70_001, with(2, 1, 3, 2, 1)),
+        (70_001, concat(with(1, 1, 2, 2, 1))),
+    ] {
+        let (layer, mut params) = layer(c.clone());
+        let x = noise(&[tokens, c.dim], 8);
+        let names: Vec<String> =
+            params.iter().filter(|p| !p.name().contains("values")).map(|p| p.name().into()).collect();
+        let all = |device: &Device, params: &Params| {
+            run(device, params, &[("x", &x)], |p, x| {
+                let y = layer.forward(p, x[0], &Lookup::new(Mode::Train, 0));
+                let mut wrt = vec![x[0]];
+                wrt.extend(names.iter().map(|name| p.get(name)));
+                wrt.extend(p.sharded(&layer.values()).shards());
+                let grads = p.graph().grad((y * y.sin()).sum_all() * (1.0 / tokens.max(1) as f64), &wrt);
+                let dense = grads.iter().zip(&wrt).map(|(g, w)| g.dense().unwrap_or(*w * 0.0));
+                let flat = dense.map(|g| g.reshape([g.shape().numel()]));
+                std::iter::once(y.reshape([y.shape().numel()])).chain(flat).collect()
+            })
+        };
+        let numbers = |out: Vec<Tensor>| out.iter().flat_map(|t| t.floats().to_vec()).collect::<Vec<f32>>();
+        let want = numbers(all(&Device::cpu_f64(), &params));
+        for limit in [128 << 20, 4 * c.width() as u64] {
+            if limit < 128 << 20 {
+                let largest = params.iter().filter(|p| !p.name().contains("values")).map(|p| 4 * p.shape().numel());
+                params.separate("default");
+                params.limit(limit.max(largest.max().unwrap_or(0) as u64));
+            }
+            for device in common::devices() {
+                let got = numbers(all(&device, &params));
+                assert_eq!(got.len(), want.len());
+                for (i, (a, b)) in got.iter().zip(&want).enumerate() {
+                    assert!(
+                        (a - b).abs() < 2e-3 * (1.0 + b.abs()),
+                        "{device}: {tokens} tokens, {c:?}, {i}: {a} for {b}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Any number of dimensions before the features, none at all, and no tokens.
 #[test]
 fn shapes() {

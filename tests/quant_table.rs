@@ -63,10 +63,10 @@ fn every_half_is_unpacked() {
 fn sums_are_those_of_rounded_rows() {
     let hardware = common::fresh(GpuOptions { hardware_kernels: true, ..common::options() });
     for device in common::devices().into_iter().chain(hardware) {
-        for (how, width, per) in
-            BOTH.into_iter().flat_map(|h| [1, 2, 3, 5, 8, 67].map(|w| [(h, w, 4), (h, w, 23)])).flatten()
-        {
-            let (rows, n, k) = (23, 9, 6);
+        let sizes = [1, 2, 3, 5, 8, 67].map(|width| (width, 9, 6)).into_iter().chain([(48, 5, 8), (64, 1100, 8)]);
+        let cases = sizes.flat_map(|size| BOTH.map(|how| [4, 23].map(|per| (how, size, per)))).flatten();
+        for (how, (width, n, k), per) in cases {
+            let rows = 23;
             let words = QuantTableType::new(how, 1, width).unwrap().words().width();
             let ty = QuantTableType::with_limit(how, rows, width, (per * words * 4) as u64).unwrap();
             let table = normal(rows, width, 2);

@@ -307,6 +307,35 @@ fn a_closed_gate_keeps_every_bit() -> Result<()> {
     Ok(())
 }
 
+/// In the first step all rules do to touched rows what the dense one does; the others only keep the rest as it is.
+#[test]
+fn the_first_step_is_dense_on_touched_rows() -> Result<()> {
+    let (start, batch) = (wave(ROWS * WIDTH, 0.1), Batch::new(2));
+    let touched = |row: usize| batch.ids.iter().flatten().any(|id| *id as usize == row);
+    for (device, tolerance) in devices() {
+        for (optimizer, clip) in optimizers().into_iter().flat_map(|o| [(o.clone(), 0.0), (o, 0.7)]) {
+            let run = |rule| {
+                let mut trainer = Setup { clip, ..Setup::new(optimizer.clone(), rule) }.trainer(&device)?;
+                batch.step(&mut trainer)?;
+                table(&trainer)
+            };
+            let dense = run(RowUpdates::Dense)?;
+            for rule in RULES {
+                let got = run(rule)?;
+                for (i, got) in got.iter().enumerate() {
+                    let what = format!("{device}: {optimizer:?} {rule:?} clip {clip} element {i}");
+                    if touched(i / WIDTH) {
+                        assert!(f64::from((got - dense[i]).abs()) < tolerance && *got != start[i], "{what}: {got}");
+                    } else {
+                        assert_eq!(*got, start[i], "{what}");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_step_that_touches_all_rows_is_dense() -> Result<()> {
     for (device, tolerance) in devices() {

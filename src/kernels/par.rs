@@ -31,18 +31,6 @@ pub fn pieces<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     }
 }
 
-/// Calls `f(first, rows)` for shares of the rows of `n` elements of `out`, two for each thread: how many rows a share has must
-/// not matter to their results.
-pub fn shares<T: Send>(out: &mut [T], n: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    #[cfg(not(target_arch = "wasm32"))]
-    let shares = 2 * rayon::current_num_threads();
-    #[cfg(target_arch = "wasm32")]
-    let shares = 1;
-    if n > 0 {
-        pieces(out, (out.len() / n).div_ceil(shares) * n, |start, rows| f(start / n, rows));
-    }
-}
-
 /// Calls `f(start, pieces)` for pieces of `size` elements of several slices of one length, cut at the same places.
 pub fn zipped<const N: usize, T: Send>(outs: [&mut [T]; N], size: usize, f: impl Fn(usize, [&mut [T]; N]) + Sync) {
     let size = size.max(1);

@@ -1,6 +1,6 @@
 //! Products of vectors with chosen rows of a table: the gradient of the weights of weighted sums of rows.
 
-use super::table::{CpuRow, CpuTable, Format, TableMeta};
+use super::table::{AHEAD, CpuRow, CpuTable, Format, TableMeta};
 use super::weighted_gather::{WeightedGather, row_gradients};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -47,7 +47,12 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
             *lane += *a * *b;
         }
     }
-    lanes.into_iter().sum::<T>() + rest
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = lanes[i] + lanes[i + half];
+        }
+    }
+    lanes[0] + rest
 }
 
 /// A vector's product with a row, 0 if there is none; `unpacked` is room for it.
@@ -86,31 +91,21 @@ impl GatherDot {
         let (indices, vectors) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
-        if table.ordered(indices.len()) {
-            return par::shares(call.out(0), k, |n, out| {
-                let indices = &indices[n * k..n * k + out.len()];
-                let order = table.order(indices);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        let mut unpacked = Vec::new();
-                        for hit in order.into_iter().map(|hit| hit as usize) {
-                            let vector = &vectors[(n + hit / k) * width..][..width];
-                            out[hit] = product(table.row(indices[hit]), vector, &mut unpacked);
-                        }
-                    },
-                );
-            });
-        }
+        let far = table.far();
         par::rows(call.out(0), k, k * (width + 1), |n, out| {
             let vector = &vectors[n * width..(n + 1) * width];
-            let indices = &indices[n * k..];
+            let indices = &indices[n * k..(n + 1) * k];
             vectorized(
                 #[inline(always)]
                 || {
                     let mut unpacked = Vec::new();
-                    for (out, index) in out.iter_mut().zip(indices) {
-                        *out = product(table.row(*index), vector, &mut unpacked);
+                    for (outs, indices) in out.chunks_mut(AHEAD).zip(indices.chunks(AHEAD)) {
+                        if far {
+                            indices.iter().filter_map(|index| table.row(*index)).for_each(CpuRow::fetch);
+                        }
+                        for (out, index) in outs.iter_mut().zip(indices) {
+                            *out = product(table.row(*index), vector, &mut unpacked);
+                        }
                     }
                 },
             );
@@ -201,6 +196,8 @@ pub(super) fn samples() -> Vec<crate::ops::samples::Sample> {
         (3, 0, &[2, 2], 2),
         (300, 70, &[41, 33], 303),
         (9, 517, &[3, 9], 10),
+        (101, 96, &[71, 8], 103),
+        (33, 7, &[17, 12], 35),
         (5, 3, &[70_001, 1], 6),
     ] {
         let mut vectors = indices.to_vec();

@@ -185,42 +185,18 @@ impl<'a, T: Real> CpuTable<'a, T> {
     }
 }
 
-/// Elements of a table from which on it is far larger than what page tables and caches at hand cover.
-const FAR: usize = 1 << 23;
-/// Hits from which on ordering them is worth it.
-const MANY: usize = 1 << 15;
+/// Words of a table from which on it lies outside of a core's caches.
+const FAR: usize = 1 << 18;
+/// Words of a row up to which some rows fit into them.
+const LONG: usize = 1 << 10;
+/// Rows that are asked for at a time; a multiple of those that are added up at a time.
+pub(crate) const AHEAD: usize = 32;
 
 impl<T> CpuTable<'_, T> {
-    /// Whether so many hits are better read in the order of their rows: where each row lies on another page of memory, finding
-    /// the page takes longer than reading the row. By sizes alone, since it may change the order of sums.
-    pub fn ordered(&self, hits: usize) -> bool {
-        self.size() >= FAR && hits >= MANY
-    }
-
-    /// Words of the table.
-    fn size(&self) -> usize {
-        self.floats.iter().map(|p| p.len()).chain(self.packed.iter().map(|p| p.len())).sum()
-    }
-
-    /// Positions of hits by rows, those near to each other in the order of positions: a stable sort by the leading 16 bits.
-    pub fn order(&self, indices: &[u32]) -> Vec<u32> {
-        let rows = self.size() / self.words.max(1);
-        let shift = (usize::BITS - rows.leading_zeros()).saturating_sub(16);
-        let sort = |hits: &mut dyn Iterator<Item = u32>, shift: u32| {
-            let key = |hit: u32| (indices[hit as usize].wrapping_shr(shift) & 0xff) as usize;
-            let mut starts = [0; 257];
-            (0..indices.len() as u32).for_each(|hit| starts[key(hit) + 1] += 1);
-            (0..256).for_each(|i| starts[i + 1] += starts[i]);
-            let mut sorted = vec![0; indices.len()];
-            for hit in hits {
-                let place: &mut usize = &mut starts[key(hit)];
-                sorted[*place] = hit;
-                *place += 1;
-            }
-            sorted
-        };
-        let low = sort(&mut (0..indices.len() as u32), shift);
-        sort(&mut low.into_iter(), shift + 8)
+    /// Whether rows are better asked for before they are used.
+    pub fn far(&self) -> bool {
+        let pieces = self.floats.iter().map(|p| p.len()).chain(self.packed.iter().map(|p| p.len()));
+        self.words <= LONG && pieces.sum::<usize>() >= FAR
     }
 }
 
@@ -237,7 +213,25 @@ fn find<'a, E>(pieces: &[&'a [E]], index: u32, words: usize) -> Option<&'a [E]> 
     None
 }
 
+/// Reads something of every cache line. Memory delivers many lines at a time, but only if they are asked for: arithmetic on
+/// one row fills the processor's window before it sees the next ones.
+#[inline(always)]
+fn touch<E: Copy>(row: &[E]) {
+    row.iter().step_by((64 / size_of::<E>()).max(1)).for_each(|e| {
+        std::hint::black_box(*e);
+    });
+}
+
 impl<T: Real> CpuRow<'_, T> {
+    /// Brings the row into the nearest cache.
+    #[inline(always)]
+    pub fn fetch(self) {
+        match self {
+            CpuRow::Floats(row) => touch(row),
+            CpuRow::Halves(row) | CpuRow::Bytes(row, _) => touch(row),
+        }
+    }
+
     /// Adds the row times a weight to `out`.
     #[inline(always)]
     pub fn add_to(self, weight: T, out: &mut [T]) {

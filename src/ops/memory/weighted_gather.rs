@@ -1,7 +1,7 @@
 //! Weighted sums of rows of a table: an embedding bag with a weight for each sample.
 
 use super::gather_dot::GatherDot;
-use super::table::{CpuRow, CpuTable, Format, TableMeta};
+use super::table::{AHEAD, CpuRow, CpuTable, Format, TableMeta};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -85,31 +85,21 @@ impl WeightedGather {
         let (indices, weights) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
-        if table.ordered(indices.len()) {
-            return par::shares(call.out(0), width, |n, out| {
-                let hits = n * k..n * k + out.len() / width * k;
-                let (indices, weights) = (&indices[hits.clone()], &weights[hits]);
-                out.fill(T::ZERO);
-                let order = table.order(indices);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for hit in order.into_iter().map(|hit| hit as usize) {
-                            if let Some(row) = table.row(indices[hit]) {
-                                row.add_to(weights[hit], &mut out[hit / k * width..][..width]);
-                            }
-                        }
-                    },
-                );
-            });
-        }
+        let far = table.far();
         par::rows(call.out(0), width, (k + 1) * width, |n, out| {
             let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
             let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
             out.fill(T::ZERO);
             vectorized(
                 #[inline(always)]
-                || add_rows(&hits, out),
+                || {
+                    for hits in hits.chunks(AHEAD) {
+                        if far {
+                            hits.iter().for_each(|(row, _)| row.fetch());
+                        }
+                        add_rows(hits, out);
+                    }
+                },
             );
         });
     }
@@ -269,6 +259,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (70_000, 2, &[33, 5], 70_001),
         (2, 1, &[70_001, 2], 3),
         (9, 130, &[3, 517], 10),
+        (101, 96, &[701, 6], 103),
     ] {
         let name = format!("weighted_gather [{rows}, {width}] {indices:?}");
         let sample = Sample::new(name, [&[rows, width], indices], |_, x| vec![x[0].weighted_gather(x[2], x[1])]);
