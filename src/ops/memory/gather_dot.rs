@@ -1,6 +1,6 @@
 //! Products of vectors with chosen rows of a table: the gradient of the weights of weighted sums of rows.
 
-use super::table::{AHEAD, CpuRow, CpuTable, Format, TableMeta};
+use super::table::{CpuRow, CpuTable, Format, TableMeta};
 use super::weighted_gather::{WeightedGather, row_gradients};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -55,13 +55,12 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     lanes[0] + rest
 }
 
-/// A vector's product with a row, 0 if there is none; `unpacked` is room for it.
+/// A vector's product with a row; `unpacked` is room for it.
 #[inline(always)]
-fn product<T: Real>(row: Option<CpuRow<'_, T>>, vector: &[T], unpacked: &mut Vec<T>) -> T {
+fn product<T: Real>(row: CpuRow<'_, T>, vector: &[T], unpacked: &mut Vec<T>) -> T {
     match row {
-        None => T::ZERO,
-        Some(CpuRow::Floats(row)) => dot(row, vector),
-        Some(row) => {
+        CpuRow::Floats(row) => dot(row, vector),
+        row => {
             unpacked.clear();
             unpacked.resize(vector.len(), T::ZERO);
             row.add_to(T::ONE, unpacked);
@@ -91,22 +90,18 @@ impl GatherDot {
         let (indices, vectors) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
-        let far = table.far();
         par::rows(call.out(0), k, k * (width + 1), |n, out| {
             let vector = &vectors[n * width..(n + 1) * width];
-            let indices = &indices[n * k..(n + 1) * k];
+            let indices = indices[n * k..(n + 1) * k].iter().enumerate();
+            let hits: Vec<(CpuRow<'_, T>, usize)> = indices.filter_map(|(j, i)| Some((table.row(*i)?, j))).collect();
+            out.fill(T::ZERO);
+            let mut unpacked = Vec::new();
             vectorized(
                 #[inline(always)]
                 || {
-                    let mut unpacked = Vec::new();
-                    for (outs, indices) in out.chunks_mut(AHEAD).zip(indices.chunks(AHEAD)) {
-                        if far {
-                            indices.iter().filter_map(|index| table.row(*index)).for_each(CpuRow::fetch);
-                        }
-                        for (out, index) in outs.iter_mut().zip(indices) {
-                            *out = product(table.row(*index), vector, &mut unpacked);
-                        }
-                    }
+                    table.near(&hits, |hits| {
+                        hits.iter().for_each(|(row, j)| out[*j] = product(*row, vector, &mut unpacked))
+                    })
                 },
             );
         });

@@ -187,16 +187,40 @@ impl<'a, T: Real> CpuTable<'a, T> {
 
 /// Words of a table from which on it lies outside of a core's caches.
 const FAR: usize = 1 << 18;
-/// Words of a row up to which some rows fit into them.
-const LONG: usize = 1 << 10;
-/// Rows that are asked for at a time; a multiple of those that are added up at a time.
-pub(crate) const AHEAD: usize = 32;
+/// Words of rows that fit into the nearest of them.
+const NEAR: usize = 1 << 12;
 
-impl<T> CpuTable<'_, T> {
-    /// Whether rows are better asked for before they are used.
-    pub fn far(&self) -> bool {
+impl<'a, T: Copy> CpuTable<'a, T> {
+    /// Calls `f` with hits, some after the other: rows, and what belongs to them. Those of a far table are copied next to
+    /// each other before: memory delivers many rows at a time, but only if they are asked for, and arithmetic on one fills the
+    /// processor's window before it sees the next. All but the last hits come in fours.
+    #[inline(always)]
+    pub fn near<X: Copy>(&self, hits: &[(CpuRow<'a, T>, X)], mut f: impl FnMut(&[(CpuRow<'_, T>, X)])) {
         let pieces = self.floats.iter().map(|p| p.len()).chain(self.packed.iter().map(|p| p.len()));
-        self.words <= LONG && pieces.sum::<usize>() >= FAR
+        if pieces.sum::<usize>() < FAR || 4 * self.words > NEAR {
+            return f(hits);
+        }
+        let (mut floats, mut words) = (Vec::new(), Vec::new());
+        for hits in hits.chunks(NEAR / self.words.max(1) / 4 * 4) {
+            floats.clear();
+            words.clear();
+            for (row, _) in hits {
+                match row {
+                    CpuRow::Floats(row) => floats.extend_from_slice(row),
+                    CpuRow::Halves(row) | CpuRow::Bytes(row, _) => words.extend_from_slice(row),
+                }
+            }
+            let copied = |(i, (row, x)): (usize, &(CpuRow<'a, T>, X))| {
+                let at = i * self.words..(i + 1) * self.words;
+                let row = match *row {
+                    CpuRow::Floats(_) => CpuRow::Floats(&floats[at]),
+                    CpuRow::Halves(_) => CpuRow::Halves(&words[at]),
+                    CpuRow::Bytes(_, scale) => CpuRow::Bytes(&words[at], scale),
+                };
+                (row, *x)
+            };
+            f(&hits.iter().enumerate().map(copied).collect::<Vec<_>>());
+        }
     }
 }
 
@@ -213,25 +237,7 @@ fn find<'a, E>(pieces: &[&'a [E]], index: u32, words: usize) -> Option<&'a [E]> 
     None
 }
 
-/// Reads something of every cache line. Memory delivers many lines at a time, but only if they are asked for: arithmetic on
-/// one row fills the processor's window before it sees the next ones.
-#[inline(always)]
-fn touch<E: Copy>(row: &[E]) {
-    row.iter().step_by((64 / size_of::<E>()).max(1)).for_each(|e| {
-        std::hint::black_box(*e);
-    });
-}
-
 impl<T: Real> CpuRow<'_, T> {
-    /// Brings the row into the nearest cache.
-    #[inline(always)]
-    pub fn fetch(self) {
-        match self {
-            CpuRow::Floats(row) => touch(row),
-            CpuRow::Halves(row) | CpuRow::Bytes(row, _) => touch(row),
-        }
-    }
-
     /// Adds the row times a weight to `out`.
     #[inline(always)]
     pub fn add_to(self, weight: T, out: &mut [T]) {

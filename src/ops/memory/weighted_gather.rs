@@ -1,7 +1,7 @@
 //! Weighted sums of rows of a table: an embedding bag with a weight for each sample.
 
 use super::gather_dot::GatherDot;
-use super::table::{AHEAD, CpuRow, CpuTable, Format, TableMeta};
+use super::table::{CpuRow, CpuTable, Format, TableMeta};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -85,21 +85,13 @@ impl WeightedGather {
         let (indices, weights) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
-        let far = table.far();
         par::rows(call.out(0), width, (k + 1) * width, |n, out| {
             let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
             let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
             out.fill(T::ZERO);
             vectorized(
                 #[inline(always)]
-                || {
-                    for hits in hits.chunks(AHEAD) {
-                        if far {
-                            hits.iter().for_each(|(row, _)| row.fetch());
-                        }
-                        add_rows(hits, out);
-                    }
-                },
+                || table.near(&hits, |hits| add_rows(hits, out)),
             );
         });
     }
