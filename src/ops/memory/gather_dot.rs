@@ -49,7 +49,7 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     }
     for half in [8, 4, 2, 1] {
         for i in 0..half {
-            lanes[i] = lanes[i] + lanes[i + half];
+            lanes[i] += lanes[i + half];
         }
     }
     lanes[0] + rest

@@ -37,7 +37,7 @@ impl TableMeta {
     pub fn wide(&self, format: Format) -> bool {
         self.rows > 0
             && self.words > 0
-            && self.words % 4 == 0
+            && self.words.is_multiple_of(4)
             && self.width as usize == self.words as usize * format.parts()
     }
 }
