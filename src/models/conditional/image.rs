@@ -2,7 +2,7 @@
 
 use super::attention::{AttentionConfig, AttentionRoute};
 use super::branch::HeavyBranch;
-use super::rows::{below, expect, refuse};
+use super::rows::{below, expect, refuse, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -38,6 +38,8 @@ impl ImageAttentionConfig {
         if self.attention.light_window_size == 0 {
             return refuse("light_window_size is 0; expected the side of a patch");
         }
+        let side = self.attention.light_window_size;
+        within("ImageAttentionConfig: the tokens of a patch", &[side, side, self.attention.dim])?;
         // The side of a patch may be 1, a window of one token may not.
         AttentionConfig { light_window_size: 2, ..self.attention.clone() }.check()
     }
