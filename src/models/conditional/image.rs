@@ -119,7 +119,9 @@ impl ConditionalRoutedImageAttention {
         let patches = image.reshape([b, rows, side, columns, side, dim]).permute(&[0, 1, 3, 2, 4, 5]);
         let patches = patches.reshape([b * rows * columns, side * side, dim]);
         let [q, kv] = route.routes();
-        let out = self.light.forward(p, patches, route.mask) + self.heavy.forward(p, patches, patches, &q, &kv);
+        // First the heavy branch, which says what is wrong with a mask.
+        let heavy = self.heavy.forward(p, patches, patches, &q, &kv);
+        let out = self.light.forward(p, patches, route.mask) + heavy;
         let out = out.reshape([b, rows, columns, side, side, dim]).permute(&[0, 1, 3, 2, 4, 5]);
         let out = out.reshape([b, h, w, dim]);
         if first { out.permute(&[0, 3, 1, 2]) } else { out }
