@@ -75,7 +75,7 @@ fn images_have_masks() {
     let module = ConditionalRoutedImageAttention::new(&mut params, "", config).unwrap();
     // Two images of two by one patches of 16 tokens.
     let x = noise(&[2, 8, 4, DIM], 4);
-    let exists = |patch: usize, i: usize| (patch + i) % 4 > 0 && patch < 3;
+    let exists = |patch: usize, i: usize| !(patch + i).is_multiple_of(4) && patch < 3;
     let m = mask([4, 16], exists);
     let live = |token: usize| exists(token / 16, token % 16);
     let changed = x.floats().iter().enumerate().map(|(i, v)| if live(i / DIM) { *v } else { 3.0 - v }).collect();
