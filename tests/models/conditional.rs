@@ -62,6 +62,7 @@ fn options_that_no_module_can_have_are_refused() {
         attn(|c| c.light_heads = 0),
         attn(|c| (c.heavy_dim_head, c.rotary_emb) = (5, true)),
         attn(|c| c.heavy_descent = Some(DescentKeys { k: 0.0, how: SoftTopK::exact(0.1), normalize: false })),
+        attn(|c| c.heavy_descent = Some(DescentKeys { k: 1.0, how: SoftTopK::exact(-1.0), normalize: false })),
         attn(|c| c.router = SinkhornRouterConfig { n_iters: 0, ..Default::default() }.into()),
         attn(|c| c.router = SinkhornRouterConfig { temperature: 0.0, ..Default::default() }.into()),
         descent(|c| c.fetch_k_ratio = 0.9),
@@ -365,7 +366,7 @@ fn a_routing_token_that_looks_first_routes_by_what_there_is() {
 }
 
 #[test]
-fn coordinate_descent_attention_bounds_what_a_key_gets() {
+fn coordinate_descent_attention_trains() {
     let mut params = Params::new(5);
     let descent = DescentKeys { k: 2.0, how: SoftTopK::exact(0.3), normalize: true };
     let config = AttentionConfig { heavy_descent: Some(descent), num_routed_kv: 2, ..attention() };

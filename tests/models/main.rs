@@ -4,6 +4,7 @@ mod caches;
 #[path = "../common/mod.rs"]
 mod common;
 mod conditional;
+mod conditional_calls;
 mod conditional_decoder;
 mod conditional_learns;
 mod conditional_scale;

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod descent_attention;
 mod local_attention;
 mod product_keys;
 mod quant_table;
@@ -11,5 +12,6 @@ mod sampling;
 mod sharded;
 mod sinkhorn;
 mod soft_top_k;
+mod soft_top_k_long;
 mod sums;
 mod top_k;

@@ -75,6 +75,11 @@ fn scales_beyond_single_precision_are_refused() {
         refused("sinkhorn", &|x| _ = x.sinkhorn(&Sinkhorn { temperature: t, ..Sinkhorn::default() }, None));
         refused("cumulative softmax", &|x| _ = x.cumulative_softmax(2, t, None));
     }
+    for k in [0, 6] {
+        let graph = Graph::new();
+        graph.input("x", TensorType::f32([2, 5])).cumulative_softmax(k, 1.0, None);
+        assert!(matches!(graph.error(), Some(Error::Shape { .. })), "k {k}");
+    }
     let growing = SoftTopK::iterations(100, 0.1).scaled(4.0, 10.0);
     refused("soft top-k", &|x| _ = x.soft_top_k(2.0, &growing, None));
     let router = CoordinateDescentRouterConfig { how: growing, ..Default::default() };

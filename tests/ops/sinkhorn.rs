@@ -88,6 +88,7 @@ fn any_finite_scores_will_do() {
         ("a row far above", fill(&|i, x| if i / m == 2 { 3e38 } else { x })),
         ("far apart", fill(&|_, x| x * 1e6)),
         ("shifted", fill(&|_, x| x + 1e7)),
+        ("denormals", fill(&|i, _| f32::from_bits(i as u32 + 1))),
     ];
     for device in common::devices() {
         for (name, data) in &cases {
@@ -97,6 +98,33 @@ fn any_finite_scores_will_do() {
             let hidden = vec![0; m];
             let [plan, gradient] = run(&device, [n, m], data, &Sinkhorn::default(), Some(&hidden));
             assert!(plan.iter().chain(&gradient).all(|x| *x == 0.0), "{name}, nothing visible");
+        }
+    }
+}
+
+/// A score that is no finite number spoils its own block at most.
+#[test]
+fn blocks_do_not_disturb_each_other() {
+    const EACH: usize = 4 * 9;
+    let shape = [3, 4, 9];
+    let fine = scores(3 * EACH);
+    for device in common::devices() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let plans = [None, Some(bad)].map(|bad| {
+                let mut data = fine.clone();
+                data[EACH + 5] = bad.unwrap_or(data[EACH + 5]);
+                let graph = Graph::new();
+                let x = graph.input("x", TensorType::f32(shape));
+                let plan = x.sinkhorn(&Sinkhorn::default(), None);
+                let gradient = graph.grad((plan * plan).sum_all(), &[x])[0].dense().unwrap();
+                let compiled = device.compile_blocking(&graph, &[("plan", plan), ("gradient", gradient)]).unwrap();
+                compiled.run(&Feed::new().input("x", &Tensor::f32(shape, data).unwrap())).unwrap();
+                ["plan", "gradient"].map(|name| compiled.read_blocking(name).unwrap().floats().to_vec())
+            });
+            for (a, b) in plans[0].iter().zip(&plans[1]) {
+                assert_eq!(a[..EACH], b[..EACH], "{bad} on {device}");
+                assert_eq!(a[2 * EACH..], b[2 * EACH..], "{bad} on {device}");
+            }
         }
     }
 }

@@ -149,6 +149,8 @@ fn four_million_entries() {
         check(&device, &x, None, N, 5_000);
         check(&device, &vec![2.0; N], None, N, 40);
         check(&device, &x[..N / 4], None, N / 16, 100);
+        // All of a row: sorted by runs that are merged ten times.
+        check(&device, &x[..N / 4], None, N / 4, N / 4);
     }
 }
 

@@ -5,10 +5,11 @@
 //! which a kernel finds them: results are the same bit for bit on every executor.
 //!
 //! Kernels: rows of up to 256 entries by counting, several a workgroup. Longer rows by a radix select of the k-th pair
-//! (11 bits a stage; counts are integers, so atomics do not disturb them), by one workgroup a row or, where there are few
-//! and long rows, by several. Then only the `k` chosen pairs are sorted: runs of 1,024 by a bitonic network, longer ones
-//! by merging. For k = n nothing is to be selected, and the row is sorted. Software drivers, to which barriers are dear,
-//! get a row an invocation where that is little work.
+//! (after Alabi et al. 2012, "Fast k-selection algorithms for graphics processors"; 11 bits a stage; counts are integers,
+//! so atomics do not disturb them), by one workgroup a row or, where there are few and long rows, by several. Then only the
+//! `k` chosen pairs are sorted: runs of 1,024 by a bitonic network (Batcher 1968), longer ones by merging. For k = n nothing
+//! is to be selected, and the row is sorted. Software drivers, to which barriers are dear, get a row an invocation where
+//! that is little work.
 
 use super::top_k_cpu;
 use crate::error::{Refusal, Result};
