@@ -5,7 +5,6 @@ use crate::work::wait;
 use rayon::prelude::*;
 use std::time::Instant;
 use wgrad::device::Gpu;
-use wgrad::kernels::exp::vectorized;
 use wgrad::{Device, Error, Result};
 
 /// Speeds of a device.
@@ -139,15 +138,24 @@ fn copy(bytes: usize, rounds: usize) -> f64 {
 const LANES: usize = 96;
 const STEPS: usize = 1 << 18;
 
-#[inline(always)]
-fn chains(factor: f32) -> f32 {
-    let mut lanes = [1f32; LANES];
-    for _ in 0..STEPS {
-        for lane in &mut lanes {
-            *lane = lane.mul_add(factor, 0.5);
+struct Chains {
+    factor: f32,
+}
+
+// Inlined where vector instructions are allowed: a closure might not be.
+impl pulp::NullaryFnOnce for Chains {
+    type Output = f32;
+
+    #[inline(always)]
+    fn call(self) -> f32 {
+        let mut lanes = [1f32; LANES];
+        for _ in 0..STEPS {
+            for lane in &mut lanes {
+                *lane = lane.mul_add(self.factor, 0.5);
+            }
         }
+        lanes.iter().sum()
     }
-    lanes.iter().sum()
 }
 
 /// Operations a second of multiply-adds by all threads.
@@ -158,7 +166,7 @@ fn multiply_adds(rounds: usize) -> f64 {
         let sum: f32 = (0..8 * threads)
             .into_par_iter()
             .with_max_len(1)
-            .map(|i| vectorized(|| chains(0.5 + 1e-9 * i as f32)))
+            .map(|i| pulp::Arch::new().dispatch(Chains { factor: 0.5 + 1e-9 * i as f32 }))
             .sum();
         std::hint::black_box(sum);
         start.elapsed().as_secs_f64()
