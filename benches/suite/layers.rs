@@ -3,7 +3,8 @@
 use crate::work::{Case, Make, Scene, graph};
 use wgrad::graph::Mode;
 use wgrad::models::conditional::{
-    BlockConfig, ConditionalRoutedCrossAttention, ConditionalRoutedTransformerBlock, CrossAttentionConfig,
+    BlockConfig, ConditionalRoutedCrossAttention, ConditionalRoutedTransformerBlock, CoordinateDescentRouterConfig,
+    CrossAttentionConfig,
 };
 use wgrad::models::infini::{InfiniConfig, InfiniTransformer, Memory};
 use wgrad::models::product_key::{Lookup, ProductKeyConfig, ProductKeyMemory};
@@ -87,7 +88,8 @@ fn colt5_block(n: usize, k: usize, grad: bool) -> Case {
 /// 1,024 queries of which 512 are routed, to memories of which two routes pick 1,024 each.
 fn cross_attention(queries: usize, memories: usize, grad: bool) -> Case {
     let mut params = Params::new(1);
-    let config = CrossAttentionConfig { kv_routing_tokens: 2, ..CrossAttentionConfig::new(512, 512, 1024) };
+    let router = CoordinateDescentRouterConfig::reference().into();
+    let config = CrossAttentionConfig { kv_routing_tokens: 2, router, ..CrossAttentionConfig::new(512, 512, 1024) };
     let model = ConditionalRoutedCrossAttention::new(&mut params, "", config).map(|m| (m, params));
     let build = modelled(model, move |s, model, p| {
         let x = s.floats([1, queries, 512]);
