@@ -570,3 +570,29 @@ fn constants_are_no_steps() {
         assert_eq!(program.steps.len(), if fuse { 1 } else { 3 }, "{program}");
     }
 }
+
+#[test]
+fn a_timed_run_is_a_run_and_says_how_long_the_device_took() {
+    let graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([1000]));
+    graph.assign(x, x * 2.0);
+    let run = |device: &Device| {
+        let plan = compile(device, &graph, &[]);
+        let store = Store::new(device);
+        store.set("x", &floats(&[3.0; 1000])).expect("a state");
+        let time = plan.run_timed_blocking(&Feed::new().store(&store)).expect("a run");
+        assert_eq!(store.read_blocking("x").expect("a state").floats(), [6.0; 1000], "{device}");
+        assert_eq!(plan.dispatches(), 1, "{device}");
+        time
+    };
+    assert_eq!(run(&Device::cpu()), None);
+    for timestamps in [false, true] {
+        let Some(device) = common::fresh(wgrad::GpuOptions { timestamps, ..common::options() }) else { return };
+        let clock = device.as_gpu().is_some_and(|g| g.wgpu().0.features().contains(wgpu::Features::TIMESTAMP_QUERY));
+        let time = run(&device);
+        // A driver may give no times; without a clock there are none.
+        assert!(time.is_none() || clock, "{device}: {time:?}");
+        assert!(timestamps || !clock, "{device}: a clock that nobody asked for");
+        assert!(time.is_none_or(|t| t.as_secs() < 60), "{device}: {time:?}");
+    }
+}

@@ -111,9 +111,10 @@ fn equals_a_full_sort() {
             (1, &[1][..]),
             (7, &[1, 3, 7]),
             (256, &[1, 100, 256]),
-            (300, &[1, 256, 257, 300]),
+            (300, &[1, 256, 257, 299, 300]),
+            (1_024, &[700, 1_023]),
             (3_000, &[2, 1_024, 1_025, 2_999, 3_000]),
-            (16_500, &[1, 200, 5_000]),
+            (16_500, &[1, 200, 5_000, 16_499, 16_500]),
         ] {
             let x = adversarial(n, &mut rng);
             let mask: Vec<u32> = (0..x.len()).map(|i| u32::from(i / n % 5 != 4 && rng.random::<f32>() < 0.4)).collect();
@@ -149,8 +150,10 @@ fn four_million_entries() {
         check(&device, &x, None, N, 5_000);
         check(&device, &vec![2.0; N], None, N, 40);
         check(&device, &x[..N / 4], None, N / 16, 100);
-        // All of a row: sorted by runs that are merged ten times.
+        // So many that rows are sorted whole.
+        check(&device, &x[..N / 4], None, N / 16, N / 17);
         check(&device, &x[..N / 4], None, N / 4, N / 4);
+        check(&device, &x[..300 << 10], None, 300, 299);
     }
 }
 
