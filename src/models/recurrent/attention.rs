@@ -263,9 +263,9 @@ impl AttentionBlock {
     /// A cache whose past is `memory` (of the cache's capacity) and whose block is still empty; `old` lends its room.
     #[track_caller]
     pub fn next_cache<'g>(&self, p: &ParamVars<'g>, memory: &Memory<'g>, old: &BlockCache<'g>) -> BlockCache<'g> {
-        let (m, rows) = (memory.rows(), old.keys.dim(1));
-        let put = |old: Var<'g>, new: Var<'g>| new.concat(&[old.slice(1, m, rows.saturating_sub(m))], 1);
-        let positions = memory.keys.graph().iota([m], 0) + self.first(rows);
+        let (g, rows) = (memory.keys.graph(), old.keys.dim(1));
+        let put = |old: Var<'g>, new: Var<'g>| old.write_rows(new, g.full_u32([], 0));
+        let positions = g.iota([memory.rows()], 0) + self.first(rows);
         BlockCache {
             keys: put(old.keys, memory.keys),
             turned: put(old.turned, self.keys(p, memory.keys, positions)),
