@@ -4,6 +4,7 @@ mod common;
 
 /// One file a subject, on the same small models.
 mod recurrent {
+    pub mod extents;
     pub mod faults;
     pub mod gradients;
     pub mod segments;

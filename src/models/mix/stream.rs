@@ -255,3 +255,36 @@ impl Draws for MemoryStream {
         self.store.read(DRAWN).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::mix::MemoryConfig;
+
+    /// A drawn token costs products of one row, whatever the segment; its keys go into the caches in place.
+    #[test]
+    fn a_token_is_read_by_itself() -> Result<()> {
+        let config = MemoryConfig::from_json(
+            r#"{"num_tokens": 11, "dim": 8, "segment": 53, "heads": 2, "layers": [
+                {"attention": {"kind": "full", "context": 48}, "long_memory": {"memories": 59, "selected": 3}},
+                {"attention": {"kind": "local", "window": 53}},
+                {"attention": {"kind": "infini"}, "feed_forward": {"kind": "routed", "heavy_tokens": 7}},
+                {"attention": {"kind": "recurrent", "states": 3}},
+                {"attention": {"kind": "routed", "memories": 61, "selected": 3, "heavy_queries": 5}}
+            ]}"#,
+        )?;
+        let model = MemoryTransformer::new(config)?;
+        let plans = pollster::block_on(model.stream_plans(&Device::cpu(), &model.init(0), 1))?;
+        let caches: Vec<usize> = plans.states.iter().map(|(_, ty)| ty.numel()).filter(|n| n % 53 == 0).collect();
+        for plan in [&plans.draw, &plans.decode] {
+            for step in &plan.program().steps {
+                for output in &step.outputs {
+                    let (rows, _) = output.shape.rows();
+                    assert!(step.op.name() != "matmul" || rows == 1, "{} rows in {plan}", rows);
+                    assert!(step.op.name() == "write_rows" || !caches.contains(&output.numel()), "{plan}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
