@@ -3,7 +3,9 @@
 use super::{SEGMENT, VOCABULARY, WIDTH, long, model, texts, tiny, variants, with_long};
 use crate::common;
 use std::sync::Arc;
-use wgrad::models::recurrent::{BlockRecurrentConfig, Carried, RecurrentStream, RecurrentStreamPlans, Sampling};
+use wgrad::models::recurrent::{
+    BlockRecurrentConfig, Carried, RecurrentStream, RecurrentStreamPlans, Sampling, filter_thres,
+};
 use wgrad::{Device, Error, Feed, Graph, Store, Tensor, TensorType, Var};
 
 pub fn ids(n: usize, seed: u32) -> Vec<u32> {
@@ -223,6 +225,12 @@ fn ragged_prompts_do_not_see_each_other() {
             assert_eq!(own[0], got[i], "text {i} on {device}");
         }
     }
+}
+
+#[test]
+fn the_filter_is_the_packages() {
+    let kept = |thres| filter_thres(256, thres, 1.0).top_k;
+    assert_eq!([0.9, 0.0, 1.0, 0.999, 2.0].map(kept), [26, 256, 1, 1, 1].map(Some));
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::models::recurrent::{
 use crate::nn::{ParamVars, Params};
 use crate::types::TensorType;
 
+/// Scale of the cosines of queries and keys: the package's own, which it does not use. Without it weights are almost equal.
+const SCALE: Option<f64> = Some(8.0);
+
 /// Block-recurrent attention: `keys` and `values` `[b, W, d]` of the segment before, and `states` `[b, N, D]`.
 #[derive(Clone, Debug)]
 pub(super) struct RecurrentAttention {
@@ -33,7 +36,7 @@ impl RecurrentAttention {
             dim_head,
             heads,
             qk_rmsnorm: true,
-            qk_rmsnorm_scale: None,
+            qk_rmsnorm_scale: SCALE,
             gate,
             gates,
             ff_inner: config.inner(config.ff_mult),
@@ -43,6 +46,7 @@ impl RecurrentAttention {
             dim_head,
             heads,
             qk_rmsnorm: true,
+            qk_rmsnorm_scale: SCALE,
             states: Some(states),
             state_reads: 1,
             ..AttentionBlockConfig::new(dim, config.segment)

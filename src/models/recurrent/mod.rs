@@ -25,7 +25,7 @@ pub use feed_forward::FeedForward;
 pub use gate::{GateConfiguration, GateKind};
 pub use memory::{Compression, Memory};
 pub use state::{Readable, StateContainer, StateContainerConfig, StateView, States};
-pub use stream::RecurrentStream;
+pub use stream::{RecurrentStream, filter_thres};
 pub use stream_plans::RecurrentStreamPlans;
 pub use transformer::{BlockRecurrentTransformer, Carried};
 pub use wrapper::RecurrentTrainerWrapper;

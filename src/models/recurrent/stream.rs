@@ -10,6 +10,13 @@ use crate::ops::select::Sampling;
 use crate::types::Tensor;
 use std::sync::Arc;
 
+/// What the package's filter `filter_thres` leaves: the `ceil((1 - thres) num_tokens)` likeliest tokens, at least one. Its own
+/// defaults are a threshold of 0.9 and a temperature of 1.
+pub fn filter_thres(num_tokens: usize, thres: f64, temperature: f32) -> Sampling {
+    let k = ((1.0 - thres) * num_tokens as f64).ceil() as usize;
+    Sampling { temperature, top_k: Some(k.clamp(1, num_tokens.max(1))), top_p: None }
+}
+
 /// One batch of texts being read. Its memories, states and caches live in a store of its own on the device.
 pub struct RecurrentStream {
     plans: Arc<RecurrentStreamPlans>,
