@@ -279,7 +279,7 @@ mod tests {
         for plan in [&plans.draw, &plans.decode] {
             for step in &plan.program().steps {
                 for output in &step.outputs {
-                    let (rows, _) = output.shape.rows();
+                    let (rows, _) = output.shape().rows();
                     assert!(step.op.name() != "matmul" || rows == 1, "{} rows in {plan}", rows);
                     assert!(step.op.name() == "write_rows" || !caches.contains(&output.numel()), "{plan}");
                 }
