@@ -9,7 +9,7 @@ use oracle::Oracle;
 use wgrad::models::long_memory::{Lookback, RoutedMemory, RoutedMemoryConfig};
 use wgrad::nn::{ParamVars, Params, Storage};
 use wgrad::train::{Adam, Trainer};
-use wgrad::{Device, Error, Feed, Graph, Plan, Result, Store, Tensor, TensorType, Var};
+use wgrad::{Device, Error, Feed, GpuOptions, Graph, Plan, Result, Store, Tensor, TensorType, Var};
 
 const DIM: usize = 9;
 const BLOCK: usize = 4;
@@ -351,6 +351,72 @@ fn nothing_is_made_after_the_first_block() -> Result<()> {
     assert_eq!(before[..4], after[..4]);
     assert_eq!(before[4] + 200, after[4]);
     assert_eq!(bytes, store.bytes());
+    Ok(())
+}
+
+/// A quarter of a million inputs, more than one binding holds, on a device with the limits of every WebGPU device: the router
+/// finds the few that its token points at, wherever they are, and gets gradients.
+#[test]
+fn it_finds_a_few_in_250_000() -> Result<()> {
+    let (n, dim, k) = (250_000, 160, 4);
+    let planted = [3, 131_071, 200_000, 249_999];
+    for storage in [Storage::F32, Storage::F16] {
+        let config =
+            RoutedMemoryConfig { heads: 2, dim_head: 8, lookback: None, storage, ..RoutedMemoryConfig::new(dim, n, k) };
+        let (layer, params) = layer(&config);
+        let portable = GpuOptions { portable_limits: true, ..common::options() };
+        for device in std::iter::once(Device::cpu()).chain(common::fresh(portable)) {
+            let graph = Graph::new();
+            let p = params.vars(&graph);
+            let memory = layer.memory(&graph, "long", 1);
+            let x = graph.input("x", TensorType::f32([1, BLOCK, dim]));
+            let recalled = layer.recall(&p, &memory);
+            let y = layer.attend(&p, x, None, &recalled);
+            layer.push(&p, &memory, x, None).commit();
+            let names: Vec<&str> = params.names().collect();
+            let wrt: Vec<Var<'_>> = names.iter().map(|name| p.get(name)).collect();
+            let grads = graph.grad((y * (y * 3.0).sin()).sum_all(), &wrt);
+            let mut outputs = vec![("y", y), ("found", recalled.indices)];
+            outputs.extend(names.iter().zip(&grads).filter_map(|(name, g)| Some((*name, g.dense()?))));
+            assert_eq!(outputs.len(), 2 + names.len());
+            let plan = device.compile_blocking(&graph, &outputs)?;
+            assert!(plan.bytes() < 32 << 20, "{} bytes beside the memory", plan.bytes());
+            let states = layer.states("long", 1)?;
+            assert!(states.iter().all(|(_, ty)| ty.numel() * 4 <= 128 << 20));
+            assert_eq!(states.len(), if storage == Storage::F32 { 3 } else { 2 });
+
+            // Rows of an own graph, a piece at a time: the memory takes them as a stream would bring them.
+            let store = params.store(&device)?;
+            layer.clear(&store, "long", 1)?;
+            let fill = {
+                let graph = Graph::new();
+                let (p, rows) = (params.vars(&graph), graph.input("rows", TensorType::f32([1, 25_000, dim])));
+                let memory = layer.memory(&graph, "long", 1);
+                layer.push(&p, &memory, rows, None).commit();
+                device.compile_blocking(&graph, &[])?
+            };
+            let token = params.value("routing_token")?;
+            for piece in 0..10 {
+                let mut rows = noise(&[25_000, dim], piece as u32).floats().to_vec();
+                for at in planted.iter().filter(|at| *at / 25_000 == piece) {
+                    rows[at % 25_000 * dim..][..dim].copy_from_slice(token.floats());
+                }
+                let rows = Tensor::f32([1, 25_000, dim], rows)?;
+                fill.run(&Feed::new().store(&store).input("rows", &rows))?;
+            }
+            plan.run(&Feed::new().store(&store).input("x", &noise(&[1, BLOCK, dim], 77)))?;
+            let mut found = plan.read_blocking("found")?.ints().to_vec();
+            found.sort_unstable();
+            assert_eq!(found, planted.map(|at| at as u32), "{storage:?} on {device}");
+            for name in &names {
+                let grad = plan.read_blocking(name)?;
+                assert!(grad.floats().iter().all(|g| g.is_finite()), "{name}, {storage:?} on {device}");
+                assert!(grad.floats().iter().any(|g| *g != 0.0), "{name}, {storage:?} on {device}");
+            }
+            let written = store.read_blocking("long.written")?;
+            assert_eq!(written.ints(), [n as u32 + BLOCK as u32]);
+        }
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! One file a subject, on the same small models.
 
+pub mod extents;
 pub mod faults;
 pub mod gradients;
 pub mod segments;

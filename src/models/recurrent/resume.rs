@@ -1,6 +1,7 @@
 //! A stream that goes on from given memories and states.
 
-use super::stream::{COUNT, RecurrentStream, RecurrentStreamPlans, WRITTEN, named};
+use super::stream::RecurrentStream;
+use super::stream_plans::{COUNT, RecurrentStreamPlans, WRITTEN, named};
 use crate::error::{Error, Result};
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;

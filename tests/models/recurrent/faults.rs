@@ -3,9 +3,10 @@
 use super::{SEGMENT, graph_input, model, tiny};
 use wgrad::graph::Mode;
 use wgrad::models::recurrent::{
-    BlockRecurrentConfig, BlockRecurrentTransformer, Carried, Memory, RecurrentTrainerWrapper, States,
+    AttentionBlock, AttentionBlockConfig, BlockRecurrentConfig, BlockRecurrentTransformer, Carried, Compression,
+    FeedForward, GateConfiguration, GateKind, Memory, RecurrentTrainerWrapper, StateContainerConfig, States,
 };
-use wgrad::nn::ParamVars;
+use wgrad::nn::{ParamVars, Params};
 use wgrad::{Device, Error, Graph, TensorType, Var};
 
 fn refused(build: impl for<'g> Fn(&'g Graph, &ParamVars<'g>, &BlockRecurrentTransformer) -> Var<'g>) -> String {
@@ -71,6 +72,45 @@ fn states_and_memories_of_the_wrong_shape() {
     assert!(memories(2, [3, 4, 4], None).contains("expected f32[2, 4, 4], got f32[3, 4, 4]"));
     assert!(memories(2, [2, 4, 6], None).contains("expected f32[2, 4, 4], got f32[2, 4, 6]"));
     assert!(memories(2, [2, 4, 4], Some([3])).contains("expected u32[2], got u32[3]"));
+}
+
+/// Modules by themselves keep the mistake in the parameters, where it is reported.
+#[test]
+fn modules_no_tensor_can_hold() {
+    let states = |n: usize| StateContainerConfig {
+        dim: 8,
+        num_state_vectors: n,
+        dim_head: 4,
+        heads: 2,
+        qk_rmsnorm: true,
+        qk_rmsnorm_scale: None,
+        gate: GateKind::Lstm,
+        gates: GateConfiguration::Dual,
+        ff_inner: n,
+        init_std: 0.1,
+    };
+    let block = || AttentionBlockConfig { states: Some(states(3)), state_reads: 1, ..AttentionBlockConfig::new(8, 4) };
+    let refused = |build: &dyn Fn(&mut Params)| {
+        let mut params = Params::new(0);
+        build(&mut params);
+        assert!(matches!(params.error(), Some(Error::Limit { .. })), "{:?}", params.error());
+        assert!(params.store(&Device::cpu()).is_err());
+    };
+    let most = usize::MAX;
+    for config in [
+        AttentionBlockConfig { heads: most, ..block() },
+        AttentionBlockConfig { dim_head: most, ..block() },
+        AttentionBlockConfig { state_reads: most, ..block() },
+        AttentionBlockConfig { dim: most, ..AttentionBlockConfig::new(8, most) },
+        AttentionBlockConfig { states: Some(states(most)), ..block() },
+    ] {
+        refused(&|params| drop(AttentionBlock::new(params, "", config.clone())));
+    }
+    refused(&|params| drop(FeedForward::new(params, "", 8, most)));
+    refused(&|params| drop(Compression::new(params, "", 4, most, 4)));
+    let mut params = Params::new(0);
+    Compression::new(&mut params, "", 4, 0, 4);
+    assert_eq!(params.get("weight").unwrap().shape()[..], [8, 4, 1]);
 }
 
 #[test]

@@ -8,15 +8,15 @@ use wgrad::nn::{ParamVars, Params};
 use wgrad::{Device, Feed, Graph, Tensor, TensorType, Var};
 
 /// Numbers in double precision by name.
-type Numbers = BTreeMap<String, Vec<f64>>;
+pub type Numbers = BTreeMap<String, Vec<f64>>;
 
-fn numbers(params: &Params) -> Numbers {
+pub fn numbers(params: &Params) -> Numbers {
     let wide = |t: Tensor| t.floats().iter().map(|x| f64::from(*x)).collect();
     params.values().map(|(name, t)| (name.to_owned(), wide(t))).collect()
 }
 
 /// Runs on the oracle with parameters, and whatever else `build` declares, as inputs in double precision.
-fn oracle(
+pub fn oracle(
     params: &Params,
     given: &Numbers,
     build: impl for<'g> Fn(&'g Graph, &ParamVars<'g>) -> Vec<(String, Var<'g>)>,
@@ -37,7 +37,7 @@ fn oracle(
 }
 
 /// Gradients of `seeds` to all trainable parameters and to `more`, under their names.
-fn gradients<'g>(
+pub fn gradients<'g>(
     params: &Params,
     p: &ParamVars<'g>,
     seeds: &[(Var<'g>, Var<'g>)],
@@ -51,7 +51,7 @@ fn gradients<'g>(
     named.filter_map(|((name, _), g)| Some((name, g.dense()?))).collect()
 }
 
-fn one<'g>(g: &'g Graph) -> Var<'g> {
+pub fn one<'g>(g: &'g Graph) -> Var<'g> {
     g.full([], 1.0)
 }
 

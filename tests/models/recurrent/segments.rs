@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use wgrad::graph::Mode;
 use wgrad::models::recurrent::{BlockRecurrentConfig, Carried, RecurrentTrainerWrapper};
+use wgrad::nn::Params;
 use wgrad::train::{AdamW, Trainer};
 use wgrad::{Device, Error, Feed, Graph, Tensor, TensorType};
 
@@ -87,10 +88,14 @@ fn dropped_memories_and_states_leave_segments_alone() {
 const BATCH: usize = 2;
 const SEGMENTS: usize = 200;
 
-fn trainer(device: &Device) -> Trainer {
+fn wrapped() -> (RecurrentTrainerWrapper, Params) {
     let config = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..long(&[2]) };
     let (model, params) = model(&config);
-    let segments = RecurrentTrainerWrapper::new(model).dropout(0.05, 0.05).unwrap();
+    (RecurrentTrainerWrapper::new(model).dropout(0.05, 0.05).unwrap(), params)
+}
+
+fn trainer(device: &Device) -> Trainer {
+    let (segments, params) = wrapped();
     Trainer::builder(device, params, AdamW::default().lr(3e-3))
         .clip(1.0)
         .config(format!("{:?}", segments.model().config()))
@@ -123,7 +128,7 @@ fn two_hundred_segments_and_going_on_in_another_process() {
     for i in 0..1 + usize::from(common::gpu().is_some()) {
         // A device of its own: other tests would be counted too.
         let device = device(i);
-        let mut trainer = trainer(&device);
+        let mut trainer = self::trainer(&device);
         let first = losses(&mut trainer, 0..2);
         let count = || device.as_gpu().map(|g| g.counters.snapshot()[..4].to_vec());
         let (bytes, made) = (trainer.bytes(), count());
@@ -141,6 +146,15 @@ fn two_hundred_segments_and_going_on_in_another_process() {
         let resumed: Vec<u32> =
             std::fs::read_to_string(later(&path)).unwrap().lines().map(|l| l.parse().unwrap()).collect();
         assert_eq!(resumed, all[SEGMENTS / 2..], "{device}");
+        // Without what the checkpoint has of the text, the same parameters go on otherwise.
+        let mut forgetful = self::trainer(&device);
+        forgetful.load(&path).unwrap();
+        wrapped().0.restart(forgetful.store(), BATCH).unwrap();
+        assert_ne!(
+            losses(&mut forgetful, SEGMENTS / 2..SEGMENTS / 2 + 3),
+            all[SEGMENTS / 2..SEGMENTS / 2 + 3],
+            "{device}"
+        );
         let learned = |part: &[u32]| part.iter().map(|b| f32::from_bits(*b)).sum::<f32>() / part.len() as f32;
         assert!(learned(&all[SEGMENTS - 20..]) < learned(&all[..20]), "it learns");
         for file in [path.clone(), later(&path)] {

@@ -1,24 +1,27 @@
 //! Reading in pieces, generating, constant memory.
 
-use super::{SEGMENT, VOCABULARY, long, model, texts, tiny, variants, with_long};
+use super::{SEGMENT, VOCABULARY, WIDTH, long, model, texts, tiny, variants, with_long};
 use crate::common;
 use std::sync::Arc;
-use wgrad::models::recurrent::{BlockRecurrentConfig, Carried, RecurrentStream, RecurrentStreamPlans, Sampling};
+use wgrad::models::recurrent::{
+    BlockRecurrentConfig, Carried, RecurrentStream, RecurrentStreamPlans, Sampling, filter_thres,
+};
 use wgrad::{Device, Error, Feed, Graph, Store, Tensor, TensorType, Var};
 
-fn ids(n: usize, seed: u32) -> Vec<u32> {
+pub fn ids(n: usize, seed: u32) -> Vec<u32> {
     texts(1, n, seed).ints().to_vec()
 }
 
 /// Logits after each token of one text, segment by segment in one graph.
-fn logits(device: &Device, config: &BlockRecurrentConfig, tokens: &[u32]) -> Vec<Vec<f32>> {
+pub fn logits(device: &Device, config: &BlockRecurrentConfig, tokens: &[u32]) -> Vec<Vec<f32>> {
     let (model, params) = model(config);
+    let segment = config.max_seq_len;
     let graph = Graph::new();
     let p = params.vars(&graph);
     let input = graph.input("ids", TensorType::u32([1, tokens.len()]));
     let (mut parts, mut carried) = (Vec::new(), Carried::default());
-    for s in (0..tokens.len()).step_by(SEGMENT) {
-        let piece = input.slice(1, s, SEGMENT.min(tokens.len() - s));
+    for s in (0..tokens.len()).step_by(segment) {
+        let piece = input.slice(1, s, segment.min(tokens.len() - s));
         let (logits, next) = model.forward(&p, piece, &carried);
         parts.push(logits);
         carried = next;
@@ -31,13 +34,13 @@ fn logits(device: &Device, config: &BlockRecurrentConfig, tokens: &[u32]) -> Vec
     plan.read_blocking("logits").unwrap().floats().chunks(VOCABULARY).map(<[f32]>::to_vec).collect()
 }
 
-fn plans(device: &Device, config: &BlockRecurrentConfig, batch: usize) -> (Arc<RecurrentStreamPlans>, Store) {
+pub fn plans(device: &Device, config: &BlockRecurrentConfig, batch: usize) -> (Arc<RecurrentStreamPlans>, Store) {
     let (model, params) = model(config);
     let plans = pollster::block_on(model.stream_plans(device, &params, batch)).unwrap();
     (plans, params.store(device).unwrap())
 }
 
-fn last_logits(stream: &RecurrentStream) -> Vec<Vec<f32>> {
+pub fn last_logits(stream: &RecurrentStream) -> Vec<Vec<f32>> {
     pollster::block_on(stream.logits()).unwrap().floats().chunks(VOCABULARY).map(<[f32]>::to_vec).collect()
 }
 
@@ -93,6 +96,27 @@ fn streaming_equals_segments_at_once() {
                 at = end;
             }
         }
+    }
+}
+
+/// What was picked for a text's block stays for all of it, wherever blocks of other texts end.
+#[test]
+fn what_was_picked_stays_for_a_block() {
+    for device in common::devices() {
+        let (plans, store) = plans(&device, &long(&[2]), 2);
+        let mut stream = RecurrentStream::new(&plans).unwrap();
+        stream.feed(&store, &[&ids(2 * WIDTH + 1, 1), &ids(WIDTH - 1, 2)]).unwrap();
+        let read = |stream: &RecurrentStream| {
+            let keys = stream.store().read_blocking("stream.layers.1.recalled.keys").unwrap();
+            let bits: Vec<u32> = keys.floats().iter().map(|x| x.to_bits()).collect();
+            let (first, second) = bits.split_at(bits.len() / 2);
+            (first.to_vec(), second.to_vec())
+        };
+        let before = read(&stream);
+        stream.feed(&store, &[&[], &[3]]).unwrap();
+        let after = read(&stream);
+        assert_eq!(before.0, after.0, "{device}");
+        assert_ne!(before.1, after.1, "{device}");
     }
 }
 
@@ -201,6 +225,12 @@ fn ragged_prompts_do_not_see_each_other() {
             assert_eq!(own[0], got[i], "text {i} on {device}");
         }
     }
+}
+
+#[test]
+fn the_filter_is_the_packages() {
+    let kept = |thres| filter_thres(256, thres, 1.0).top_k;
+    assert_eq!([0.9, 0.0, 1.0, 0.999, 2.0].map(kept), [26, 256, 1, 1, 1].map(Some));
 }
 
 #[test]
