@@ -13,6 +13,7 @@ pub fn cases() -> Vec<Case> {
     all.push(matmul(512, 16_384, 64));
     all.push(matmul(16_384, 512, 64));
     all.extend([(1024, 256), (64, 65_536)].map(|(rows, n)| top_k(rows, n, 32)));
+    all.push(top_k(16, 65_536, 32_768).large());
     all.extend([(1024, 256), (1024, 1024), (64, 65_536)].map(|(rows, n)| softmax(rows, n)));
     all.extend([(1024, 1024), (16_384, 256)].map(|(rows, n)| layer_norm(rows, n)));
     all.extend([false, true].map(|grad| gather(65_536, 128, 4096, grad)));

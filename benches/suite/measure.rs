@@ -80,6 +80,16 @@ fn turn(device: &Device, work: &mut dyn Work, times: usize, warm: bool, into: &m
     Ok(())
 }
 
+/// Operations of all matrix products of a run: what models that count nothing themselves do at the least.
+fn products(work: &dyn Work) -> f64 {
+    let steps = work.plans().into_iter().flat_map(|plan| &plan.program().steps);
+    let each = |step: &wgrad::plan::Step| match (step.op.name(), step.inputs.first(), step.outputs.first()) {
+        ("matmul", Some(a), Some(y)) => 2.0 * y.numel() as f64 * a.ty.shape.last().copied().unwrap_or(1) as f64,
+        _ => 0.0,
+    };
+    steps.map(each).sum()
+}
+
 /// A peer that has the operation.
 struct Rival<'a> {
     peer: &'a mut Peer,
@@ -151,19 +161,20 @@ pub fn measure(
     let gpu_ms = (!device_times.is_empty()).then(|| median(&mut device_times));
     let ours_ms = own[0].median();
     // The device's own time is what a kernel takes; the wall has the waiting in it.
-    let share = |r: &Roofline| 1e3 * r.seconds(case.bytes, case.flops) / gpu_ms.unwrap_or(ours_ms).min(ours_ms);
+    let flops = if case.flops > 0.0 { case.flops } else { products(&*work) };
+    let share = |r: &Roofline| 1e3 * r.seconds(case.bytes, flops) / gpu_ms.unwrap_or(ours_ms).min(ours_ms);
     let row = Row {
         suite: suite.to_owned(),
         op: case.op.to_owned(),
         shape: case.shape(),
         device: label.to_owned(),
         ours_ms,
-        roofline_share: roofline.filter(|_| case.bytes > 0.0).map(share),
+        roofline_share: roofline.map(share),
         ours_spread: spread(&own[0].wall),
         ours_cpu_ms: own[0].cpu(),
         gpu_ms,
         bytes: case.bytes,
-        flops: case.flops,
+        flops,
         compile_ms,
         first_ms,
         peak_mib: peak.mib(),

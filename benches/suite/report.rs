@@ -112,7 +112,7 @@ fn percent(share: Option<f64>) -> String {
     share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share))
 }
 
-const TIMES: [&str; 12] = [
+const TIMES: [&str; 13] = [
     "operation",
     "shape",
     "ours ms",
@@ -122,12 +122,13 @@ const TIMES: [&str; 12] = [
     "peer ms",
     "±",
     "ratio",
+    "cpu ms",
     "roofline",
     "first ms",
     "peak MiB",
 ];
 
-fn cells(row: &Row) -> [String; 12] {
+fn cells(row: &Row) -> [String; 13] {
     let beside = |ours: String, theirs: Option<f64>| theirs.map_or(ours.clone(), |t| format!("{ours} / {}", short(t)));
     [
         row.op.clone(),
@@ -139,8 +140,9 @@ fn cells(row: &Row) -> [String; 12] {
         maybe(row.peer_ms),
         percent(row.peer_spread),
         row.ratio.map_or_else(String::new, |r| format!("{}x", short(r))),
+        beside(maybe(row.ours_cpu_ms), row.peer_cpu_ms),
         percent(row.roofline_share),
-        beside(short(row.compile_ms + row.first_ms), row.peer_first_ms),
+        beside(maybe(Some(row.compile_ms + row.first_ms).filter(|ms| *ms > 0.0)), row.peer_first_ms),
         beside(maybe(row.peak_mib), row.peer_peak_mib),
     ]
 }
@@ -242,7 +244,8 @@ Written by `cargo xtask bench --write`; do not edit. Every row is from one run: 
 must come out at 1.0x) and the peers take turns in rounds, each after a run to warm up, and medians are compared. ± is the median
 distance from the median. The ratio is the peer's time over ours: above 1 we are faster. The roofline is the time that the
 bytes and operations of the algorithm need at the speeds measured in the same run; its share is of the device's own time where
-the device has a clock (device ms), else of the wall's. First ms is from the graph to the first result, compiling included; peak
+the device has a clock (device ms), else of the wall's; for layers and steps only the operations of matrix products
+count, those of the product-key memory apart. Cpu ms is the time of all threads of the process in a run. First ms is from the graph to the first result, compiling included; peak
 MiB is what the process took beyond its start. Where there are two numbers the second is the peer's. Rows that are lost stay
 in.
 ";

@@ -86,7 +86,8 @@ fn grown(
             ours_ms: times.median(),
             ours_spread: spread(&times.wall),
             device_mib: work.bytes() as f64 / 1048576.0,
-            peak_mib: Some(work.bytes() as f64 / 1048576.0),
+            // Without parameters, moments and inputs, which are as large as they are.
+            peak_mib: Some(work.plans().iter().map(|p| p.bytes()).sum::<u64>() as f64 / 1048576.0),
             dispatches: work.plans().iter().map(|p| p.dispatches()).sum(),
             runs: times.wall.len(),
             ..Row::default()
@@ -105,7 +106,7 @@ fn fits(label: &str, op: &str, unit: &str, sizes: &[usize], rows: &[Row]) -> Vec
         _ => String::new(),
     };
     let time = exponent(&points(&|row| row.ours_ms));
-    let memory = exponent(&points(&|row| row.device_mib));
+    let memory = exponent(&points(&|row| row.peak_mib.unwrap_or(f64::NAN)));
     vec![
         Row::number(SUITE, label, &format!("{op}: exponent of time"), span.clone(), time, ""),
         Row::number(SUITE, label, &format!("{op}: exponent of memory"), span, memory, ""),

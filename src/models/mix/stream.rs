@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::models::mix::MemoryConfig;
 
-    /// A drawn token costs products of one row, whatever the segment; its keys go into the caches in place.
+    /// A token costs products of one row, or one a head, whatever the segment; its keys go into the caches in place.
     #[test]
     fn a_token_is_read_by_itself() -> Result<()> {
         let config = MemoryConfig::from_json(
@@ -275,12 +275,12 @@ mod tests {
         )?;
         let model = MemoryTransformer::new(config)?;
         let plans = pollster::block_on(model.stream_plans(&Device::cpu(), &model.init(0), 1))?;
-        let caches: Vec<usize> = plans.states.iter().map(|(_, ty)| ty.numel()).filter(|n| n % 53 == 0).collect();
+        let caches: Vec<usize> = plans.states.iter().map(|(_, ty)| ty.numel()).filter(|n| *n >= 4 * 53).collect();
         for plan in [&plans.draw, &plans.decode] {
             for step in &plan.program().steps {
                 for output in &step.outputs {
                     let (rows, _) = output.shape().rows();
-                    assert!(step.op.name() != "matmul" || rows == 1, "{} rows in {plan}", rows);
+                    assert!(step.op.name() != "matmul" || rows <= 2, "{rows} rows in {plan}");
                     assert!(step.op.name() == "write_rows" || !caches.contains(&output.numel()), "{plan}");
                 }
             }
