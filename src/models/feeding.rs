@@ -1,7 +1,8 @@
 //! Reading tokens into streams whose plans take either one token of each text or as many as a segment has.
 
 use crate::error::{Error, Result};
-use crate::types::Tensor;
+use crate::exec::Store;
+use crate::types::{Tensor, TensorType};
 
 /// What the texts of a stream are fed, cut where segments end.
 pub(super) struct Feeding<'a> {
@@ -28,6 +29,28 @@ impl Step {
     pub fn is_single(&self) -> bool {
         self.ids.shape().last() == Some(&1)
     }
+}
+
+/// Sets the states of a new stream of `batch` texts to saved ones, after `read` tokens of each.
+pub(super) fn restore<'s>(
+    store: &Store,
+    states: impl Iterator<Item = (String, &'s TensorType)>,
+    (batch, read): (usize, &[u64]),
+    saved: impl Fn(&str) -> Result<Tensor>,
+) -> Result<()> {
+    if read.len() != batch {
+        let message = format!("{} counts of tokens for {batch} texts; pass one each", read.len());
+        return Err(Error::argument("resume", message));
+    }
+    for (name, ty) in states {
+        let value = saved(&name)?;
+        if value.ty() != *ty {
+            let message = format!("{name}: expected {ty}, got {}; make plans of the same model and batch", value.ty());
+            return Err(Error::argument("resume", message));
+        }
+        store.set(&name, &value)?;
+    }
+    Ok(())
 }
 
 impl<'a> Feeding<'a> {

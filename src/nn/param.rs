@@ -44,7 +44,7 @@ impl Param {
     }
 
     /// Makes it a table `[rows, width]` that models read with [`ParamVars::sharded`](super::ParamVars::sharded) whatever
-    /// its size; it may then exceed one binding, see [`Params::limit`].
+    /// its size; it may then exceed one binding, see [`Params::limit`](super::Params::limit).
     pub fn sharded(&mut self) -> &mut Self {
         self.sharded = true;
         self

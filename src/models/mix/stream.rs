@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::Graph;
-use crate::models::feeding::Feeding;
+use crate::models::feeding::{Feeding, restore};
 use crate::models::generation::{self, Draw, Draws, draw, drawn_type};
 use crate::nn::Params;
 use crate::ops::select::Sampling;
@@ -156,6 +156,23 @@ impl MemoryStream {
         Ok(MemoryStream { plans: plans.clone(), store, lengths: vec![0; b], read: vec![0; b], begun: false })
     }
 
+    /// A stream that goes on where another one, of the same model and batch, was saved: after `read` tokens of each text, its
+    /// [`tokens_read`](Self::tokens_read), with the states that `saved` gives by their names in its [`store`](Self::store).
+    /// Fails for other counts or types.
+    pub fn resume(
+        plans: &Arc<MemoryStreamPlans>,
+        read: &[u64],
+        saved: impl Fn(&str) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let mut stream = MemoryStream::new(plans)?;
+        let states = plans.states.iter().map(|(name, ty)| (name.clone(), ty));
+        restore(&stream.store, states, (plans.batch, read), saved)?;
+        stream.lengths = read.iter().map(|n| (n % plans.segment as u64) as usize).collect();
+        stream.begun = read.iter().any(|n| *n > 0);
+        stream.read = read.to_vec();
+        Ok(stream)
+    }
+
     /// Bytes of the stream's state on the device: the same after any number of tokens.
     pub fn bytes(&self) -> u64 {
         self.store.bytes()
@@ -166,7 +183,7 @@ impl MemoryStream {
         &self.read
     }
 
-    /// The state, to save it or look at it.
+    /// The state, to save it for [`resume`](Self::resume) or to look at it.
     pub fn store(&self) -> &Store {
         &self.store
     }

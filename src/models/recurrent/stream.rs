@@ -22,11 +22,11 @@ pub struct RecurrentStream {
     plans: Arc<RecurrentStreamPlans>,
     store: Store,
     /// Tokens in the current block of each text.
-    lengths: Vec<usize>,
+    pub(super) lengths: Vec<usize>,
     /// Tokens read of each text.
-    read: Vec<u64>,
+    pub(super) read: Vec<u64>,
     /// Whether states and memories were made ready to be read.
-    begun: bool,
+    pub(super) begun: bool,
 }
 
 impl RecurrentStream {
@@ -51,7 +51,7 @@ impl RecurrentStream {
         &self.read
     }
 
-    /// The state, to save it or look at it.
+    /// The state, to save it for [`resume`](Self::resume) or to look at it.
     pub fn store(&self) -> &Store {
         &self.store
     }

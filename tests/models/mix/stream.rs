@@ -110,6 +110,37 @@ impl Whole {
     }
 }
 
+/// A stream whose states were saved goes on bit for bit, in the middle of segments.
+#[test]
+fn saved_streams_go_on() {
+    for device in common::devices() {
+        let (first, store) = plans(&device, &config(&ALL), 2);
+        let mut stream = MemoryStream::new(&first).unwrap();
+        stream.feed(&store, &[&ids(2 * SEGMENT + 3, 1), &ids(SEGMENT - 1, 2)]).unwrap();
+        let read = stream.tokens_read().to_vec();
+        let saved: Vec<(String, Tensor)> = stream
+            .store()
+            .names()
+            .into_iter()
+            .map(|n| (n.clone(), stream.store().read_blocking(&n).unwrap()))
+            .collect();
+        let of = |name: &str| Ok(saved.iter().find(|(n, _)| n == name).unwrap().1.clone());
+        let (again, store_again) = plans(&device, &config(&ALL), 2);
+        let mut resumed = MemoryStream::resume(&again, &read, of).unwrap();
+        let more = [ids(SEGMENT + 1, 3), ids(SEGMENT, 4)];
+        let go = |stream: &mut MemoryStream, store: &Store| {
+            stream.feed(store, &[&more[0], &more[1]]).unwrap();
+            let drawn = stream.generate_blocking(store, 2 * SEGMENT + 1, Sampling::default(), 5).unwrap();
+            (drawn, last(stream), stream.tokens_read().to_vec())
+        };
+        assert_eq!(go(&mut resumed, &store_again), go(&mut stream, &store), "{device}");
+        assert!(MemoryStream::resume(&again, &[1], of).is_err());
+        let error =
+            MemoryStream::resume(&again, &[1, 1], |_| Ok(Tensor::scalar(0.0))).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("expected") && error.contains("got f32[]"), "{error}");
+    }
+}
+
 /// Segments of one token, heads of two features, one head; states, memories and windows of one.
 #[test]
 fn awkward_extents_stream_too() {

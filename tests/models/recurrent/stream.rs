@@ -161,6 +161,42 @@ fn streams_go_on_from_a_call() {
     }
 }
 
+/// A stream whose states were saved goes on bit for bit, in the middle of blocks and of segments.
+#[test]
+fn saved_streams_go_on() {
+    let all = BlockRecurrentConfig { compressed_mem_factor: Some(2), enhanced_recurrence: true, ..long(&[2]) };
+    for device in common::devices() {
+        for texts in [[ids(7, 1), ids(14, 2)], [ids(SEGMENT, 1), Vec::new()]] {
+            let (first, store) = plans(&device, &all, 2);
+            let mut stream = RecurrentStream::new(&first).unwrap();
+            stream.feed(&store, &[&texts[0], &texts[1]]).unwrap();
+            let read = stream.tokens_read().to_vec();
+            let saved: Vec<(String, Tensor)> = stream
+                .store()
+                .names()
+                .into_iter()
+                .map(|n| (n.clone(), stream.store().read_blocking(&n).unwrap()))
+                .collect();
+            let of = |name: &str| Ok(saved.iter().find(|(n, _)| n == name).unwrap().1.clone());
+            let (again, store_again) = plans(&device, &all, 2);
+            let mut resumed = RecurrentStream::resume(&again, &read, of).unwrap();
+            let more = [ids(11, 3), ids(13, 4)];
+            let go = |stream: &mut RecurrentStream, store: &Store| {
+                stream.feed(store, &[&more[0], &more[1]]).unwrap();
+                let drawn = stream.generate_blocking(store, 20, Sampling::default(), 5).unwrap();
+                (drawn, last_logits(stream), stream.tokens_read().to_vec())
+            };
+            assert_eq!(go(&mut resumed, &store_again), go(&mut stream, &store), "{device}");
+            let refused = |read: &[u64], of: &dyn Fn(&str) -> wgrad::Result<Tensor>, says: &str| {
+                let error = RecurrentStream::resume(&again, read, of).map(|_| ()).unwrap_err().to_string();
+                assert!(error.contains(says), "{error}");
+            };
+            refused(&[1], &of, "1 counts of tokens for 2 texts");
+            refused(&[1, 1], &|_| Ok(Tensor::scalar(0.0)), "expected u32[2], got f32[]");
+        }
+    }
+}
+
 #[test]
 fn streams_from_what_does_not_fit() {
     let (plans, _) = plans(&Device::cpu(), &tiny(), 2);
@@ -184,8 +220,9 @@ fn streams_from_what_does_not_fit() {
 fn cached_tokens_are_the_uncached_ones() {
     let (count, seed) = (19, 11);
     for device in common::devices() {
-        let compressed = BlockRecurrentConfig { compressed_mem_factor: Some(2), ..tiny() };
-        for (name, config) in [("plain", tiny()), ("compressed", compressed), ("long", long(&[1, 2]))] {
+        // On a GPU each token compiles again.
+        let some = ["plain", "compressed", "long"];
+        for (name, config) in with_long().into_iter().filter(|(n, _)| device.as_gpu().is_none() || some.contains(n)) {
             let drawn = Sampling { temperature: 0.9, top_k: Some(9), top_p: Some(0.95) };
             for sampling in [Sampling::greedy(), drawn] {
                 let mut text = ids(5, 2);
