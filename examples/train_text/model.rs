@@ -65,6 +65,8 @@ pub fn model(args: &Args) -> Result<Box<dyn Model>> {
                 heads: args.heads,
                 dim_head,
                 block_width: args.segment_length,
+                // The package's own, which it does not use; short runs learn faster with it.
+                qk_rmsnorm_scale: Some(8.0),
                 // Gradients flow through states and memories of the whole text.
                 max_seq_len: args.segments.saturating_mul(args.segment_length),
                 ..BlockRecurrentConfig::new(256, args.dim, args.depth)

@@ -1,7 +1,7 @@
 // Moves keys and positions to their places by one digit. Equal digits keep their order, so the sort is stable.
 // #include "shared/grid.wgsl"
 // #include "shared/radix.wgsl"
-// In the first pass the position of a key is its index.
+// In the first pass the position of a key is its index in its row.
 override FIRST: bool = false;
 @group(0) @binding(1) var<storage, read> positions: array<u32>;
 // Exclusive prefix sums of the counts.
@@ -16,10 +16,10 @@ fn main(
     @builtin(num_workgroups) wn: vec3<u32>,
     @builtin(local_invocation_index) lid: u32,
 ) {
-    let tile = workgroup_index(wid, wn);
-    count_tile(m, tile, lid);
+    let group = workgroup_index(wid, wn);
+    count_tile(m, group, lid);
     // Invocation 4 d + q turns quarter q of digit d into places.
-    var at = places[(lid / 4u) * m.tiles + min(tile, m.tiles - 1u)];
+    var at = places[count_at(m, min(group, m.rows * m.tiles - 1u), lid / 4u)];
     for (var q = lid & ~3u; q < lid; q++) {
         at += quarters[q];
     }
@@ -29,15 +29,15 @@ fn main(
         at += count;
     }
     workgroupBarrier();
-    let start = tile * TILE + lid * LANE;
-    for (var i = start; i < min(start + LANE, m.n); i++) {
+    let range = keys_of(m, group, lid);
+    for (var i = range.x; i < range.y; i++) {
         let key = key_at(m, i);
         let slot = digit(m, key) * 64u + lid;
         let place = tally[slot];
         tally[slot] = place + 1u;
         sorted[place] = key;
         if (FIRST) {
-            moved[place] = i;
+            moved[place] = i - group / m.tiles * m.n;
         } else {
             moved[place] = positions[i];
         }

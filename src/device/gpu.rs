@@ -24,6 +24,8 @@ pub struct GpuOptions {
     pub portable_limits: bool,
     /// Choose kernels as for hardware also on a software driver, so that tests reach them.
     pub hardware_kernels: bool,
+    /// Ask for timestamps where the adapter has them, for [`Plan::run_timed`](crate::Plan::run_timed).
+    pub timestamps: bool,
 }
 
 /// Counts of what was made on a device; flat after the first step of a plan.
@@ -86,8 +88,13 @@ impl Gpu {
         let offered = adapter.limits();
         sufficient(&offered)?;
         let limits = if options.portable_limits { wgpu::Limits::default() } else { offered };
-        let descriptor =
-            wgpu::DeviceDescriptor { label: Some("wgrad"), required_limits: limits.clone(), ..Default::default() };
+        let wanted = if options.timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgrad"),
+            required_features: wanted & adapter.features(),
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
         let made = adapter.request_device(&descriptor).await;
         let (device, queue) = made.map_err(|e| Error::Device { message: e.to_string() })?;
         #[cfg(target_arch = "wasm32")]

@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "wasm32")]
 mod browser;
+pub(crate) mod clock;
 mod gpu;
 pub(crate) mod memory;
 mod pipelines;

@@ -2,6 +2,7 @@
 
 use super::store::from_bytes;
 use super::{Fed, Feed, Memory};
+use crate::device::clock::{self, Clock};
 use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Bytes between uniforms in their buffer.
 const ALIGN: u64 = 256;
@@ -262,12 +264,32 @@ impl GpuPlan {
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
+        self.submit(feed, None)
+    }
+
+    /// Runs, waits, and returns the time that the device's clock gives; without a clock it only runs.
+    pub async fn run_timed(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
+        let Some(clock) = Clock::new(&self.gpu) else {
+            self.run(feed)?;
+            return Ok(None);
+        };
+        self.submit(feed, Some(&clock))?;
+        let ticks = self.readback.read(&self.gpu, &clock.ticks, 0, clock::BYTES).await?;
+        Ok(clock.between(&ticks))
+    }
+
+    /// Dispatches of a run.
+    pub fn dispatches(&self) -> usize {
+        self.ready.len()
+    }
+
+    fn submit(&self, feed: &Feed<'_>, clock: Option<&Clock>) -> Result<()> {
         // One run at a time: another thread's inputs must not slip in before the submit.
         #[cfg(not(target_arch = "wasm32"))]
         let mut in_flight = lock(&self.in_flight);
         let _index = self.guarded(|| {
             let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.record(feed, &mut encoder)?;
+            self.record(feed, &mut encoder, clock)?;
             Ok(self.gpu.queue.submit([encoder.finish()]))
         })?;
         self.gpu.counters.submits.fetch_add(1, Ordering::Relaxed);
@@ -284,7 +306,7 @@ impl GpuPlan {
 
     /// Writes inputs and records the run into a caller's encoder.
     pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.guarded(|| self.record(feed, encoder))
+        self.guarded(|| self.record(feed, encoder, None))
     }
 
     /// Keeps the plan's errors from the owner of an adopted device, and bind groups that failed from later runs.
@@ -296,7 +318,7 @@ impl GpuPlan {
         result
     }
 
-    fn record(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+    fn record(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder, clock: Option<&Clock>) -> Result<()> {
         let mut inputs = Vec::new();
         for (b, info) in self.program.buffers.iter().enumerate() {
             if let Origin::Input(name) = &info.origin {
@@ -315,12 +337,17 @@ impl GpuPlan {
         let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, 0];
         self.gpu.queue.write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
         encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let timestamp_writes = clock.map(Clock::writes);
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         for (ready, group) in self.ready.iter().zip(groups.iter()) {
             let [x, y] = ready.dispatch.grid;
             pass.set_pipeline(&ready.pipeline);
             pass.set_bind_group(0, group, &[]);
             pass.dispatch_workgroups(x, y, 1);
+        }
+        drop(pass);
+        if let Some(clock) = clock {
+            clock.resolve(encoder);
         }
         Ok(())
     }
@@ -393,12 +420,13 @@ impl fmt::Display for GpuPlan {
         }
         writeln!(
             f,
-            "{} dispatches, {} pipelines, {} temporaries, {} slots, peak {} bytes ({} without sharing)",
+            "{} dispatches, {} pipelines, {} temporaries, {} slots, peak {} bytes (at least {}; {} without sharing)",
             self.ready.len(),
             pipelines.len(),
             self.temps.len(),
             self.slots.bytes.len(),
             self.slots.peak,
+            self.slots.least,
             self.slots.unshared
         )?;
         if let Some(peak) = self.program.peak_without_recomputation {

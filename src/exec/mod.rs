@@ -16,6 +16,7 @@ use crate::kernels::{Capabilities, Dispatch};
 use crate::plan::{Options, Program};
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What one run gets: the stores its states live in, its inputs, and the step number and seed of its random numbers.
 #[derive(Default)]
@@ -205,6 +206,35 @@ impl Plan {
             Executor::Cpu32(p) => p.run(feed),
             #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.run(feed),
+        }
+    }
+
+    /// [`run`](Self::run), and the time from the first dispatch to the end of the last by the device's own clock, without
+    /// what the host does: waits for it. `None` on the CPU executor and without timestamps ([`GpuOptions::timestamps`]);
+    /// then nothing is waited for. For measuring: each call makes a few small objects.
+    ///
+    /// [`GpuOptions::timestamps`]: crate::GpuOptions::timestamps
+    pub async fn run_timed(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
+        feed.lives_on(&self.device)?;
+        match &self.executor {
+            Executor::Gpu(p) => p.run_timed(feed).await,
+            #[cfg(feature = "cpu")]
+            _ => self.run(feed).map(|()| None),
+        }
+    }
+
+    /// [`run_timed`](Self::run_timed), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn run_timed_blocking(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
+        pollster::block_on(self.run_timed(feed))
+    }
+
+    /// Dispatches of a run; steps on the CPU executor.
+    pub fn dispatches(&self) -> usize {
+        match &self.executor {
+            Executor::Gpu(p) => p.dispatches(),
+            #[cfg(feature = "cpu")]
+            _ => self.program.steps.len(),
         }
     }
 

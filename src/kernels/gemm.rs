@@ -1,5 +1,5 @@
 //! Matrix products: natively a safe door to the `gemm` crate, the only unsafe code of the CPU executor; in the browser
-//! [`panel`](super::panel).
+//! a portable one.
 
 use crate::types::Real;
 

@@ -74,6 +74,7 @@ pub static KERNELS: &[&Kernel] = &[
     &ops::select::top_k::PLACE,
     &ops::select::top_k::SORT,
     &ops::select::top_k::MERGE,
+    &ops::select::top_k::TAKE,
     &ops::softmax::SOFTMAX,
     &ops::sort::COUNT,
     &ops::sort::PLACE,

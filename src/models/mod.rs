@@ -1,6 +1,7 @@
 //! The systems of differentiable memory and routing, built only from public operations.
 
 pub mod conditional;
+mod feeding;
 mod generation;
 pub mod infini;
 pub mod long_memory;

@@ -26,6 +26,16 @@ pub(crate) fn within(what: &str, extents: &[usize]) -> Result<()> {
     TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
+/// `new` in the texts marked in `mask` (u32 0/1 `[b]`), else `old`; both `[b, ..]`.
+#[track_caller]
+pub(crate) fn chosen<'g>(mask: Var<'g>, new: Var<'g>, old: Var<'g>) -> Var<'g> {
+    let mut shape = vec![1; old.rank()];
+    if let Some(first) = shape.first_mut() {
+        *first = old.dim(0);
+    }
+    mask.reshape(shape).select(new, old)
+}
+
 /// `part` below `name`; a module without a name has its parameters at the top.
 pub(crate) fn below(name: &str, part: &str) -> String {
     if name.is_empty() { part.to_owned() } else { format!("{name}.{part}") }

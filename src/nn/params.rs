@@ -1,8 +1,9 @@
-//! Named parameters.
+//! Named parameters, in order.
 
+use super::Init;
 use super::init::Draw;
 use super::layout::cut;
-use super::{Init, Quantization};
+use super::param::Param;
 use crate::error::{Error, Result};
 use crate::types::{Data, MAX_ELEMENTS, Shape, Tensor, TensorType};
 use rustc_hash::FxHashMap;
@@ -10,81 +11,6 @@ use std::sync::Arc;
 
 /// Bytes that every WebGPU device can bind at once: 128 MiB.
 const PORTABLE_BINDING: u64 = 128 << 20;
-
-/// One parameter.
-#[derive(Clone, Debug)]
-pub struct Param {
-    name: String,
-    shape: Shape,
-    /// Shared by clones: tables are large.
-    init: Arc<Init>,
-    group: String,
-    trainable: bool,
-    sharded: bool,
-    quantized: Option<Quantization>,
-}
-
-impl Param {
-    /// Puts it into an optimizer group of its own learning rate and weight decay; the default is `"default"`.
-    pub fn group(&mut self, group: impl Into<String>) -> &mut Self {
-        self.group = group.into();
-        self
-    }
-
-    /// Makes it a buffer: stored and loaded with the parameters, but not trained. Graphs can write it with
-    /// [`ParamVars::assign`](super::ParamVars::assign).
-    pub fn buffer(&mut self) -> &mut Self {
-        self.trainable = false;
-        self
-    }
-
-    /// Makes it a table `[rows, width]` that models read with [`ParamVars::sharded`](super::ParamVars::sharded) whatever
-    /// its size; it may then exceed one binding, see [`Params::limit`].
-    pub fn sharded(&mut self) -> &mut Self {
-        self.sharded = true;
-        self
-    }
-
-    /// Rounds a table `[rows, width]` on devices and in files, for inference: it is not trained, and models read its rows
-    /// with [`ParamVars::table`](super::ParamVars::table). On the host its values stay as they were given. In a safetensors
-    /// file it is a tensor F16, or I8 `[rows, width]` of which 127 stands for the row's scale, F32 `[rows]`
-    /// `<name>.scales`; such a file also loads into a parameter of floats.
-    pub fn quantized(&mut self, how: Quantization) -> &mut Self {
-        self.trainable = false;
-        self.quantized = Some(how);
-        self
-    }
-
-    /// Name, as in a PyTorch `state_dict`.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Shape.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// Optimizer group.
-    pub fn group_name(&self) -> &str {
-        &self.group
-    }
-
-    /// Whether it is trained.
-    pub fn is_trainable(&self) -> bool {
-        self.trainable
-    }
-
-    /// Whether it was marked with [`sharded`](Self::sharded).
-    pub fn is_sharded(&self) -> bool {
-        self.sharded
-    }
-
-    /// How it is rounded, if it is.
-    pub fn quantization(&self) -> Option<Quantization> {
-        self.quantized
-    }
-}
 
 /// Ordered parameters with PyTorch names. Values are drawn when they are asked for.
 ///
@@ -148,16 +74,7 @@ impl Params {
         }
         let at = self.params.len();
         self.index.entry(name.clone()).or_insert(at);
-        let init = Arc::new(init);
-        self.params.push(Param {
-            name,
-            shape,
-            init,
-            group: "default".into(),
-            trainable: true,
-            sharded: false,
-            quantized: None,
-        });
+        self.params.push(Param::new(name, shape, init));
         &mut self.params[at]
     }
 

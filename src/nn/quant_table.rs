@@ -11,7 +11,7 @@ use crate::types::{DType, Tensor, TensorType};
 use ::half::f16;
 
 /// How elements of a table are rounded. Measured on a million normally distributed values of deviation 1 in rows of 64
-/// (`tests/quant_table.rs`): halves are off by 1.9e-3 at most and 1.4e-4 on average, bytes by 1.9e-2 and 5.0e-3.
+/// (`tests/ops/quant_table.rs`): halves are off by 1.9e-3 at most and 1.4e-4 on average, bytes by 1.9e-2 and 5.0e-3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantization {
     /// IEEE halves. Relative error up to 2^-11 from 2^-14 on; smaller values are right within 2^-25, and a device may

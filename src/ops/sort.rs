@@ -29,8 +29,51 @@ struct SortPairs {
 struct Meta {
     n: u32,
     tiles: u32,
+    rows: u32,
     shift: u32,
     limit: u32,
+}
+
+/// Keys and positions.
+pub(crate) type Pairs = [Place; 2];
+
+/// Passes that sort by all bits of `limit`.
+fn passes(limit: u32) -> u32 {
+    (u32::BITS - limit.leading_zeros()).div_ceil(BITS).max(1)
+}
+
+/// Sorts each row of `keys` `[rows, n]` into `to`, keys and their places in the row before, by the bits of `limit`. Passes
+/// alternate between `to` and `spare` so that the last one ends in `to`; with a single pass `spare` is not used.
+pub(crate) fn sort_rows(
+    cx: &mut Lower<'_>,
+    [rows, n]: [usize; 2],
+    limit: u32,
+    keys: Place,
+    spare: Pairs,
+    to: Pairs,
+) -> Result<()> {
+    let tiles = n.div_ceil(TILE);
+    let passes = passes(limit);
+    let target = |pass: u32| if (passes - pass) % 2 == 1 { to } else { spare };
+    for pass in 0..passes {
+        let [keys, positions] = if pass == 0 { [keys; 2] } else { target(pass - 1) };
+        let [sorted, moved] = target(pass);
+        let meta = Meta { n: n as u32, tiles: tiles as u32, rows: rows as u32, shift: pass * BITS, limit };
+        let counts = cx.temp(rows * tiles << BITS);
+        let d = cx.dispatch(&COUNT).read_from(keys).write(counts);
+        d.uniform(&meta).workgroups(rows * tiles)?;
+        exclusive_scan(cx, counts, rows * tiles << BITS)?;
+        cx.dispatch(&PLACE)
+            .constant("FIRST", f64::from(u8::from(pass == 0)))
+            .read_from(keys)
+            .read_from(positions)
+            .read(counts)
+            .write_to(sorted)
+            .write_to(moved)
+            .uniform(&meta)
+            .workgroups(rows * tiles)?;
+    }
+    Ok(())
 }
 
 impl SortPairs {
@@ -46,10 +89,6 @@ impl SortPairs {
         for (out, pair) in call.out_u(1).iter_mut().zip(&pairs) {
             *out = *pair as u32;
         }
-    }
-
-    fn passes(&self) -> u32 {
-        (u32::BITS - self.limit.leading_zeros()).div_ceil(BITS).max(1)
     }
 }
 
@@ -82,33 +121,9 @@ impl Op for SortPairs {
         if n == 0 {
             return Ok(());
         }
-        let tiles = n.div_ceil(TILE);
-        let passes = self.passes();
-        let spare =
-            if passes > 1 { [cx.temp(n), cx.temp(n)].map(Place::Temp) } else { [Place::Output(0), Place::Output(1)] };
-        // Passes alternate between the outputs and the spare buffers so that the last one ends in the outputs.
-        let target = |pass: u32| {
-            if (passes - pass) % 2 == 1 { [Place::Output(0), Place::Output(1)] } else { spare }
-        };
-        for pass in 0..passes {
-            let [keys, positions] = if pass == 0 { [Place::Input(0); 2] } else { target(pass - 1) };
-            let [sorted, moved] = target(pass);
-            let meta = Meta { n: n as u32, tiles: tiles as u32, shift: pass * BITS, limit: self.limit };
-            let counts = cx.temp(tiles << BITS);
-            let d = cx.dispatch(&COUNT).read_from(keys).write(counts);
-            d.uniform(&meta).workgroups(tiles)?;
-            exclusive_scan(cx, counts, tiles << BITS)?;
-            cx.dispatch(&PLACE)
-                .constant("FIRST", f64::from(u8::from(pass == 0)))
-                .read_from(keys)
-                .read_from(positions)
-                .read(counts)
-                .write_to(sorted)
-                .write_to(moved)
-                .uniform(&meta)
-                .workgroups(tiles)?;
-        }
-        Ok(())
+        let to = [Place::Output(0), Place::Output(1)];
+        let spare = if passes(self.limit) > 1 { [cx.temp(n), cx.temp(n)].map(Place::Temp) } else { to };
+        sort_rows(cx, [1, n], self.limit, Place::Input(0), spare, to)
     }
 }
 

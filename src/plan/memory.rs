@@ -29,6 +29,8 @@ pub struct Slots {
     pub bytes: Vec<u64>,
     /// Bytes of all slots together.
     pub peak: u64,
+    /// Bytes that live at the same time, at the most: no placement needs less.
+    pub least: u64,
     /// Bytes if no memory were shared.
     pub unshared: u64,
 }
@@ -52,5 +54,36 @@ pub(crate) fn assign_slots(lives: &[Life], reuse: bool) -> Slots {
         slots.of.insert(life.key, slot);
     }
     slots.peak = slots.bytes.iter().sum();
+    slots.least = most_alive(lives);
     slots
+}
+
+/// The most bytes that live at the same time.
+fn most_alive(lives: &[Life]) -> u64 {
+    let mut changes: Vec<(usize, bool, u64)> =
+        lives.iter().flat_map(|l| [(l.first, true, l.bytes), (l.last + 1, false, l.bytes)]).collect();
+    // What ends before a step makes room for what begins with it.
+    changes.sort_unstable();
+    let (mut alive, mut most) = (0, 0);
+    for (_, begins, bytes) in changes {
+        alive = if begins { alive + bytes } else { alive - bytes };
+        most = most.max(alive);
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lives_at_once_bounds_the_slots_from_below() {
+        let life = |key, bytes, first, last| Life { key, bytes, first, last, used: true };
+        // A chain, and a value that lives throughout.
+        let lives = [life(0, 8, 0, 1), life(1, 8, 1, 2), life(2, 8, 2, 3), life(3, 4, 0, 3)];
+        let slots = assign_slots(&lives, true);
+        assert_eq!((slots.least, slots.peak, slots.unshared), (20, 20, 28));
+        assert_eq!(assign_slots(&lives, false).least, 20);
+        assert_eq!(assign_slots(&[], true).least, 0);
+    }
 }

@@ -22,10 +22,11 @@ impl fmt::Display for Program {
         }
         writeln!(
             f,
-            "{} steps, {} slots, peak {} bytes ({} without sharing)",
+            "{} steps, {} slots, peak {} bytes (at least {}; {} without sharing)",
             self.steps.len(),
             slots.bytes.len(),
             slots.peak,
+            slots.least,
             slots.unshared
         )?;
         if let Some(peak) = self.peak_without_recomputation {

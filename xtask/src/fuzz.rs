@@ -23,8 +23,12 @@ pub struct FuzzArgs {
     swiftshader: bool,
 }
 
-/// Tests with an ignored part that runs as long as it is told to.
-const TESTS: [&str; 3] = ["random_programs", "invalid_programs", "parsers"];
+/// What `--test` names, the test program and the ignored test in it, which runs as long as it is told to.
+const TESTS: [[&str; 3]; 3] = [
+    ["random_programs", "random_programs", "fuzz"],
+    ["invalid_programs", "engine", "invalid_programs::fuzz"],
+    ["parsers", "parsers", "fuzz"],
+];
 
 pub fn run(args: &FuzzArgs) -> Result<()> {
     let lab = Lab::new(false, false);
@@ -36,9 +40,10 @@ pub fn run(args: &FuzzArgs) -> Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let seed = args.seed.unwrap_or(now * 1_000_000);
     println!("from seed {seed} on, on {}", gpu.place());
-    for test in TESTS.iter().filter(|test| args.test.as_deref().is_none_or(|t| t == **test)) {
+    let chosen = |name: &str| args.test.as_deref().is_none_or(|test| test == name);
+    for [_, program, test] in TESTS.into_iter().filter(|[name, ..]| chosen(name)) {
         let mut cargo = run::cargo();
-        cargo.args(["test", "--package", "wgrad", "--test", test, "--", "--ignored", "--nocapture", "fuzz"]);
+        cargo.args(["test", "--package", "wgrad", "--test", program, "--", "--ignored", "--nocapture", test]);
         gpu.apply(&mut cargo);
         cargo.env("WGRAD_FUZZ_MINUTES", args.minutes.to_string()).env("WGRAD_FUZZ_SEED", seed.to_string());
         run::run(&mut cargo)?;

@@ -1,7 +1,8 @@
-//! The project's chores: `cargo xtask demo | test | web | setup | fuzz`.
+//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz`.
 
 mod adapters;
 mod apt;
+mod bench;
 mod counts;
 mod demo;
 mod find;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run every check and say where each one ran
     Test(test::TestArgs),
+    /// Measure beside other libraries
+    Bench(bench::BenchArgs),
     /// Build the npm package and the page
     Web(SetupArgs),
     /// Install what the tests need, and say what was found
@@ -68,6 +71,7 @@ fn chore(command: &Command) -> Result<bool> {
     match command {
         Command::Demo(args) => demo::run(args)?,
         Command::Test(args) => return test::run(args),
+        Command::Bench(args) => bench::run(args)?,
         Command::Web(args) => {
             let mut setup = setup::Setup::new(args.no_install);
             setup.target("wasm32-unknown-unknown")?;

@@ -139,7 +139,7 @@ fn shaders(_: &Lab) -> Result<Done, Stop> {
 }
 
 fn native(lab: &Lab) -> Result<Done, Stop> {
-    let names = integration()?;
+    let names = integration(&[])?;
     match lab.gpu() {
         // The tests check the CPU executor alone when they are told that an adapter may be missing.
         Err(Stop::Missing(reason)) if lab.allow_missing => {
@@ -151,7 +151,7 @@ fn native(lab: &Lab) -> Result<Done, Stop> {
 }
 
 fn portable(lab: &Lab) -> Result<Done, Stop> {
-    let names = integration()?;
+    let names = integration(&CPU_ONLY)?;
     tests(Some(lab.gpu()?), |cargo| cargo.args(&names).env("WGRAD_PORTABLE_LIMITS", "1"))
 }
 
@@ -246,15 +246,18 @@ fn tests(gpu: Option<&Gpu>, set: impl Fn(&mut Command) -> &mut Command) -> Resul
     done(place, &counts.note()?)
 }
 
-/// Picks every integration test but the shaders' and the parity test, which have steps of their own.
-fn integration() -> Result<Vec<String>> {
+/// Tests that no adapter's limits concern.
+const CPU_ONLY: [&str; 2] = ["gradients", "parsers"];
+
+/// Picks every integration test but those left out, and the shaders' and the parity test, which have steps of their own.
+fn integration(left_out: &[&str]) -> Result<Vec<String>> {
     let entries = fs::read_dir(run::root().join("tests")).context("no integration tests")?;
     let mut names: Vec<String> = entries
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|kind| kind == "rs") || path.join("main.rs").exists())
         .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
-        .filter(|name| !["shaders", "parity"].contains(&name.as_str()))
+        .filter(|name| !["shaders", "parity"].iter().chain(left_out).any(|other| other == name))
         .collect();
     names.sort();
     let words = names.into_iter().flat_map(|name| ["--test".to_owned(), name]);

@@ -139,6 +139,10 @@ pub struct AttentionRoute<'g> {
     pub counts_kv: Option<Var<'g>>,
     /// Tokens that exist, u32 0/1 `[b, n]`.
     pub mask: Option<Var<'g>>,
+    /// Routing token of the queries, `[b, D]`, for routers without their own: see [`Route::routing_tokens`].
+    pub routing_tokens_q: Option<Var<'g>>,
+    /// Routing tokens of keys and values, `[b, r, D]`.
+    pub routing_tokens_kv: Option<Var<'g>>,
     /// Route at random instead.
     pub random_route: bool,
     /// Given Gumbel noise of the query router, if it is a Sinkhorn router.
@@ -158,6 +162,8 @@ impl<'g> AttentionRoute<'g> {
             counts_q: None,
             counts_kv: None,
             mask: None,
+            routing_tokens_q: None,
+            routing_tokens_kv: None,
             random_route: false,
             gumbel_q: None,
             gumbel_kv: None,
@@ -167,17 +173,24 @@ impl<'g> AttentionRoute<'g> {
 
     /// Routing of queries, and of keys and values.
     pub(super) fn routes(&self) -> [Route<'g>; 2] {
-        let one = |k, counts, gumbel, site| Route {
+        let one = |k, counts, routing_tokens, gumbel, site| Route {
             counts,
             mask: self.mask,
+            routing_tokens,
             random_route: self.random_route,
             gumbel,
             site,
             ..Route::new(k)
         };
         [
-            one(self.num_heavy_tokens_q, self.counts_q, self.gumbel_q, self.site),
-            one(self.num_heavy_tokens_kv, self.counts_kv, self.gumbel_kv, self.site.wrapping_add(1)),
+            one(self.num_heavy_tokens_q, self.counts_q, self.routing_tokens_q, self.gumbel_q, self.site),
+            one(
+                self.num_heavy_tokens_kv,
+                self.counts_kv,
+                self.routing_tokens_kv,
+                self.gumbel_kv,
+                self.site.wrapping_add(1),
+            ),
         ]
     }
 }

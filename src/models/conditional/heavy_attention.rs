@@ -67,6 +67,9 @@ impl HeavyAttentionConfig {
         if self.descent.as_ref().is_some_and(|d| !(d.k > 0.0 && d.k.is_finite())) {
             return refuse("descent", "k is no positive number".into());
         }
+        if let Some(fault) = self.descent.as_ref().and_then(|d| d.how.fault()) {
+            return refuse("descent", fault);
+        }
         if rotary && !self.dim_head.is_multiple_of(2) {
             let message = format!("{} is odd; the rotary embedding turns pairs of features", self.dim_head);
             return refuse("dim_head", message);

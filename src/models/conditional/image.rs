@@ -2,7 +2,7 @@
 
 use super::attention::{AttentionConfig, AttentionRoute};
 use super::branch::HeavyBranch;
-use super::rows::{below, expect, refuse};
+use super::rows::{below, expect, refuse, within};
 use crate::error::{Error, Result};
 use crate::graph::Var;
 use crate::nn::{Init, Linear, ParamVars, Params};
@@ -38,6 +38,8 @@ impl ImageAttentionConfig {
         if self.attention.light_window_size == 0 {
             return refuse("light_window_size is 0; expected the side of a patch");
         }
+        let side = self.attention.light_window_size;
+        within("ImageAttentionConfig: the tokens of a patch", &[side, side, self.attention.dim])?;
         // The side of a patch may be 1, a window of one token may not.
         AttentionConfig { light_window_size: 2, ..self.attention.clone() }.check()
     }
@@ -117,7 +119,9 @@ impl ConditionalRoutedImageAttention {
         let patches = image.reshape([b, rows, side, columns, side, dim]).permute(&[0, 1, 3, 2, 4, 5]);
         let patches = patches.reshape([b * rows * columns, side * side, dim]);
         let [q, kv] = route.routes();
-        let out = self.light.forward(p, patches, route.mask) + self.heavy.forward(p, patches, patches, &q, &kv);
+        // First the heavy branch, which says what is wrong with a mask.
+        let heavy = self.heavy.forward(p, patches, patches, &q, &kv);
+        let out = self.light.forward(p, patches, route.mask) + heavy;
         let out = out.reshape([b, rows, columns, side, side, dim]).permute(&[0, 1, 3, 2, 4, 5]);
         let out = out.reshape([b, h, w, dim]);
         if first { out.permute(&[0, 3, 1, 2]) } else { out }

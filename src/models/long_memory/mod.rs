@@ -88,6 +88,19 @@ pub struct Recalled<'g> {
     pub indices: Var<'g>,
 }
 
+impl<'g> Recalled<'g> {
+    /// Keys, values and mask, for states of one's own; [`from_parts`](Self::from_parts) is the way back.
+    pub fn parts(&self) -> [Var<'g>; 3] {
+        [self.keys, self.values, self.mask]
+    }
+
+    /// From [`parts`](Self::parts), for [`RoutedMemory::attend`]. Where the memories are from is not known any more: the mask
+    /// stands in for the indices. All zeros are an empty memory.
+    pub fn from_parts([keys, values, mask]: [Var<'g>; 3]) -> Self {
+        Recalled { keys, values, mask, indices: mask }
+    }
+}
+
 impl RoutedMemory {
     /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
     pub fn new(params: &mut Params, name: &str, config: RoutedMemoryConfig) -> Result<Self> {
@@ -122,6 +135,14 @@ impl RoutedMemory {
     /// `<name>.written` to 0. Fails like [`states`](Self::states) and [`Store::set_zeros`].
     pub fn clear(&self, store: &Store, name: &str, batch: usize) -> Result<()> {
         memory::clear(&self.config, store, name, batch)
+    }
+
+    /// Types of [`Recalled::parts`] where `pushed` inputs of each of `batch` samples went into a stored memory in the same run.
+    pub fn recalled_types(&self, batch: usize, pushed: usize) -> [TensorType; 3] {
+        let c = &self.config;
+        let k = c.selected.min(c.capacity.saturating_add(pushed));
+        let keys = TensorType::f32([batch, c.heads, k, c.dim_head]);
+        [keys.clone(), keys, TensorType::u32([batch, c.routes, k])]
     }
 
     /// The memory as states of a graph.

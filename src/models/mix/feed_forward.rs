@@ -8,6 +8,7 @@ use crate::models::parts::below;
 use crate::models::product_key::{Lookup, ProductKeyConfig, ProductKeyMemory};
 use crate::models::recurrent::FeedForward as Dense;
 use crate::nn::{ParamVars, Params};
+use crate::types::TensorType;
 
 /// What follows attention in a layer.
 #[derive(Clone, Debug)]
@@ -59,6 +60,33 @@ impl FeedForward {
                 light.forward(p, x) + chosen.put(heavy.forward(p, chosen.take(x)), x.dim(1))
             }
             FeedForward::ProductKey(memory) => memory.forward(p, x, &Lookup::new(Mode::Eval, 0)),
+        }
+    }
+
+    /// Names and types of what tokens need of those before them in their segment; what is in it at its start does not matter.
+    pub fn cache(&self, batch: usize) -> Vec<(&'static str, TensorType)> {
+        match self {
+            FeedForward::Routed { router, .. } => router.cache(batch).into(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// [`forward`](Self::forward) for the tokens that follow `length` (u32 `[b]`) ones of the segment, and the cache with them.
+    #[track_caller]
+    pub fn forward_cached<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        x: Var<'g>,
+        length: Var<'g>,
+        cache: &[Var<'g>],
+    ) -> (Var<'g>, Vec<Var<'g>>) {
+        match self {
+            FeedForward::Routed { router, branches } => {
+                let [light, heavy] = &**branches;
+                let (chosen, cache) = router.forward_cached(p, x, length, cache);
+                (light.forward(p, x) + chosen.put(heavy.forward(p, chosen.take(x)), x.dim(1)), cache)
+            }
+            _ => (self.forward(p, x), Vec::new()),
         }
     }
 }

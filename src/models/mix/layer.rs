@@ -15,11 +15,13 @@ const LOOKBACK: usize = 64;
 /// Parameters below `layers.{i}`: `attention.*`, `long_memory.*`, `feed_forward.*`.
 #[derive(Clone, Debug)]
 pub(super) struct Layer {
-    attention: Kind,
-    long: Option<RoutedMemory>,
-    feed_forward: FeedForward,
+    pub(super) attention: Kind,
+    pub(super) long: Option<RoutedMemory>,
+    pub(super) feed_forward: FeedForward,
     /// What its states are named after.
-    name: String,
+    pub(super) name: String,
+    /// Extents of the inputs of a segment.
+    pub(super) inputs: [usize; 2],
 }
 
 /// What a layer carries: see [`Attention::carries`](super::attention::Attention::carries), and memories of its inputs.
@@ -52,16 +54,18 @@ impl Layer {
             }
         };
         let feed_forward = FeedForward::new(params, &part("feed_forward"), config, &layer.feed_forward)?;
-        Ok(Layer { attention, long, feed_forward, name: format!("mix.layers.{i}") })
+        let inputs = [config.segment, config.dim];
+        Ok(Layer { attention, long, feed_forward, name: format!("layers.{i}"), inputs })
     }
 
-    fn memories(&self) -> [(&'static str, Option<&RoutedMemory>); 2] {
+    /// Memories of its inputs: that of the attention, and the one beside it.
+    pub(super) fn memories(&self) -> [(&'static str, Option<&RoutedMemory>); 2] {
         [("heavy", self.attention.face().memory()), ("long", self.long.as_ref())]
     }
 
     fn values(&self, batch: usize) -> Vec<(String, TensorType)> {
         let carries = self.attention.face().carries(batch).into_iter();
-        carries.map(|(part, ty)| (format!("{}.{part}", self.name), ty)).collect()
+        carries.map(|(part, ty)| (format!("mix.{}.{part}", self.name), ty)).collect()
     }
 
     /// Names and types of its states.
@@ -69,7 +73,7 @@ impl Layer {
         let mut all = self.values(batch);
         for (part, memory) in self.memories() {
             if let Some(memory) = memory {
-                all.extend(memory.states(&format!("{}.{part}", self.name), batch)?);
+                all.extend(memory.states(&format!("mix.{}.{part}", self.name), batch)?);
             }
         }
         Ok(all)
@@ -85,27 +89,22 @@ impl Layer {
     pub fn state<'g>(&self, g: &'g Graph, batch: usize, begin: Option<Var<'g>>) -> LayerCarried<'g> {
         let values = self.values(batch).into_iter().map(|(name, ty)| g.state(&name, ty)).collect();
         let [heavy, long] = self.memories().map(|(part, memory)| {
-            let memory = memory?.memory(g, &format!("{}.{part}", self.name), batch);
+            let memory = memory?.memory(g, &format!("mix.{}.{part}", self.name), batch);
             Some(begin.map_or(memory.clone(), |begin| memory.begin(begin)))
         });
         LayerCarried { values, heavy, long }
     }
 
-    /// Keeps `new` in the states that `old` is from, in the texts marked in `only` (u32 0/1 `[b]`), or in all.
-    pub fn keep<'g>(&self, old: &LayerCarried<'g>, new: &LayerCarried<'g>, only: Option<Var<'g>>) {
+    /// Keeps `new` in the states that `old` is from.
+    pub fn keep<'g>(&self, old: &LayerCarried<'g>, new: &LayerCarried<'g>) {
         for (old, new) in old.values.iter().zip(&new.values) {
-            let (mut shape, new) = (vec![1; old.rank()], grown(*new, *old));
-            if let Some(first) = shape.first_mut() {
-                *first = old.dim(0);
-            }
-            let new = only.map_or(new, |only| only.reshape(shape).select(new, *old));
-            old.graph().assign(*old, new);
+            old.graph().assign(*old, grown(*new, *old));
         }
         new.heavy.iter().chain(&new.long).for_each(LongMemory::commit);
     }
 
     /// A segment `x` `[b, n, D]`, n at most its length, and what the next one gets. `seen`: tokens before it, u32 `[b]`, where
-    /// texts differ in that. Memories get of each text as many tokens as `counts` (u32 `[b]`) says, or all.
+    /// texts differ in that.
     #[track_caller]
     pub fn forward<'g>(
         &self,
@@ -113,7 +112,6 @@ impl Layer {
         x: Var<'g>,
         carried: &LayerCarried<'g>,
         seen: Option<Var<'g>>,
-        counts: Option<Var<'g>>,
     ) -> (Var<'g>, LayerCarried<'g>) {
         let past = Past { values: &carried.values, seen, memory: carried.heavy.as_ref() };
         let (found, values) = self.attention.face().forward(p, x, past);
@@ -122,7 +120,7 @@ impl Layer {
             y = y + layer.forward(p, x, memory);
         }
         let push = |layer: Option<&RoutedMemory>, memory: &Option<LongMemory<'g>>| {
-            Some(layer?.push(p, memory.as_ref()?, x, counts))
+            Some(layer?.push(p, memory.as_ref()?, x, None))
         };
         let heavy = push(self.attention.face().memory(), &carried.heavy);
         let long = push(self.long.as_ref(), &carried.long);

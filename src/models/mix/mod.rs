@@ -6,9 +6,12 @@
 //! No part looks ahead, within a segment either, and nothing grows with the length of a text.
 
 mod attention;
+mod cache;
 mod config;
 mod feed_forward;
+mod infini;
 mod layer;
+mod recurrent;
 mod routed;
 mod router;
 mod stream;

@@ -1,6 +1,6 @@
 //! CoLT5's attention for decoders, over a bounded past.
 
-use super::attention::{Attention, Past};
+use super::attention::{Attention, Cached, Past};
 use super::config::MemoryConfig;
 use super::router::CausalRouter;
 use super::window::WindowAttention;
@@ -66,5 +66,34 @@ impl Attention for RoutedAttention {
 
     fn memory(&self) -> Option<&RoutedMemory> {
         Some(&self.heavy)
+    }
+
+    fn cache(&self, batch: usize) -> Vec<(&'static str, TensorType)> {
+        let mut all = self.light.cache(batch);
+        all.extend(self.queries.iter().flat_map(|router| router.cache(batch)));
+        all
+    }
+
+    fn forward_cached<'g>(&self, p: &ParamVars<'g>, x: Var<'g>, cached: &Cached<'_, 'g>) -> (Var<'g>, Vec<Var<'g>>) {
+        let (light_cache, router_cache) = cached.values.split_at(self.light.parts().min(cached.values.len()));
+        let (light, mut next) = self.light.forward_cached(p, x, &Cached { values: light_cache, ..*cached });
+        let Some(recalled) = &cached.recalled else { return (light, next) };
+        let heavy = match &self.queries {
+            None => self.heavy.attend(p, x, None, recalled),
+            Some(router) => {
+                let (chosen, cache) = router.forward_cached(p, x, cached.length, router_cache);
+                next.extend(cache);
+                chosen.put(self.heavy.attend(p, chosen.take(x), None, recalled), x.dim(1))
+            }
+        };
+        (light + heavy, next)
+    }
+
+    fn turn<'g>(&self, p: &ParamVars<'g>, cached: &Cached<'_, 'g>, full: Var<'g>) -> Vec<Var<'g>> {
+        let (light, router) = cached.values.split_at(self.light.parts().min(cached.values.len()));
+        let mut next = self.light.turn(p, &Cached { values: light, ..*cached }, full);
+        // The router begins at the first token, and does not look at what is behind it.
+        next.extend(router);
+        next
     }
 }

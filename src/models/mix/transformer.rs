@@ -15,7 +15,7 @@ use crate::types::{DType, Tensor, TensorType};
 /// State: tokens that each text had in the segments before.
 const SEEN: &str = "mix.seen";
 /// What [`SEEN`] stops at.
-const MOST: u32 = 1 << 30;
+pub(super) const MOST: u32 = 1 << 30;
 /// Parameter of the last norm.
 const GAMMA: &str = "norm.gamma";
 
@@ -28,7 +28,7 @@ pub struct MemoryTransformer {
     config: MemoryConfig,
     params: Params,
     tokens: Embedding,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     to_logits: Linear,
 }
 
@@ -120,31 +120,29 @@ impl MemoryTransformer {
         Carried { batch, seen: Some(seen), layers }
     }
 
-    /// Keeps `new` in the states, which `old` was made of, in the texts marked in `only` (u32 0/1 `[b]`), or in all.
-    pub(super) fn keep<'g>(&self, graph: &'g Graph, old: &Carried<'g>, new: &Carried<'g>, only: Option<Var<'g>>) {
+    /// Keeps `new` in the states, which `old` was made of.
+    fn keep<'g>(&self, graph: &'g Graph, old: &Carried<'g>, new: &Carried<'g>) {
         let Some(seen) = new.seen else { return };
-        let state = graph.state(SEEN, seen.ty());
-        graph.assign(state, only.map_or(seen, |only| only.select(seen, state)));
+        graph.assign(graph.state(SEEN, seen.ty()), seen);
         for (layer, (old, new)) in self.layers.iter().zip(old.layers.iter().zip(&new.layers)) {
-            layer.keep(old, new, only);
+            layer.keep(old, new);
         }
     }
 
-    /// Features `[b, n, D]` of a segment, n at most its length, and what the next one gets if the segment is full. Memories get
-    /// as many tokens as `counts` says.
+    /// Features of ids u32, any shape; ids outside the vocabulary become zeros.
     #[track_caller]
-    pub(super) fn segment<'g>(
-        &self,
-        p: &ParamVars<'g>,
-        ids: Var<'g>,
-        carried: &Carried<'g>,
-        counts: Option<Var<'g>>,
-    ) -> (Var<'g>, Carried<'g>) {
+    pub(super) fn embed<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
+        self.tokens.forward(p, ids)
+    }
+
+    /// Features `[b, n, D]` of a segment, n at most its length, and what the next one gets if the segment is full.
+    #[track_caller]
+    fn segment<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, carried: &Carried<'g>) -> (Var<'g>, Carried<'g>) {
         let g = ids.graph();
-        let mut x = self.tokens.forward(p, ids);
+        let mut x = self.embed(p, ids);
         let mut layers = Vec::new();
         for (layer, carried_here) in self.layers.iter().zip(&carried.layers) {
-            let step = || layer.forward(p, x, carried_here, carried.seen, counts);
+            let step = || layer.forward(p, x, carried_here, carried.seen);
             let (y, next) = if self.config.recompute { g.recompute(step) } else { step() };
             x = y;
             layers.push(next);
@@ -177,7 +175,7 @@ impl MemoryTransformer {
         }
         let (mut parts, mut carried) = (Vec::new(), carried.clone());
         for start in (0..n).step_by(w) {
-            let (part, next) = self.segment(p, ids.slice(1, start, w.min(n - start)), &carried, None);
+            let (part, next) = self.segment(p, ids.slice(1, start, w.min(n - start)), &carried);
             parts.push(part);
             carried = next;
         }
@@ -236,7 +234,7 @@ impl MemoryTransformer {
         }
         let old = self.carried(g, b, begin);
         let (loss, new) = self.loss_after(p, ids, &old);
-        self.keep(g, &old, &new, None);
+        self.keep(g, &old, &new);
         loss
     }
 }

@@ -52,7 +52,7 @@ impl AttentionBlockConfig {
             heads: 8,
             qk_rmsnorm: false,
             qk_rmsnorm_scale: None,
-            positions: Some(2 * block_width),
+            positions: Some(block_width.saturating_mul(2)),
             lookback: Lookback::default(),
             states: None,
             state_reads: 0,
@@ -114,10 +114,10 @@ impl AttentionBlock {
     /// Adds the parameters below `name` (none: at the top).
     pub fn new(params: &mut Params, name: &str, config: AttentionBlockConfig) -> Self {
         let c = &config;
-        let (dim, inner) = (c.dim, c.heads * c.dim_head);
+        let (dim, inner) = (c.dim, c.heads.saturating_mul(c.dim_head));
         let norm = Norm::new(params, &below(name, "norm"), dim);
         let to_q = Linear::new(params, &below(name, "to_q"), dim, inner, false);
-        let to_kv = Linear::new(params, &below(name, "to_kv"), dim, 2 * c.dim_head, false);
+        let to_kv = Linear::new(params, &below(name, "to_kv"), dim, c.dim_head.saturating_mul(2), false);
         let core = CoreConfig {
             heads: c.heads,
             dim_head: c.dim_head,
@@ -127,7 +127,8 @@ impl AttentionBlock {
         let core = Core::new(params, &below(name, "attn"), &core);
         let own = if c.flat_state_names { name.to_owned() } else { below(name, "state_container") };
         let states = c.states.clone().map(|states| StateContainer::new(params, &own, states));
-        let to_out = Linear::new(params, &below(name, "to_out"), inner * (1 + c.state_reads), dim, false);
+        let found = inner.saturating_mul(c.state_reads.saturating_add(1));
+        let to_out = Linear::new(params, &below(name, "to_out"), found, dim, false);
         AttentionBlock { norm, to_q, to_kv, to_out, core, states, config }
     }
 
@@ -263,9 +264,9 @@ impl AttentionBlock {
     /// A cache whose past is `memory` (of the cache's capacity) and whose block is still empty; `old` lends its room.
     #[track_caller]
     pub fn next_cache<'g>(&self, p: &ParamVars<'g>, memory: &Memory<'g>, old: &BlockCache<'g>) -> BlockCache<'g> {
-        let (m, rows) = (memory.rows(), old.keys.dim(1));
-        let put = |old: Var<'g>, new: Var<'g>| new.concat(&[old.slice(1, m, rows.saturating_sub(m))], 1);
-        let positions = memory.keys.graph().iota([m], 0) + self.first(rows);
+        let (g, rows) = (memory.keys.graph(), old.keys.dim(1));
+        let put = |old: Var<'g>, new: Var<'g>| old.write_rows(new, g.full_u32([], 0));
+        let positions = g.iota([memory.rows()], 0) + self.first(rows);
         BlockCache {
             keys: put(old.keys, memory.keys),
             turned: put(old.turned, self.keys(p, memory.keys, positions)),

@@ -20,7 +20,7 @@ impl FeedForward {
     pub fn new(params: &mut Params, name: &str, dim: usize, inner: usize) -> Self {
         FeedForward {
             norm: Norm::new(params, &below(name, "0"), dim),
-            proj_in: Linear::new(params, &below(name, "1"), dim, 2 * inner, false),
+            proj_in: Linear::new(params, &below(name, "1"), dim, inner.saturating_mul(2), false),
             proj_out: Linear::new(params, &below(name, "3"), inner, dim, false),
             inner,
         }

@@ -25,7 +25,8 @@ pub enum GateConfiguration {
     /// One gate on the projected attention, no feed-forward. What the package has.
     #[default]
     Skip,
-    /// One gate, after a feed-forward of the projected attention.
+    /// One gate, after a feed-forward of the projected attention. (The paper drops the projection here; it is kept, so that the
+    /// parameters of all configurations have the same names and shapes up to the gates.)
     Single,
     /// A gate in place of both residual connections: of the projected attention, then of a feed-forward of the result.
     Dual,

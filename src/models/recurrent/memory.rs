@@ -93,12 +93,13 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// Adds the parameters below `name`.
+    /// Adds the parameters below `name`; the factor is at least 1.
     pub fn new(params: &mut Params, name: &str, dim_head: usize, factor: usize, width: usize) -> Self {
         let (weight, bias) = (below(name, "weight"), below(name, "bias"));
-        let bound = 1.0 / ((dim_head * factor).max(1) as f32).sqrt();
-        params.add(&weight, [2 * dim_head, dim_head, factor], Init::Uniform { bound });
-        params.add(&bias, [2 * dim_head], Init::Uniform { bound });
+        let (factor, both) = (factor.max(1), dim_head.saturating_mul(2));
+        let bound = 1.0 / (dim_head.saturating_mul(factor).max(1) as f32).sqrt();
+        params.add(&weight, [both, dim_head, factor], Init::Uniform { bound });
+        params.add(&bias, [both], Init::Uniform { bound });
         Compression { weight, bias, dim_head, factor, width }
     }
 

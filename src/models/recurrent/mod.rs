@@ -14,6 +14,7 @@ mod norm;
 mod resume;
 mod state;
 mod stream;
+mod stream_plans;
 mod transformer;
 mod wrapper;
 
@@ -24,6 +25,7 @@ pub use feed_forward::FeedForward;
 pub use gate::{GateConfiguration, GateKind};
 pub use memory::{Compression, Memory};
 pub use state::{Readable, StateContainer, StateContainerConfig, StateView, States};
-pub use stream::{RecurrentStream, RecurrentStreamPlans};
+pub use stream::{RecurrentStream, filter_thres};
+pub use stream_plans::RecurrentStreamPlans;
 pub use transformer::{BlockRecurrentTransformer, Carried};
 pub use wrapper::RecurrentTrainerWrapper;

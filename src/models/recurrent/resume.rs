@@ -1,11 +1,31 @@
-//! A stream that goes on from given memories and states.
+//! Streams that go on from saved states, or from given memories and states.
 
-use super::stream::{COUNT, RecurrentStream, RecurrentStreamPlans, WRITTEN, named};
+use super::stream::RecurrentStream;
+use super::stream_plans::{COUNT, RecurrentStreamPlans, WRITTEN, named};
 use crate::error::{Error, Result};
+use crate::models::feeding::restore;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 
 impl RecurrentStream {
+    /// A stream that goes on where another one, of the same model and batch, was saved: after `read` tokens of each text, its
+    /// [`tokens_read`](Self::tokens_read), with the states that `saved` gives by their names in its [`store`](Self::store).
+    /// Fails for other counts or types.
+    pub fn resume(
+        plans: &Arc<RecurrentStreamPlans>,
+        read: &[u64],
+        saved: impl Fn(&str) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let mut stream = RecurrentStream::new(plans)?;
+        let own = plans.states.iter().map(|(name, ty)| (named(name), ty));
+        let long = plans.long.iter().map(|(name, ty)| (name.clone(), ty));
+        restore(stream.store(), own.chain(long), (plans.batch, read), saved)?;
+        stream.lengths = read.iter().map(|n| (n % plans.config.block_width as u64) as usize).collect();
+        stream.begun = read.iter().any(|n| *n > 0);
+        stream.read = read.to_vec();
+        Ok(stream)
+    }
+
     /// A stream that goes on where a call of the model ended: with `memories` `[2, b, m, d]` (keys, then values) of each layer
     /// that remembers, and `states` `[b, N, D]` of each that writes them, in the order of the layers. Either may be empty: then
     /// there are none yet. Long memories are empty. Fails for other shapes, numbers or batches.

@@ -89,7 +89,7 @@ impl StateContainer {
     /// Adds the parameters below `name` (none: at the top).
     pub fn new(params: &mut Params, name: &str, config: StateContainerConfig) -> Self {
         let c = &config;
-        let (dim, d, inner) = (c.dim, c.dim_head, c.heads * c.dim_head);
+        let (dim, d, inner) = (c.dim, c.dim_head, c.heads.saturating_mul(c.dim_head));
         let [init_state, pos_ids] = ["init_state", "state_pos_ids"].map(|part| below(name, part));
         params.add(&init_state, [c.num_state_vectors, dim], Init::Normal { std: c.init_std });
         params.add(&pos_ids, [c.num_state_vectors, dim], Init::Normal { std: 1.0 });
@@ -97,8 +97,8 @@ impl StateContainer {
         let mut linear = |part: &str, inputs, outputs| Linear::new(params, &below(name, part), inputs, outputs, false);
         let [q_to_state, q_from_state, state_to_q] =
             ["q_to_state", "q_from_state", "state_to_q"].map(|part| linear(part, dim, inner));
-        let state_to_kv = linear("state_to_kv", dim, 2 * d);
-        let to_state_out = linear("to_state_out", 2 * inner, dim);
+        let state_to_kv = linear("state_to_kv", dim, d.saturating_mul(2));
+        let to_state_out = linear("to_state_out", inner.saturating_mul(2), dim);
         let core =
             CoreConfig { heads: c.heads, dim_head: d, qk_rmsnorm: c.qk_rmsnorm, qk_rmsnorm_scale: c.qk_rmsnorm_scale };
         let [read, within, from_tokens] = ["to_state_cross_attn", "state_self_attn", "from_state_cross_attn"]

@@ -84,9 +84,9 @@ impl<'g> SamplingVars<'g> {
 impl<'g> Var<'g> {
     /// Draws one token a row from logits f32 `[.., n]`, which must be finite (mask with `f32::MIN`): u32 `[..]`.
     ///
-    /// Gumbel-max: the argmax of logits / temperature + noise is a draw from their softmax. The noise is
-    /// [`Graph::gumbel`](crate::Graph::gumbel) of the seed and step of the run and of `site`, one number for each logit,
-    /// whatever the filters. No gradient. Bad values of `sampling` are kept as [`Error::Argument`].
+    /// Gumbel-max (Maddison et al. 2014, arXiv 1411.0030): the argmax of logits / temperature + noise is a draw from their
+    /// softmax. The noise is [`Graph::gumbel`](crate::Graph::gumbel) of the seed and step of the run and of `site`, one
+    /// number for each logit, whatever the filters. No gradient. Bad values of `sampling` are kept as [`Error::Argument`].
     #[track_caller]
     pub fn sample(self, sampling: &Sampling, site: u32) -> Var<'g> {
         let _at = self.graph().at(Where::caller());

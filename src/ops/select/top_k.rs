@@ -5,10 +5,11 @@
 //! which a kernel finds them: results are the same bit for bit on every executor.
 //!
 //! Kernels: rows of up to 256 entries by counting, several a workgroup. Longer rows by a radix select of the k-th pair
-//! (11 bits a stage; counts are integers, so atomics do not disturb them), by one workgroup a row or, where there are few
-//! and long rows, by several. Then only the `k` chosen pairs are sorted: runs of 1,024 by a bitonic network, longer ones
-//! by merging. For k = n nothing is to be selected, and the row is sorted. Software drivers, to which barriers are dear,
-//! get a row an invocation where that is little work.
+//! (after Alabi et al. 2012, "Fast k-selection algorithms for graphics processors"; 11 bits a stage; counts are integers,
+//! so atomics do not disturb them), by one workgroup a row or, where there are few and long rows, by several. Then only the
+//! `k` chosen pairs are sorted: runs of 1,024 by a bitonic network (Batcher 1968), longer ones by merging. Where many of a
+//! row are chosen it is sorted whole instead: short rows by one such network, long ones by a radix sort. Software drivers,
+//! to which barriers are dear, get a row an invocation where that is little work.
 
 use super::top_k_cpu;
 use crate::error::{Refusal, Result};
@@ -16,6 +17,7 @@ use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
 use crate::kernels::{Buffer, CpuCall, DispatchBuilder, Kernel, Lower, Place};
 use crate::ops::rows::zero;
+use crate::ops::sort::{Pairs, sort_rows};
 use crate::types::{DType, TensorType};
 use encase::ShaderType;
 
@@ -33,6 +35,8 @@ pub static PLACE: Kernel = kernel!("select/top_k_place");
 pub static SORT: Kernel = kernel!("select/top_k_sort");
 /// Merges runs.
 pub static MERGE: Kernel = kernel!("select/top_k_merge");
+/// Takes the first of rows that were sorted whole.
+pub static TAKE: Kernel = kernel!("select/top_k_take");
 
 /// Invocations of a workgroup; entries that are ordered by counting.
 const WIDTH: usize = 256;
@@ -47,6 +51,10 @@ const BINS: usize = 1 << BITS;
 const RANK_STAGES: u32 = 3;
 /// With fewer rows than this, several workgroups share a long row.
 const FEW_ROWS: usize = 64;
+
+/// Entries from which a row is long: sorted whole by digits if one in so many is chosen.
+const LONG: usize = 8192;
+const SHARE: usize = 7;
 
 /// With this many rows, and up to this many comparisons in each, a software driver gives a row to an invocation.
 const LANE_ROWS: usize = 8;
@@ -78,9 +86,6 @@ struct Meta {
     stages: u32,
     run: u32,
 }
-
-/// Two buffers of one length: ranks and indices of entries.
-type Pairs = [Place; 2];
 
 impl TopKOp {
     /// Starts a dispatch that looks at the rows.
@@ -119,6 +124,46 @@ impl TopKOp {
             .workgroups(rows * tiles as usize)
     }
 
+    /// Sorts rows whole and takes the first entries of each.
+    fn sort_whole(&self, cx: &mut Lower<'_>, meta: Meta, bounds: Buffer) -> Result<()> {
+        let (rows, n, k) = (meta.rows as usize, meta.n as usize, meta.k as usize);
+        let [ranks, indices, first, second] = [(); 4].map(|()| Place::Temp(cx.temp(rows * n)));
+        let (all, to) = (Meta { k: meta.n, ..meta }, [first, second]);
+        self.place(cx, all, bounds, [ranks, indices])?;
+        if n <= RUN {
+            Self::sort_runs(cx, all, [ranks, indices], to, false)?;
+        } else {
+            // The sort makes the indices itself, in order.
+            let spare = [Place::Temp(cx.temp(rows * n)), indices];
+            sort_rows(cx, [rows, n], u32::MAX, ranks, spare, to)?;
+        }
+        cx.dispatch(&TAKE)
+            .input(0)
+            .read_from(to[0])
+            .read_from(to[1])
+            .output(0)
+            .output(1)
+            .uniform(&meta)
+            .workgroups((rows * k).div_ceil(64))
+    }
+
+    /// Sorts runs of `meta.k` entries of each row; `last`: there is one run, and values are written in place of ranks.
+    fn sort_runs(cx: &mut Lower<'_>, meta: Meta, from: Pairs, to: Pairs, last: bool) -> Result<()> {
+        let k = meta.k as usize;
+        let size = k.next_power_of_two().min(RUN);
+        let tiles = k.div_ceil(size);
+        cx.dispatch(&SORT)
+            .input(0)
+            .constant("SIZE", size as f64)
+            .constant("LAST", f64::from(u8::from(last)))
+            .read_from(from[0])
+            .read_from(from[1])
+            .write_to(to[0])
+            .write_to(to[1])
+            .uniform(&Meta { tiles: tiles as u32, ..meta })
+            .workgroups(meta.rows as usize * tiles)
+    }
+
     /// Sorts the chosen entries of each row from `from` into the outputs.
     fn sort(cx: &mut Lower<'_>, meta: Meta, from: Pairs) -> Result<()> {
         let (rows, k) = (meta.rows as usize, meta.k as usize);
@@ -131,24 +176,12 @@ impl TopKOp {
             p if p % 2 == 0 => spare,
             _ => from,
         };
-        let last = |pass: u32| f64::from(u8::from(pass == merges));
-        let size = k.next_power_of_two().min(RUN);
-        let tiles = k.div_ceil(size);
-        cx.dispatch(&SORT)
-            .input(0)
-            .constant("SIZE", size as f64)
-            .constant("LAST", last(0))
-            .read_from(from[0])
-            .read_from(from[1])
-            .write_to(target(0)[0])
-            .write_to(target(0)[1])
-            .uniform(&Meta { tiles: tiles as u32, ..meta })
-            .workgroups(rows * tiles)?;
+        Self::sort_runs(cx, meta, from, target(0), merges == 0)?;
         for pass in 1..=merges {
             let run = (RUN as u32) << (pass - 1);
             cx.dispatch(&MERGE)
                 .input(0)
-                .constant("LAST", last(pass))
+                .constant("LAST", f64::from(u8::from(pass == merges)))
                 .read_from(target(pass - 1)[0])
                 .read_from(target(pass - 1)[1])
                 .write_to(target(pass)[0])
@@ -228,6 +261,10 @@ impl Op for TopKOp {
         let tiled = rows < FEW_ROWS && n > 2 * TILE;
         // Two bounds of three integers a row.
         let bounds = cx.temp(6 * rows.max(1));
+        let (short, long) = (n <= RUN && k > WIDTH && k < n, n >= LONG && k * SHARE > n);
+        if short || long {
+            return self.sort_whole(cx, meta, bounds);
+        }
         if k < n && tiled {
             self.select_tiled(cx, meta, bounds)?;
         } else if k < n {

@@ -209,7 +209,8 @@ impl Op for Forward {
 impl<'g> Var<'g> {
     /// Sinkhorn's assignment of slots to tokens by scores `[.., n, m]` (slots by tokens): P of the same shape. Every column
     /// sums to 1; when the iteration has converged every row sums to the number of columns over n. `mask` u32 0/1 `[.., m]`
-    /// leaves tokens out: their columns are 0. Any finite scores are allowed.
+    /// leaves tokens out: their columns are 0. Any finite scores are allowed; one that is not makes its block `[n, m]`
+    /// meaningless, and no other.
     ///
     /// An error if `iterations` is 0 or the temperature is not above 0.
     #[track_caller]

@@ -1,9 +1,15 @@
 //! Soft top-k: scores in `[0, 1]` that add up to about `k` and are near 1 for the `k` largest inputs.
 //!
 //! The entropy-smoothed top-k `max_y <s, y> + eps H(y)` over `0 <= y <= 1`, `sum y = k`, has the solution
-//! `y_j = exp(min(s_j + a, 0) / eps)`. The routers of CoLT5 (Ainslie et al. 2023, arXiv 2303.09752) find it by coordinate
+//! `y_j = exp(min(s_j + a, 0) / eps)`, where one number `a` a row makes the sum right. The routers of CoLT5 (Ainslie et al. 2023, arXiv 2303.09752) find it by coordinate
 //! descent (Wright 2015, arXiv 1502.04759; for selection Qian et al. 2022, arXiv 2211.01267) with epsilon scaling (Schmitzer
-//! 2019, arXiv 1610.06519; Lei et al. 2023, arXiv 2304.04947). Both the iteration and its fixed point are here.
+//! 2019, arXiv 1610.06519; Lei et al. 2023, arXiv 2304.04947). Both the iteration and its fixed point are here:
+//!
+//! ```text
+//! a_t = eps_t (ln k - logsumexp_j(min(s_j, -a_{t-1}) / eps_t)),   eps_{t+1} = max(eps_t decay, eps)
+//! y_j = exp(min(s_j + a_T, 0) / eps_{T+1})                        iterated; the first exponents are 0, or min(s_j, 0) / eps_1
+//! sum_j exp(min(s_j + a, 0) / eps) = k                            exact: a is the solution
+//! ```
 
 mod composed;
 mod differentiable;
@@ -65,6 +71,8 @@ pub enum Start {
 
 /// Iterations at most: their schedule is a list.
 const MOST: usize = 1 << 20;
+/// Epsilon at most: its products with logarithms and counts are numbers in f32.
+const LARGEST: f64 = 1e30;
 
 impl SoftTopK {
     /// `n` iterations with constant `eps`.
@@ -114,21 +122,21 @@ impl SoftTopK {
 
     /// What is wrong with the numbers, if anything.
     pub(crate) fn fault(&self) -> Option<String> {
-        let positive = |eps: f64| (eps as f32).is_normal() && eps > 0.0;
+        let positive = |eps: f64| (eps as f32).is_normal() && eps > 0.0 && eps <= LARGEST;
         match *self {
             SoftTopK::Exact { eps } | SoftTopK::Iterations { eps, .. } if !positive(eps) => {
-                Some(format!("eps is {eps}; it must be above 0 and finite"))
+                Some(format!("eps is {eps}; it must be above 0 and at most {LARGEST:e}"))
             }
             SoftTopK::Iterations { n: 0, .. } => Some("0 iterations; at least one is needed".to_owned()),
             SoftTopK::Iterations { n, .. } if n > MOST => Some(format!("{n} iterations; at most {MOST} are allowed")),
-            SoftTopK::Iterations { eps_init: Some(e), .. } if !(e as f32).is_finite() || e < 0.0 => {
-                Some(format!("eps_init is {e}; it must be finite and not negative"))
+            SoftTopK::Iterations { eps_init: Some(e), .. } if !(0.0..=LARGEST).contains(&e) => {
+                Some(format!("eps_init is {e}; it must be from 0 to {LARGEST:e}"))
             }
             SoftTopK::Iterations { eps_decay, .. } if !eps_decay.is_finite() || eps_decay < 0.0 => {
                 Some(format!("eps_decay is {eps_decay}; it must be finite and not negative"))
             }
             SoftTopK::Iterations { n, eps, eps_init, eps_decay, .. }
-                if eps_decay > 1.0 && schedule(n, eps, eps_init, eps_decay).iter().any(|e| !e.is_finite()) =>
+                if eps_decay > 1.0 && schedule(n, eps, eps_init, eps_decay).iter().any(|e| f64::from(*e) > LARGEST) =>
             {
                 Some(format!("eps_decay is {eps_decay}; in {n} iterations epsilon grows beyond all numbers"))
             }

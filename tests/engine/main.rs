@@ -1,0 +1,9 @@
+//! Graph, plans, executors: errors with their place, limits, faults, reuse.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod faults;
+mod invalid_programs;
+mod limits;
+mod plan_cache;
+mod plans;

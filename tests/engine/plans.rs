@@ -1,0 +1,598 @@
+//! What the planner promises: fewer steps, less memory, the same numbers; states that change all at once.
+
+use crate::common;
+use crate::common::ops::{AddInPlace, Run};
+use wgrad::graph::Gradient;
+use wgrad::plan::Program;
+use wgrad::{Device, Feed, Graph, Options, Plan, Store, Tensor, TensorType, Var};
+
+const PLAIN: Options = Options { fuse: false, reuse: false };
+
+fn floats(values: &[f32]) -> Tensor {
+    Tensor::f32([values.len()], values.to_vec()).expect("as many elements as the shape has")
+}
+
+/// Deterministic values in (-1, 1).
+fn noise(shape: &[usize]) -> Tensor {
+    let n: usize = shape.iter().product();
+    let wave = (0..n).map(|i| (i as f32 * 12.9898).sin()).collect();
+    Tensor::f32(shape, wave).expect("as many elements as the shape has")
+}
+
+fn compile(device: &Device, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Plan {
+    device.compile_blocking(graph, outputs).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn dense<'g>(gradients: Vec<Gradient<'g>>) -> Vec<Var<'g>> {
+    let dense = gradients.iter().map(|g| g.dense());
+    dense.map(|g| g.expect("the loss depends on it")).collect()
+}
+
+const SHAPES: [(&str, &[usize]); 4] = [("w1", &[16, 32]), ("b1", &[32]), ("w2", &[32, 4]), ("b2", &[4])];
+
+/// One step of gradient descent on two layers; the loss.
+fn mlp(graph: &Graph, recompute: bool) -> Var<'_> {
+    let x = graph.input("x", TensorType::f32([8, 16]));
+    let y = graph.input("y", TensorType::f32([8, 4]));
+    let p: Vec<Var<'_>> = SHAPES.iter().map(|(n, s)| graph.state(n, TensorType::f32(*s))).collect();
+    let layer = || (x.matmul(p[0]) + p[1]).gelu().tanh();
+    let hidden = if recompute { graph.recompute(layer) } else { layer() };
+    let error = hidden.matmul(p[2]) + p[3] - y;
+    let loss = error.square().mean_all();
+    for (p, g) in p.iter().zip(dense(graph.grad(loss, &p))) {
+        graph.assign(*p, *p - 0.1 * g);
+    }
+    loss
+}
+
+fn parameters(device: &Device) -> Store {
+    let store = Store::new(device);
+    for (name, shape) in SHAPES {
+        store.set(name, &noise(shape)).expect("a parameter");
+    }
+    store
+}
+
+#[test]
+fn printed_plan() {
+    let graph = Graph::new();
+    let loss = mlp(&graph, false);
+    let program = Program::build(&graph, &[("loss", loss)], Options::default()).expect("a plan");
+    insta::assert_snapshot!("mlp_step", program.to_string());
+}
+
+#[test]
+fn options_trade_steps_and_memory() {
+    let graph = Graph::new();
+    let loss = mlp(&graph, false);
+    let build = |o| Program::build(&graph, &[("loss", loss)], o).expect("a plan");
+    let (best, plain) = (build(Options::default()), build(PLAIN));
+    assert!(best.steps.len() < plain.steps.len());
+    let (best, plain) = (best.slots(None), plain.slots(None));
+    assert!(best.peak < plain.peak);
+    assert!(best.peak < best.unshared);
+    assert_eq!(plain.peak, plain.unshared);
+}
+
+#[test]
+fn training_lowers_the_loss_alike_everywhere() {
+    let (x, y) = (noise(&[8, 16]), noise(&[8, 4]));
+    let mut last: Vec<f32> = Vec::new();
+    for device in common::devices() {
+        for options in [Options::default(), PLAIN] {
+            let graph = Graph::new();
+            let loss = mlp(&graph, false);
+            let outputs = [("loss", loss)];
+            let compiled = device.compile_with(&graph, &outputs, options);
+            let plan = pollster::block_on(compiled).expect("a plan");
+            let store = parameters(&device);
+            let feed = || Feed::new().store(&store).input("x", &x).input("y", &y);
+            plan.run(&feed()).expect("a step");
+            let first = plan.read_blocking("loss").expect("a loss").floats()[0];
+            for _ in 0..30 {
+                plan.run(&feed()).expect("a step");
+            }
+            let loss = plan.read_blocking("loss").expect("a loss").floats()[0];
+            assert!(loss < 0.5 * first, "{loss} after {first} on {device}");
+            last.push(loss);
+        }
+    }
+    for loss in &last {
+        assert!((loss - last[0]).abs() < 1e-4 * last[0].abs().max(0.01), "{last:?}");
+    }
+}
+
+#[test]
+fn nothing_is_made_after_the_first_run() {
+    let Some(device) = common::fresh(common::options()) else {
+        return;
+    };
+    let gpu = device.as_gpu().expect("a GPU");
+    let graph = Graph::new();
+    let loss = mlp(&graph, false);
+    let plan = compile(&device, &graph, &[("loss", loss)]);
+    let store = parameters(&device);
+    let (x, y) = (noise(&[8, 16]), noise(&[8, 4]));
+    let feed = || Feed::new().store(&store).input("x", &x).input("y", &y);
+    plan.run(&feed()).expect("the first run");
+    let before = gpu.counters.snapshot();
+    for step in 0..50 {
+        plan.run(&feed().step(step, 1)).expect("a run");
+    }
+    let after = gpu.counters.snapshot();
+    assert_eq!(before[..4], after[..4]);
+    assert_eq!(before[4] + 50, after[4]);
+}
+
+/// Six layers; the loss and its gradient with respect to the input.
+fn deep(graph: &Graph, recompute: bool) -> [Var<'_>; 2] {
+    let start = graph.input("x", TensorType::f32([64, 48]));
+    let mut x = start;
+    for i in 0..6 {
+        let w = graph.input(&format!("w{i}"), TensorType::f32([48, 48]));
+        let layer = || {
+            let y = x.matmul(w).tanh();
+            (y.softmax(1) * 40.0).matmul(w).tanh() + y
+        };
+        x = if recompute { graph.recompute(layer) } else { layer() };
+    }
+    let loss = x.square().mean_all();
+    [loss, dense(graph.grad(loss, &[start]))[0]]
+}
+
+#[test]
+fn recomputation_changes_memory_only() {
+    let x = noise(&[64, 48]);
+    let weights: Vec<(String, Tensor)> = (0..6).map(|i| (format!("w{i}"), noise(&[48, 48]))).collect();
+    for device in common::devices() {
+        let mut results = Vec::new();
+        for recompute in [false, true] {
+            let graph = Graph::new();
+            let [loss, gradient] = deep(&graph, recompute);
+            let plan = compile(&device, &graph, &[("loss", loss), ("gradient", gradient)]);
+            let mut feed = Feed::new().input("x", &x);
+            for (name, w) in &weights {
+                feed = feed.input(name, w);
+            }
+            plan.run(&feed).expect("a run");
+            results.push((
+                plan.read_blocking("loss").expect("a loss"),
+                plan.read_blocking("gradient").expect("a gradient"),
+            ));
+            let program = plan.program();
+            let peak = program.slots(None).peak;
+            let printed = plan.to_string().contains("peak without recomputation");
+            assert_eq!(printed, recompute);
+            if let Some(kept) = program.peak_without_recomputation {
+                assert!(peak < kept, "{peak} bytes, without recomputation {kept}");
+            }
+        }
+        assert_eq!(results[0], results[1], "on {device}");
+    }
+}
+
+#[test]
+fn a_panic_while_building_ends_the_recomputed_segment() {
+    let graph = Graph::new();
+    let x = graph.input("x", TensorType::f32([3]));
+    let build = || graph.recompute(|| panic!("a defect of the caller"));
+    let caught: Result<(), _> = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
+    assert!(caught.is_err());
+    let gradient = dense(graph.grad(x.exp().sum_all(), &[x]));
+    let program = Program::build(&graph, &[("g", gradient[0])], Options::default());
+    assert_eq!(program.expect("a plan").peak_without_recomputation, None);
+}
+
+#[test]
+fn second_derivatives() {
+    let device = Device::cpu_f64();
+    let graph = Graph::new();
+    let ty = TensorType::f32([2, 3]);
+    let x = graph.input("x", ty.clone());
+    let v = graph.input("v", ty);
+    let y = x.tanh().matmul(x.transpose(0, 1)).softmax(1) * x.sum(1);
+    let gradient = dense(graph.grad((y.exp() + y.gelu()).sum_all(), &[x]))[0];
+    let hessian = dense(graph.grad((gradient * v).sum_all(), &[x]))[0];
+    let plan = compile(&device, &graph, &[("g", gradient), ("hv", hessian)]);
+    let at = [0.3, -0.7, 1.1, 0.2, 0.9, -0.4];
+    let v = [0.5, 0.1, -0.3, 0.8, -0.6, 0.2];
+    let run = |t: f64| {
+        let moved: Vec<f64> = at.iter().zip(&v).map(|(x, v)| x + t * v).collect();
+        let feed = Feed::new().input_f64("x", &moved).input_f64("v", &v);
+        plan.run(&feed).expect("a run");
+        (plan.read_f64("g").expect("g"), plan.read_f64("hv").expect("hv"))
+    };
+    let h = 1e-5;
+    let ((more, _), (less, _), (_, exact)) = (run(h), run(-h), run(0.0));
+    for ((a, b), exact) in more.iter().zip(&less).zip(exact) {
+        let numeric = (a - b) / (2.0 * h);
+        assert!((numeric - exact).abs() < 1e-6, "{numeric} and {exact}");
+    }
+}
+
+#[test]
+fn equal_work_is_done_once_and_dead_work_never() {
+    let steps = |build: &dyn for<'g> Fn(Var<'g>) -> Var<'g>| {
+        let graph = Graph::new();
+        let x = graph.input("x", TensorType::f32([40, 40]));
+        let out = build(x);
+        let program = Program::build(&graph, &[("out", out)], PLAIN);
+        program.expect("a plan").steps.len()
+    };
+    assert_eq!(steps(&|x| x.matmul(x).exp()), 2);
+    assert_eq!(steps(&|x| x.matmul(x) + x.matmul(x)), 2);
+    let dead = |x: Var<'_>| x.softmax(1).matmul(x).rank();
+    assert_eq!(steps(&|x| x.exp() * dead(x) as f64), 2);
+}
+
+// States.
+
+fn state<'g>(graph: &'g Graph, name: &str, n: usize) -> Var<'g> {
+    graph.state(name, TensorType::f32([n]))
+}
+
+/// Runs a graph over states once on every device; the states and outputs afterwards.
+fn after(
+    states: &[(&str, &[f32])],
+    outputs: &[&str],
+    build: &dyn for<'g> Fn(&'g Graph) -> Vec<(&'static str, Var<'g>)>,
+) -> Vec<Vec<f32>> {
+    let mut results = Vec::new();
+    for device in common::devices() {
+        for options in [Options::default(), PLAIN] {
+            let graph = Graph::new();
+            let named = build(&graph);
+            let plan =
+                pollster::block_on(device.compile_with(&graph, &named, options)).unwrap_or_else(|e| panic!("{e}"));
+            let store = Store::new(&device);
+            for (name, values) in states {
+                store.set(name, &floats(values)).expect("a state");
+            }
+            plan.run(&Feed::new().store(&store)).unwrap_or_else(|e| panic!("{e}\n{plan}"));
+            let states = states.iter().map(|(n, _)| store.read_blocking(n));
+            let outputs = outputs.iter().map(|n| plan.read_blocking(n));
+            let all: Result<Vec<Tensor>, _> = states.chain(outputs).collect();
+            let all = all.unwrap_or_else(|e| panic!("{e}\n{plan}"));
+            results.push(all.iter().map(|t| t.floats().to_vec()).collect::<Vec<_>>());
+        }
+    }
+    // By their bits, so that NaN equals itself.
+    let bits = |r: &Vec<Vec<f32>>| -> Vec<u32> { r.iter().flatten().map(|x| x.to_bits()).collect() };
+    for r in &results {
+        assert_eq!(bits(r), bits(&results[0]));
+    }
+    results.swap_remove(0)
+}
+
+#[test]
+fn all_reads_see_the_old_state() {
+    let got = after(&[("s", &[1.0, 2.0])], &["before", "twice"], &|g| {
+        let s = state(g, "s", 2);
+        g.assign(s, s + 10.0);
+        vec![("before", s), ("twice", s * 2.0)]
+    });
+    assert_eq!(got, [[11.0, 12.0], [1.0, 2.0], [2.0, 4.0]]);
+}
+
+#[test]
+fn two_states_swap() {
+    let got = after(&[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0])], &[], &|g| {
+        let (a, b) = (state(g, "a", 2), state(g, "b", 2));
+        g.assign(a, b);
+        g.assign(b, a);
+        vec![]
+    });
+    assert_eq!(got, [[3.0, 4.0], [1.0, 2.0]]);
+}
+
+#[test]
+fn three_states_rotate_computed() {
+    let got = after(&[("a", &[1.0]), ("b", &[2.0]), ("c", &[3.0])], &["sum"], &|g| {
+        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
+        g.assign(a, b * 10.0);
+        g.assign(b, c * 10.0);
+        g.assign(c, a * 10.0);
+        vec![("sum", a + b + c)]
+    });
+    assert_eq!(got, [[20.0], [30.0], [10.0], [6.0]]);
+}
+
+#[test]
+fn a_state_takes_a_view_of_itself() {
+    let got = after(&[("s", &[1.0, 2.0, 3.0, 4.0])], &[], &|g| {
+        let s = state(g, "s", 4);
+        g.assign(s, s.reshape([2, 2]).transpose(0, 1).reshape([4]));
+        vec![]
+    });
+    assert_eq!(got, [[1.0, 3.0, 2.0, 4.0]]);
+}
+
+#[test]
+fn one_value_for_two_states_and_an_output() {
+    let states: [(&str, &[f32]); 3] = [("a", &[1.0]), ("b", &[2.0]), ("c", &[3.0])];
+    let got = after(&states, &[], &|g| {
+        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
+        let value = c.exp() * 0.0 + 5.0;
+        g.assign(a, value);
+        g.assign(b, value);
+        vec![]
+    });
+    assert_eq!(got, [[5.0], [5.0], [3.0]]);
+    let got = after(&states, &["new"], &|g| {
+        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
+        let value = b + c;
+        g.assign(a, value);
+        vec![("new", value)]
+    });
+    assert_eq!(got, [[5.0], [2.0], [3.0], [5.0]]);
+}
+
+#[test]
+fn a_closed_gate_changes_nothing() {
+    for (bad, want) in [(0.0, [[2.0, 4.0], [4.0, 6.0]]), (f32::NAN, [[1.0, 2.0], [3.0, 4.0]])] {
+        let got = after(&[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0]), ("bad", &[bad])], &[], &|g| {
+            let (a, b) = (state(g, "a", 2), state(g, "b", 2));
+            g.assign(a, a * 2.0);
+            g.assign(b, a + b);
+            g.gate(state(g, "bad", 1).is_finite().reshape([]));
+            vec![]
+        });
+        assert_eq!(got[..2], want);
+    }
+}
+
+#[test]
+fn a_gate_that_is_a_state_is_read_before_it_changes() {
+    let closes = |graph: &Graph| {
+        let open = graph.state("open", TensorType::u32([]));
+        let s = graph.state("s", TensorType::f32([1]));
+        graph.assign(open, open * graph.full_u32([], 0));
+        graph.assign(s, s + 1.0);
+        graph.gate(open);
+    };
+    for device in common::devices() {
+        let graph = Graph::new();
+        closes(&graph);
+        let plan = compile(&device, &graph, &[]);
+        let store = Store::new(&device);
+        let one = Tensor::u32([], vec![1]).expect("a scalar");
+        store.set("open", &one).expect("a state");
+        store.set("s", &floats(&[1.0])).expect("a state");
+        for _ in 0..3 {
+            plan.run(&Feed::new().store(&store)).expect("a run");
+        }
+        let s = store.read_blocking("s").expect("a state");
+        assert_eq!(s.floats(), [2.0], "on {device}");
+    }
+}
+
+#[test]
+fn in_place_updates_write_into_the_state() {
+    let step = |reads_old: bool, reads_new: bool, transposed: bool| {
+        let graph = Graph::new();
+        let s = graph.state("s", TensorType::f32([2, 2]));
+        let delta = graph.input("delta", TensorType::f32([2, 2]));
+        let old = if transposed { s.transpose(0, 1) } else { s };
+        let new = graph.apply(AddInPlace, &[old, delta])[0];
+        graph.assign(s, new);
+        let mut outputs = Vec::new();
+        if reads_old {
+            outputs.push(("old", s * 1.0));
+        }
+        if reads_new {
+            outputs.push(("new", new));
+        }
+        let mut count = 0;
+        for device in common::devices() {
+            let plan = compile(&device, &graph, &outputs);
+            count = plan.program().steps.len();
+            let store = Store::new(&device);
+            let tensor = |v: [f32; 4]| Tensor::f32([2, 2], v.to_vec()).expect("four elements");
+            store.set("s", &tensor([1.0, 2.0, 3.0, 4.0])).expect("a state");
+            let delta = tensor([10.0; 4]);
+            let run = plan.run(&Feed::new().store(&store).input("delta", &delta));
+            run.unwrap_or_else(|e| panic!("{e}\n{plan}"));
+            let want = if transposed { [11.0, 13.0, 12.0, 14.0] } else { [11.0, 12.0, 13.0, 14.0] };
+            assert_eq!(store.read_blocking("s").expect("a state").floats(), want);
+            if reads_old {
+                let old = plan.read_blocking("old").expect("an output");
+                assert_eq!(old.floats(), [1.0, 2.0, 3.0, 4.0]);
+            }
+            if reads_new {
+                let new = plan.read_blocking("new").expect("an output");
+                assert_eq!(new.floats(), want);
+            }
+        }
+        count
+    };
+    // Alone, the update is the only step: no copy before it and none after it.
+    assert_eq!(step(false, false, false), 1);
+    assert!(step(true, false, false) <= 4);
+    assert!(step(false, true, false) <= 3);
+    assert!(step(false, false, true) <= 4);
+    assert!(step(true, true, true) <= 5);
+}
+
+#[test]
+fn a_value_nobody_else_needs_is_computed_into_the_state() {
+    let graph = Graph::new();
+    let s = state(&graph, "s", 4);
+    graph.assign(s, graph.input("x", TensorType::f32([4])).exp());
+    let program = Program::build(&graph, &[], Options::default()).expect("a plan");
+    assert_eq!(program.steps.len(), 1, "{program}");
+}
+
+// Plans, stores, threads and encoders.
+
+/// Counts in a state.
+fn counter(graph: &Graph) {
+    let n = state(graph, "n", 1);
+    graph.assign(n, n + 1.0);
+}
+
+#[test]
+fn one_plan_runs_with_two_stores() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        counter(&graph);
+        let plan = compile(&device, &graph, &[]);
+        let stores = [Store::new(&device), Store::new(&device)];
+        for store in &stores {
+            store.set("n", &floats(&[0.0])).expect("a state");
+        }
+        for i in 0..9 {
+            let feed = Feed::new().store(&stores[usize::from(i % 3 == 0)]);
+            plan.run(&feed).expect("a run");
+        }
+        let read = |s: &Store| s.read_blocking("n").expect("a state").floats()[0];
+        assert_eq!([read(&stores[0]), read(&stores[1])], [6.0, 3.0]);
+    }
+}
+
+#[test]
+fn two_plans_share_a_store_on_two_threads() {
+    for device in common::devices() {
+        // Each plan names the states in another order.
+        let plan = |first: &str, second: &str| {
+            let graph = Graph::new();
+            let (a, b) = (state(&graph, first, 64), state(&graph, second, 64));
+            graph.assign(a, a + 1.0);
+            graph.assign(b, b + 1.0);
+            compile(&device, &graph, &[])
+        };
+        let plans = [plan("a", "b"), plan("b", "a")];
+        let store = Store::new(&device);
+        store.set("a", &floats(&[0.0; 64])).expect("a state");
+        store.set("b", &floats(&[0.0; 64])).expect("a state");
+        std::thread::scope(|scope| {
+            for plan in &plans {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..50 {
+                            plan.run(&Feed::new().store(&store)).expect("a run");
+                        }
+                    });
+                }
+            }
+        });
+        for name in ["a", "b"] {
+            let read = store.read_blocking(name).expect("a state");
+            assert_eq!(read.floats(), [200.0; 64], "{name} on {device}");
+        }
+    }
+}
+
+#[test]
+fn inputs_of_two_threads_do_not_mix() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.input("x", TensorType::f32([1]));
+        let (sum, n) = (state(&graph, "sum", 1), x + 0.0);
+        graph.assign(sum, sum + n);
+        let plan = compile(&device, &graph, &[]);
+        let store = Store::new(&device);
+        store.set("sum", &floats(&[0.0])).expect("a state");
+        std::thread::scope(|scope| {
+            for value in [1.0, 1000.0] {
+                let (plan, store) = (&plan, &store);
+                scope.spawn(move || {
+                    let x = floats(&[value]);
+                    for _ in 0..100 {
+                        let feed = Feed::new().store(store).input("x", &x);
+                        plan.run(&feed).expect("a run");
+                    }
+                });
+            }
+        });
+        let sum = store.read_blocking("sum").expect("a state").floats()[0];
+        assert_eq!(sum, 100_100.0, "on {device}");
+    }
+}
+
+#[test]
+fn plans_devices_and_stores_cross_threads() {
+    fn crosses<T: Send + Sync>() {}
+    crosses::<Plan>();
+    crosses::<Device>();
+    crosses::<Store>();
+    crosses::<wgrad::Error>();
+    crosses::<Tensor>();
+}
+
+/// Keeps the step numbers of its runs: `history = history * 1000 + step`.
+fn history(graph: &Graph) {
+    let run = graph.apply(Run, &[])[0];
+    let h = graph.state("history", TensorType::u32([3]));
+    graph.assign(h, h * graph.full_u32([3], 1000) + run);
+}
+
+#[test]
+fn a_plan_is_encoded_twice_into_one_encoder() {
+    let zero = Tensor::u32([3], vec![0; 3]).expect("three elements");
+    let store = |device: &Device| {
+        let store = Store::new(device);
+        store.set("history", &zero).expect("a state");
+        store
+    };
+    let graph = Graph::new();
+    history(&graph);
+    let seed = (5 << 32) + 4;
+    let want = [3007, 4006, 5005];
+    // The CPU executor runs, and says that it cannot encode.
+    let cpu = Device::cpu();
+    let plan = compile(&cpu, &graph, &[]);
+    let states = store(&cpu);
+    plan.run(&Feed::new().store(&states).step(3, seed)).expect("a run");
+    plan.run(&Feed::new().store(&states).step(7, (5 << 32) + 6)).expect("a run");
+    assert_eq!(states.read_blocking("history").expect("a state").ints(), want);
+    let Some(device) = common::gpu() else { return };
+    let (queue_device, queue) = device.as_gpu().expect("a GPU").wgpu();
+    let mut encoder = queue_device.create_command_encoder(&Default::default());
+    let refused = plan.encode(&Feed::new().store(&states), &mut encoder);
+    assert!(matches!(refused, Err(wgrad::Error::Argument { .. })));
+    let plan = compile(device, &graph, &[]);
+    let states = store(device);
+    plan.encode(&Feed::new().store(&states).step(3, seed), &mut encoder).expect("the first encoding");
+    plan.encode(&Feed::new().store(&states).step(7, (5 << 32) + 6), &mut encoder).expect("the second encoding");
+    queue.submit([encoder.finish()]);
+    assert_eq!(states.read_blocking("history").expect("a state").ints(), want);
+}
+
+/// Numbers are written into the kernels that use them; they are no steps of their own.
+#[test]
+fn constants_are_no_steps() {
+    for fuse in [false, true] {
+        let graph = Graph::new();
+        let x = graph.input("x", TensorType::f32([5]));
+        let y = (x * 2.0 + 1.0).tanh();
+        let options = Options { fuse, reuse: true };
+        let program = Program::build(&graph, &[("y", y)], options).unwrap();
+        assert_eq!(program.steps.len(), if fuse { 1 } else { 3 }, "{program}");
+    }
+}
+
+#[test]
+fn a_timed_run_is_a_run_and_says_how_long_the_device_took() {
+    let graph = Graph::new();
+    let x = graph.state("x", TensorType::f32([1000]));
+    graph.assign(x, x * 2.0);
+    let run = |device: &Device| {
+        let plan = compile(device, &graph, &[]);
+        let store = Store::new(device);
+        store.set("x", &floats(&[3.0; 1000])).expect("a state");
+        let time = plan.run_timed_blocking(&Feed::new().store(&store)).expect("a run");
+        assert_eq!(store.read_blocking("x").expect("a state").floats(), [6.0; 1000], "{device}");
+        assert_eq!(plan.dispatches(), 1, "{device}");
+        time
+    };
+    assert_eq!(run(&Device::cpu()), None);
+    for timestamps in [false, true] {
+        let Some(device) = common::fresh(wgrad::GpuOptions { timestamps, ..common::options() }) else { return };
+        let clock = device.as_gpu().is_some_and(|g| g.wgpu().0.features().contains(wgpu::Features::TIMESTAMP_QUERY));
+        let time = run(&device);
+        // A driver may give no times; without a clock there are none.
+        assert!(time.is_none() || clock, "{device}: {time:?}");
+        assert!(timestamps || !clock, "{device}: a clock that nobody asked for");
+        assert!(time.is_none_or(|t| t.as_secs() < 60), "{device}: {time:?}");
+    }
+}

@@ -1,0 +1,11 @@
+//! Training: optimizers, rows, parameters in pieces, checkpoints.
+
+mod checkpoint;
+#[path = "../common/mod.rs"]
+mod common;
+mod million_slots;
+mod quantized_params;
+mod row_updates;
+mod sharded_params;
+mod train;
+mod weighted_training;
