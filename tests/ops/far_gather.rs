@@ -1,7 +1,6 @@
-//! Weighted sums of rows of a table far larger than a cache, and their gradients: the CPU asks for such rows ahead.
+//! Weighted sums of rows of tables far larger than a cache, and their gradients: the CPU copies such rows together first.
 
 use crate::common;
-
 use common::modules::{noise, run};
 use wgrad::nn::{Init, Params, QuantTableType, Quantization};
 use wgrad::{Feed, Graph, Result, Store, Tensor};
