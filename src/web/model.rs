@@ -37,6 +37,8 @@ pub(super) struct State {
     pub epoch: u32,
     /// Slots that sparse fine-tuning trains.
     slots: Option<Tensor>,
+    /// Training steps of the checkpoint.
+    begun: u64,
 }
 
 /// Where the parameters live.
@@ -81,7 +83,7 @@ impl State {
         // Text of ours inside: the same options give the same text.
         let options: serde_json::Value = serde_json::from_str(options).unwrap_or_default();
         let config = serde_json::json!({ "kind": kind, "options": options }).to_string();
-        Ok(State { place, language, config, home: Home::Resting(params, store), checkpoint: None, epoch: 0, slots: None })
+        Ok(State { place, language, config, home: Home::Resting(params, store), checkpoint: None, epoch: 0, slots: None, begun: 0 })
     }
 
     pub fn params(&self) -> &Params {
@@ -129,6 +131,7 @@ impl State {
         let mut params = state.params().clone();
         file.load_into(&mut params, &LoadOptions::default())?;
         let resumes = file.metadata("wgrad.optimizer").is_some();
+        state.begun = file.metadata("wgrad.steps").and_then(|steps| steps.parse().ok()).unwrap_or(0);
         let store = params.store(&state.place.device)?;
         state.home = Home::Resting(params, store);
         state.checkpoint = resumes.then_some(bytes);
@@ -191,6 +194,14 @@ impl State {
         match &mut self.home {
             Home::Training(trainer, batch) => Ok((trainer, *batch)),
             Home::Resting(..) => Err(Error::argument("train", "no training step was compiled; call prepare first")),
+        }
+    }
+
+    /// Training steps so far, those of the file it came from included.
+    fn steps(&self) -> u64 {
+        match &self.home {
+            Home::Training(trainer, _) => trainer.steps(),
+            Home::Resting(..) => self.begun,
         }
     }
 
@@ -269,7 +280,7 @@ impl Model {
     pub fn describe(&self) -> Result<String, JsValue> {
         self.now(|state| {
             let config: serde_json::Value = serde_json::from_str(&state.config).unwrap_or_default();
-            let steps = if let Home::Training(trainer, _) = &state.home { trainer.steps() } else { 0 };
+            let steps = state.steps();
             let parameters = state.params().numel();
             Ok(serde_json::json!({ "config": config, "parameters": parameters, "steps": steps }).to_string())
         })

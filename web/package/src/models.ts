@@ -278,7 +278,6 @@ export class LanguageModel {
     const { link, opened } = this.device;
     signal?.throwIfAborted();
     let step = (await this.info()).steps;
-    const end = step + steps;
     const next = batches(data, batch, length, seed);
     // The first batch says whether labels are given.
     const first = [await next(step)];
@@ -290,6 +289,11 @@ export class LanguageModel {
       this.#prepared = settings;
     }
     if (slots) await link.call("modelMark", [this.handle, slots]);
+    const begun = (await this.info()).steps;
+    // Another optimizer begins anew.
+    if (begun !== step) first.length = 0;
+    step = begun;
+    const end = step + steps;
     let queued = 1;
     while (step < end) {
       signal?.throwIfAborted();
