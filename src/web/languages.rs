@@ -56,8 +56,8 @@ pub(super) trait Language {
     fn pieces(&self, _length: usize) -> Result<Option<RecurrentTrainerWrapper>> {
         Ok(None)
     }
-    /// Groups of parameters with rules of their own, at this learning rate.
-    fn groups(&self, _lr: f64) -> Vec<(&'static str, Group)> {
+    /// Groups of parameters with rules of their own, at this learning rate; that of memories' values may be given.
+    fn groups(&self, _lr: f64, _values_lr: Option<f64>) -> Vec<(&'static str, Group)> {
         Vec::new()
     }
     /// Compiles what one text is read and continued by; at most `capacity` tokens where that is bounded.
@@ -288,9 +288,10 @@ impl Language for Pkm {
         recalls.into_iter().enumerate().flat_map(named).collect()
     }
 
-    fn groups(&self, lr: f64) -> Vec<(&'static str, Group)> {
+    fn groups(&self, lr: f64, values_lr: Option<f64>) -> Vec<(&'static str, Group)> {
+        let values_lr = values_lr.unwrap_or(self.values_lr);
         let any = self.model.config().pkm_layers.iter().any(|l| (1..=self.model.config().depth).contains(l));
-        if any { vec![(VALUES, values_group(lr, self.values_lr))] } else { Vec::new() }
+        if any { vec![(VALUES, values_group(lr, values_lr))] } else { Vec::new() }
     }
 
     fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {
@@ -366,8 +367,8 @@ impl Language for MemoryTransformer {
         self.forward(params, ids, &self.fresh(ids.graph(), ids.dim(0))).0
     }
 
-    fn groups(&self, lr: f64) -> Vec<(&'static str, Group)> {
-        MemoryTransformer::groups(self, lr, 1e-2)
+    fn groups(&self, lr: f64, values_lr: Option<f64>) -> Vec<(&'static str, Group)> {
+        MemoryTransformer::groups(self, lr, values_lr.unwrap_or(1e-2))
     }
 
     fn open<'a>(&'a self, device: &'a Device, params: &'a Params, _capacity: usize) -> Local<'a, Box<dyn Reader>> {

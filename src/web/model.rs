@@ -134,7 +134,9 @@ impl State {
         state.begun = file.metadata("wgrad.steps").and_then(|steps| steps.parse().ok()).unwrap_or(0);
         let store = params.store(&state.place.device)?;
         state.home = Home::Resting(params, store);
-        state.checkpoint = resumes.then_some(bytes);
+        // Another model, by the caller's options, does not go on from the optimizer's state.
+        let same = file.metadata("wgrad.config").is_none_or(|config| config == state.config);
+        state.checkpoint = (resumes && same).then_some(bytes);
         Ok(state)
     }
 
@@ -154,6 +156,7 @@ impl State {
             Some(total) => Schedule::Cosine { warmup, total, floor: s.get("floor", 0.0)? },
             None => Schedule::Warmup { steps: warmup },
         };
+        let values_lr: Option<f64> = s.get("valuesLr", None)?;
         let (clip, accumulate, seed) = (s.get("clip", 1.0)?, s.get("accumulate", 1u64)?, s.get("seed", 0u64)?);
         s.finish()?;
         let params = match &self.home {
@@ -169,7 +172,7 @@ impl State {
             .accumulate(accumulate as u32)
             .seed(seed)
             .config(self.config.clone());
-        for (name, group) in self.language.groups(lr) {
+        for (name, group) in self.language.groups(lr, values_lr) {
             builder = builder.group(name, group);
         }
         if sparse {

@@ -133,6 +133,8 @@ export interface TrainOptions {
   length?: number;
   /** Learning rate, 1e-3 unless said otherwise. */
   lr?: number;
+  /** Learning rate of the tables of product-key memories; the model's own unless said otherwise. */
+  valuesLr?: number;
   optimizer?: "adamw" | "adam" | "sgd";
   weightDecay?: number;
   momentum?: number;

@@ -8,7 +8,8 @@ import { element, short, View, whole } from "../ui.js";
 
 const BIG = { dim: 96, depth: 2, heads: 4, seqLen: 64, numKeys: 64, topk: 16, memoryHeads: 4, memoryDimHead: 32, pkmLayers: [2] };
 const SMALL = { ...BIG, dim: 32, heads: 2, seqLen: 32, numKeys: 16, topk: 4, memoryHeads: 2, memoryDimHead: 16 };
-const RATE = { lr: 2e-3, valuesLr: 1e-2 };
+/** Learning rates: of everything, of the slots while all learns, and of the slots where only they may. */
+const RATE = { lr: 2e-3, valuesLr: 1e-2, sparse: 0.1 };
 /** Bytes of a text that losses and slots are measured on. */
 const MEASURED = 2048;
 /** Milliseconds between two looks at the slots. */
@@ -148,7 +149,7 @@ export class Learn implements Panel {
     this.#new.clear();
     const rows = [row("Before", before.fresh, before.old)];
     view.out("table").replaceChildren(...rows);
-    const [steps, every] = small ? [8, 4] : [80, 10];
+    const [steps, every] = small ? [8, 4] : [60, 6];
     const said: string[] = [];
     // The losses of one way lie beside those of the other.
     for (const [i, way] of ways.entries()) {
@@ -162,7 +163,7 @@ export class Learn implements Panel {
       show(0, before.old, before.fresh);
       let [old, fresh] = [before.old, before.fresh];
       try {
-        const how = { ...this.#how(), steps, every, ...(way.slots ? { slots: way.slots } : {}) };
+        const how = { ...this.#how(), steps, every, ...(way.slots ? { slots: way.slots, valuesLr: RATE.sparse } : {}) };
         for await (const { step } of tuned.train(second, how)) {
           [old, fresh] = [await loss(tuned, first), await loss(tuned, second)];
           show(step - start, old, fresh);

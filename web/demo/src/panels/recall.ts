@@ -34,7 +34,7 @@ interface Lesson {
 
 const LESSONS: Lesson[] = [
   { length: 64, batch: 16, steps: 120, lr: 5e-3, fade: 90 },
-  { length: 512, batch: 4, steps: 60, lr: 1e-2, fade: 0 },
+  { length: 512, batch: 4, steps: 80, lr: 1e-2, fade: 0 },
 ];
 /** How much larger its keys are on a walk than in its lessons, which are a thousand times shorter. */
 const SHARPER = 4;
