@@ -27,7 +27,13 @@ export interface ChartOptions {
   low?: number | null;
 }
 
-const si = (n: number) => (Math.abs(n) >= 1e6 ? `${short.format(n / 1e6)}M` : Math.abs(n) >= 1e3 ? `${short.format(n / 1e3)}k` : short.format(n));
+/** A number for an axis: short. */
+function si(n: number): string {
+  const size = Math.abs(n);
+  if (size >= 1e6) return `${short.format(n / 1e6)}M`;
+  if (size >= 1e3) return `${short.format(n / 1e3)}k`;
+  return n === 0 || size >= 1e-3 ? short.format(n) : n.toExponential(0);
+}
 
 /** Lines over a common axis, in the page's colours. */
 export class Chart {
@@ -115,7 +121,7 @@ export class Chart {
         padding: [10, 16, 0, 0],
         scales: {
           x: logX ? { time: false, ...log } : { time: false, range: (_, __, last) => [0, Math.max(last ?? 0, least?.x ?? 1)] },
-          y: logY ? log : { range: (_, min, max) => [floor(min), Math.max(1.06 * (max ?? 0), least?.y ?? 1e-9)] },
+          y: logY ? log : { range: (_, min, max) => [floor(min), Math.max(1.06 * (max ?? 1), least?.y ?? 1e-9)] },
         },
         axes: [
           { ...axis, size: 30, values: (_, ticks) => ticks.map((n) => (n === null ? "" : si(n))) },
