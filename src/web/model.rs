@@ -83,7 +83,16 @@ impl State {
         // Text of ours inside: the same options give the same text.
         let options: serde_json::Value = serde_json::from_str(options).unwrap_or_default();
         let config = serde_json::json!({ "kind": kind, "options": options }).to_string();
-        Ok(State { place, language, config, home: Home::Resting(params, store), checkpoint: None, epoch: 0, slots: None, begun: 0 })
+        Ok(State {
+            place,
+            language,
+            config,
+            home: Home::Resting(params, store),
+            checkpoint: None,
+            epoch: 0,
+            slots: None,
+            begun: 0,
+        })
     }
 
     pub fn params(&self) -> &Params {
@@ -316,7 +325,8 @@ impl Model {
     /// Marks the slots (u32 0/1) that sparse fine-tuning trains.
     pub fn mark(&self, slots: Vec<u32>) -> Result<(), JsValue> {
         self.now(|state| {
-            state.slots = Some(counted("slots", [state.language.slots(), 1], slots)?.reshape([state.language.slots()])?);
+            state.slots =
+                Some(counted("slots", [state.language.slots(), 1], slots)?.reshape([state.language.slots()])?);
             Ok(())
         })
     }

@@ -55,6 +55,7 @@ fn product_key(s: &Shapes<'_>, depth: usize) -> Option<(&'static str, Value)> {
     let inner = s.dim("layers.0.0.to_qkv.weight", 0)? / 3;
     let dim_head = if inner.is_multiple_of(64) { 64 } else { inner };
     let part = |what: &str| s.has(&format!("{first}.{what}"));
+    let concat = part("maybe_concat_combine.2.weight");
     Some((
         "pkm",
         json!({
@@ -62,7 +63,7 @@ fn product_key(s: &Shapes<'_>, depth: usize) -> Option<(&'static str, Value)> {
             "numKeys": num_keys, "memoryHeads": memory_heads, "memoryDimHead": memory_dim_head,
             "pkmLayers": memories.iter().map(|i| i + 1).collect::<Vec<_>>(),
             "preLayernorm": part("pre_layernorm.weight"), "useLayernorm": part("norm.weight"),
-            "concatValuesAndCombine": part("maybe_concat_combine.2.weight"), "dropGates": true,
+            "concatValuesAndCombine": concat, "dropGates": concat,
             "normOutput": part("output_norm.weight"),
         }),
     ))

@@ -1,7 +1,7 @@
 /**
- * The same model with keys that are `factor` times as large. A letter's key features are e^k with k far below 0, so they fall to
- * their power; those of digits are above 0 and only grow, which the memory's normalisation takes back. What a walk adds to the
- * memory falls from little to nothing.
+ * The same model with queries and keys that are `factor` times as large. Where a letter's key meets a question's query, features
+ * are e^x with x far below 0, and fall to their power; those that a digit and its question share are above 0 and only grow, which
+ * the memory's normalisation takes back. What a walk adds to an answer falls from little to nothing.
  */
 export function sharpen(file: Uint8Array<ArrayBuffer>, factor: number): Uint8Array<ArrayBuffer> {
   const sharp = file.slice();
@@ -13,8 +13,8 @@ export function sharpen(file: Uint8Array<ArrayBuffer>, factor: number): Uint8Arr
     if (!/^layers\.\d+\.0\.to_qkv\.weight$/.test(name) || !place) continue;
     const [from = 0, to = 0] = place;
     const third = (to - from) / 3;
-    // Queries, keys, values: the second third.
-    for (let at = start + from + third; at < start + from + 2 * third; at += 4) {
+    // Queries, keys, values: the first two thirds.
+    for (let at = start + from; at < start + from + 2 * third; at += 4) {
       view.setFloat32(at, view.getFloat32(at, true) * factor, true);
     }
   }

@@ -34,9 +34,10 @@ interface Lesson {
 
 const LESSONS: Lesson[] = [
   { length: 64, batch: 16, steps: 120, lr: 5e-3, fade: 90 },
-  { length: 512, batch: 4, steps: 80, lr: 1e-2, fade: 0 },
+  { length: 512, batch: 4, steps: 60, lr: 1e-2, fade: 0 },
+  { length: 2048, batch: 2, steps: 40, lr: 1e-2, fade: 0 },
 ];
-/** How much larger its keys are on a walk than in its lessons, which are a thousand times shorter. */
+/** How much larger its queries and keys are on a walk than in its lessons, which are hundreds of times shorter. */
 const SHARPER = 4;
 const SMALL: Lesson[] = [{ length: 48, batch: 8, steps: 80, lr: 1e-2, fade: 50 }];
 /** Questions at the end of a text. */
@@ -163,7 +164,7 @@ export class Recall implements Panel {
     this.#view.button("ask").disabled = true;
   }
 
-  /** The same model with sharper keys and longer segments: a walk is faster, and the code is in the memory alone all the same. */
+  /** The same model with sharper queries and keys and longer segments: a walk is faster, and the code is in the memory alone all the same. */
   async #reader(): Promise<InfiniTransformer> {
     const file = this.#kept.file ?? (await this.#kept.save());
     if (!file) throw new Error("there is no model yet");
