@@ -463,13 +463,16 @@ impl Stream {
     }
 }
 
-/// The tensors of a safetensors file, by name, each as `{ shape, data }`.
+/// The tensors of floats of a safetensors file, by name, each as `{ shape, data }`.
 #[wasm_bindgen(js_name = readTensors)]
 pub fn read_tensors(bytes: Vec<u8>) -> Result<JsValue, JsValue> {
     let read = || {
         let (file, found) = (Checkpoint::from_bytes(bytes)?, js_sys::Object::new());
         for name in file.names() {
-            let _ = js_sys::Reflect::set(&found, &name.as_str().into(), &shaped(&file.tensor(&name)?));
+            // Counters, such as an optimizer's, are of other types.
+            if let Ok(tensor) = file.tensor(&name) {
+                let _ = js_sys::Reflect::set(&found, &name.as_str().into(), &shaped(&tensor));
+            }
         }
         Ok(found.into())
     };

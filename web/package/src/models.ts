@@ -662,7 +662,7 @@ export class MemoryTransformer extends LanguageModel {
   }
 }
 
-/** The tensors of a safetensors file by name: of any checkpoint, for graphs of one's own. */
+/** The tensors of floats of a safetensors file by name: of any checkpoint, for graphs of one's own. */
 export async function readTensors(
   device: Device,
   source: Source,
