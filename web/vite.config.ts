@@ -1,11 +1,20 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 
-const page = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const place = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
 export default defineConfig({
+  root: place("demo"),
   // Relative addresses: the built page works from any folder of a server.
   base: "./",
-  build: { target: "es2022", rollupOptions: { input: [page("index.html"), page("check.html")] } },
+  resolve: { alias: { wgrad: place("package/dist/index.js") } },
+  // The page learns from this repository's own texts.
+  server: { fs: { allow: [place("..")] } },
+  build: {
+    target: "es2022",
+    outDir: place("dist"),
+    emptyOutDir: true,
+    rollupOptions: { input: [place("demo/index.html"), place("demo/check.html")] },
+  },
   worker: { format: "es" },
 });

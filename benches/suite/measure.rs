@@ -118,6 +118,32 @@ impl<'a> Rival<'a> {
     }
 }
 
+/// Turns in rounds until they are enough: ours and the control, which are the same, then the rivals.
+fn contend(
+    device: &Device,
+    work: &mut dyn Work,
+    rivals: &mut [Rival<'_>],
+    effort: Effort,
+    estimate: f64,
+) -> Result<[Times; 2]> {
+    let mut own = [Times::default(), Times::default()];
+    let (times, warm) = (effort.times(estimate), estimate < LONG);
+    let begun = Instant::now();
+    let contenders = own.len() + rivals.len();
+    for round in 0..effort.rounds {
+        if round >= 3 && 1e3 * begun.elapsed().as_secs_f64() > effort.enough {
+            break;
+        }
+        for i in 0..contenders {
+            match (i + round) % contenders {
+                i if i < own.len() => turn(device, work, times, warm, &mut own[i])?,
+                i => rivals[i - own.len()].turn()?,
+            }
+        }
+    }
+    Ok(own)
+}
+
 /// Measures one case: the row of the control, then one for each peer that has it.
 pub fn measure(
     suite: &str,
@@ -135,25 +161,11 @@ pub fn measure(
     let compile_ms = 1e3 * start.elapsed().as_secs_f64();
     let first_ms = once(device, &mut *work)?;
     let estimate = once(device, &mut *work)?;
-    let (times, warm) = (effort.times(estimate), estimate < LONG);
     let mut rivals = Vec::new();
     for peer in peers.iter_mut() {
         rivals.extend(Rival::prepare(peer, case, effort)?);
     }
-    let mut own = [Times::default(), Times::default()];
-    let begun = Instant::now();
-    let contenders = own.len() + rivals.len();
-    for round in 0..effort.rounds {
-        if round >= 3 && 1e3 * begun.elapsed().as_secs_f64() > effort.enough {
-            break;
-        }
-        for i in 0..contenders {
-            match (i + round) % contenders {
-                i if i < own.len() => turn(device, &mut *work, times, warm, &mut own[i])?,
-                i => rivals[i - own.len()].turn()?,
-            }
-        }
-    }
+    let own = contend(device, &mut *work, &mut rivals, effort, estimate)?;
     let mut device_times = Vec::new();
     for _ in 0..effort.rounds.min(5) {
         device_times.extend(work.timed()?.map(|t| 1e3 * t.as_secs_f64()));
@@ -163,6 +175,7 @@ pub fn measure(
     // The device's own time is what a kernel takes; the wall has the waiting in it.
     let flops = if case.flops > 0.0 { case.flops } else { products(&*work) };
     let share = |r: &Roofline| 1e3 * r.seconds(case.bytes, flops) / gpu_ms.unwrap_or(ours_ms).min(ours_ms);
+    let device_mib = work.bytes() as f64 / 1048576.0;
     let row = Row {
         suite: suite.to_owned(),
         op: case.op.to_owned(),
@@ -177,8 +190,9 @@ pub fn measure(
         flops,
         compile_ms,
         first_ms,
-        peak_mib: peak.mib(),
-        device_mib: work.bytes() as f64 / 1048576.0,
+        // Memory that was freed before may be taken again unnoticed.
+        peak_mib: peak.mib().map(|mib| mib.max(device_mib)),
+        device_mib,
         dispatches: work.plans().iter().map(|p| p.dispatches()).sum(),
         runs: own[0].wall.len(),
         ..Row::default()

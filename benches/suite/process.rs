@@ -1,24 +1,33 @@
-//! What the operating system counts of this process. Known on Linux only.
+//! What the operating system counts of this process: processor time on Unix, memory on Linux.
 
 use std::fs;
 
-/// Nanoseconds that one task was on a core.
-fn scheduled(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.split(' ').next()?.parse().ok()
+#[cfg(unix)]
+fn clock(id: rustix::time::ClockId) -> Option<f64> {
+    let now = rustix::time::clock_gettime(id);
+    Some(1e3 * now.tv_sec as f64 + 1e-6 * now.tv_nsec as f64)
 }
 
-/// Milliseconds of all threads that are alive.
+/// Milliseconds of all threads.
+#[cfg(unix)]
 pub fn cpu_ms() -> Option<f64> {
-    let mut sum = 0;
-    for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
-        sum += scheduled(&task.path().join("schedstat").to_string_lossy()).unwrap_or(0);
-    }
-    Some(sum as f64 * 1e-6)
+    clock(rustix::time::ClockId::ProcessCPUTime)
 }
 
 /// Milliseconds of this thread.
+#[cfg(unix)]
 pub fn thread_ms() -> Option<f64> {
-    Some(scheduled("/proc/thread-self/schedstat")? as f64 * 1e-6)
+    clock(rustix::time::ClockId::ThreadCPUTime)
+}
+
+#[cfg(not(unix))]
+pub fn cpu_ms() -> Option<f64> {
+    None
+}
+
+#[cfg(not(unix))]
+pub fn thread_ms() -> Option<f64> {
+    None
 }
 
 fn status(name: &str) -> Option<f64> {
@@ -62,7 +71,7 @@ pub fn machine() -> String {
 pub fn date() -> String {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (mut days, mut year) = (seconds / 86_400, 1970);
-    let leap = |y: u64| u64::from(y % 4 == 0 && (y % 100 != 0 || y % 400 == 0));
+    let leap = |y: u64| u64::from(y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400)));
     while days >= 365 + leap(year) {
         days -= 365 + leap(year);
         year += 1;

@@ -170,7 +170,8 @@ fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], lead: &str, betw
             .enumerate()
             .map(|(i, (cell, width))| if i < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
             .collect();
-        text.push_str(format!("{lead}{}{}", padded.join(between), lead.trim_end()).trim_end());
+        let end: String = lead.chars().rev().collect();
+        text.push_str(format!("{lead}{}{end}", padded.join(between)).trim_end());
         text.push('\n');
     };
     line(&head.map(str::to_owned));
@@ -244,10 +245,10 @@ Written by `cargo xtask bench --write`; do not edit. Every row is from one run: 
 must come out at 1.0x) and the peers take turns in rounds, each after a run to warm up, and medians are compared. ± is the median
 distance from the median. The ratio is the peer's time over ours: above 1 we are faster. The roofline is the time that the
 bytes and operations of the algorithm need at the speeds measured in the same run; its share is of the device's own time where
-the device has a clock (device ms), else of the wall's; for layers and steps only the operations of matrix products
-count, those of the product-key memory apart. Cpu ms is the time of all threads of the process in a run. First ms is from the graph to the first result, compiling included; peak
-MiB is what the process took beyond its start. Where there are two numbers the second is the peer's. Rows that are lost stay
-in.
+the device has a clock (device ms), else of the wall's; of layers and steps without counts only matrix products count. Cpu ms is
+the time of all threads of the process in a run. First ms is from the graph to the first result, compiling included; peak MiB is
+what the process took beyond its start, and at least what plan and states hold. Where there are two numbers the second is the
+peer's. Rows that are lost stay in.
 ";
 
 fn section(text: &mut String, folder: &Path, path: &Path, results: &Results) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The GPU executor: lowers a program once, then replays it with one submit a run.
 
+mod print;
+
 use super::store::from_bytes;
 use super::{Fed, Feed, Memory};
 use crate::device::clock::{self, Clock};
@@ -11,7 +13,6 @@ use crate::plan::{Life, Origin, Program, Slots, assign_slots};
 use crate::types::{Operand, Tensor, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -377,61 +378,5 @@ impl GpuPlan {
             None => Vec::new(),
         };
         Tensor::new(operand.ty.shape.clone(), from_bytes(&data, operand.ty.dtype))
-    }
-}
-
-impl fmt::Display for GpuPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n = self.program.buffers.len();
-        for (i, r) in self.ready.iter().enumerate() {
-            let d = &r.dispatch;
-            let name = |b: &crate::kernels::Binding| match b.buffer {
-                Buffer::Program(p) => match &self.program.buffers[p].origin {
-                    Origin::Input(name) => format!("input:{name}"),
-                    Origin::State(name) => format!("state:{name}"),
-                    Origin::Constant(_) => format!("const:{p}"),
-                    Origin::Computed => {
-                        format!("slot{}", self.slots.of.get(&p).copied().unwrap_or_default())
-                    }
-                },
-                Buffer::Temp(t) => {
-                    format!("slot{} (temporary)", self.slots.of.get(&(n + t)).copied().unwrap_or_default())
-                }
-            };
-            let bindings: Vec<String> = d.bindings.iter().map(name).collect();
-            writeln!(
-                f,
-                "{i:4}  {:<18} {:<22} [{}, {}] {}",
-                d.label,
-                d.source.name(),
-                d.grid[0],
-                d.grid[1],
-                bindings.join(", ")
-            )?;
-        }
-        let mut pipelines: Vec<&wgpu::ComputePipeline> = Vec::new();
-        for r in &self.ready {
-            if !pipelines.contains(&&r.pipeline) {
-                pipelines.push(&r.pipeline);
-            }
-        }
-        for (s, bytes) in self.slots.bytes.iter().enumerate() {
-            writeln!(f, "slot{s}: {bytes} bytes")?;
-        }
-        writeln!(
-            f,
-            "{} dispatches, {} pipelines, {} temporaries, {} slots, peak {} bytes (at least {}; {} without sharing)",
-            self.ready.len(),
-            pipelines.len(),
-            self.temps.len(),
-            self.slots.bytes.len(),
-            self.slots.peak,
-            self.slots.least,
-            self.slots.unshared
-        )?;
-        if let Some(peak) = self.program.peak_without_recomputation {
-            writeln!(f, "peak without recomputation {peak} bytes")?;
-        }
-        Ok(())
     }
 }

@@ -53,16 +53,17 @@ pub(crate) fn sort_rows(
     to: Pairs,
 ) -> Result<()> {
     let tiles = n.div_ceil(TILE);
+    let digits = (rows * tiles) << BITS;
     let passes = passes(limit);
     let target = |pass: u32| if (passes - pass) % 2 == 1 { to } else { spare };
     for pass in 0..passes {
         let [keys, positions] = if pass == 0 { [keys; 2] } else { target(pass - 1) };
         let [sorted, moved] = target(pass);
         let meta = Meta { n: n as u32, tiles: tiles as u32, rows: rows as u32, shift: pass * BITS, limit };
-        let counts = cx.temp(rows * tiles << BITS);
+        let counts = cx.temp(digits);
         let d = cx.dispatch(&COUNT).read_from(keys).write(counts);
         d.uniform(&meta).workgroups(rows * tiles)?;
-        exclusive_scan(cx, counts, rows * tiles << BITS)?;
+        exclusive_scan(cx, counts, digits)?;
         cx.dispatch(&PLACE)
             .constant("FIRST", f64::from(u8::from(pass == 0)))
             .read_from(keys)

@@ -10,6 +10,8 @@ mod ops;
 #[cfg(feature = "oracle")]
 mod page;
 mod plan;
+mod probe;
+mod recognise;
 mod settings;
 
 use crate::error::{Error, Result};
@@ -64,6 +66,15 @@ fn array(tensor: &Tensor) -> JsValue {
         Data::F32(v) => Float32Array::from(&v[..]).into(),
         Data::U32(v) => Uint32Array::from(&v[..]).into(),
     }
+}
+
+/// `{ shape, data }`.
+fn shaped(tensor: &Tensor) -> JsValue {
+    let found = js_sys::Object::new();
+    let shape: Vec<u32> = tensor.shape().iter().map(|n| *n as u32).collect();
+    let _ = Reflect::set(&found, &"shape".into(), &Uint32Array::from(&shape[..]).into());
+    let _ = Reflect::set(&found, &"data".into(), &array(tensor));
+    found.into()
 }
 
 /// The elements of a `Float32Array` or `Uint32Array`.

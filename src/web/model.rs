@@ -2,13 +2,16 @@
 
 use super::device::{Device, Inner as Place};
 use super::languages::{self, Language, Reader};
+use super::probe::Probe;
+use super::recognise;
 use super::settings::Settings;
-use super::{array, promise, settled, thrown};
+use super::{array, promise, settled, shaped, thrown};
 use crate::error::{Error, Result};
 use crate::exec::Store;
-use crate::nn::Params;
+use crate::graph::{Graph, Var};
+use crate::nn::{ParamVars, Params};
 use crate::ops::select::Sampling;
-use crate::train::{Adam, AdamW, Checkpoint, LoadOptions, Optimizer, Schedule, Sgd, Trainer};
+use crate::train::{Adam, AdamW, Checkpoint, Group, LoadOptions, Optimizer, Schedule, Sgd, Trainer};
 use crate::types::{Tensor, TensorType};
 use js_sys::{Promise, Uint8Array, Uint32Array};
 use std::cell::Cell;
@@ -22,16 +25,20 @@ pub struct Model {
     slot: Rc<Cell<Option<Box<State>>>>,
 }
 
-struct State {
-    place: Rc<Place>,
-    language: Rc<dyn Language>,
+pub(super) struct State {
+    pub place: Rc<Place>,
+    pub language: Rc<dyn Language>,
     /// Kind and options, as JSON: how to build the model again.
     config: String,
     home: Home,
     /// Bytes of the checkpoint the model came from, until training goes on from it.
     checkpoint: Option<Vec<u8>>,
     /// Counts changes of where the parameters live.
-    epoch: u32,
+    pub epoch: u32,
+    /// Slots that sparse fine-tuning trains.
+    slots: Option<Tensor>,
+    /// Training steps of the checkpoint.
+    begun: u64,
 }
 
 /// Where the parameters live.
@@ -40,11 +47,32 @@ enum Home {
     Training(Box<Trainer>, Batch),
 }
 
-/// Texts and tokens of a step.
+/// Texts and tokens of a step, and what is given beside them.
 #[derive(Clone, Copy)]
 struct Batch {
     texts: usize,
     tokens: usize,
+    labels: bool,
+    sparse: bool,
+}
+
+impl Batch {
+    fn loss<'g>(self, language: &dyn Language, graph: &'g Graph, params: &ParamVars<'g>) -> Var<'g> {
+        let ids = |n: usize| graph.input("ids", TensorType::u32([self.texts, n]));
+        if self.labels {
+            let labels = graph.input("labels", TensorType::u32([self.texts, self.tokens]));
+            return language.labelled(params, ids(self.tokens), labels);
+        }
+        let ids = ids(self.tokens + 1);
+        if !self.sparse {
+            return language.loss(params, ids);
+        }
+        let slots = graph.input("slots", TensorType::u32([language.slots()]));
+        language.sparse(params, ids, slots).unwrap_or_else(|| {
+            graph.fail(Error::argument("train.sparse", "only models with product-key memories are trained so"));
+            graph.full([], 0.0)
+        })
+    }
 }
 
 impl State {
@@ -55,17 +83,26 @@ impl State {
         // Text of ours inside: the same options give the same text.
         let options: serde_json::Value = serde_json::from_str(options).unwrap_or_default();
         let config = serde_json::json!({ "kind": kind, "options": options }).to_string();
-        Ok(State { place, language, config, home: Home::Resting(params, store), checkpoint: None, epoch: 0 })
+        Ok(State {
+            place,
+            language,
+            config,
+            home: Home::Resting(params, store),
+            checkpoint: None,
+            epoch: 0,
+            slots: None,
+            begun: 0,
+        })
     }
 
-    fn params(&self) -> &Params {
+    pub fn params(&self) -> &Params {
         match &self.home {
             Home::Resting(params, _) => params,
             Home::Training(trainer, _) => trainer.params(),
         }
     }
 
-    fn store(&self) -> &Store {
+    pub fn store(&self) -> &Store {
         match &self.home {
             Home::Resting(_, store) => store,
             Home::Training(trainer, _) => trainer.store(),
@@ -76,9 +113,14 @@ impl State {
         let file = Checkpoint::from_bytes(bytes.clone())?;
         let own = file.metadata("wgrad.config").and_then(|c| serde_json::from_str::<serde_json::Value>(c).ok());
         let own = own.and_then(|c| Some((c.get("kind")?.as_str()?.to_owned(), c.get("options")?.clone())));
-        let found = own.or_else(|| languages::recognise(&file).map(|(kind, options)| (kind.to_owned(), options)));
+        let found = own.or_else(|| recognise::language(&file).map(|(kind, options)| (kind.to_owned(), options)));
         let (found_kind, mut entries) = match found {
             Some(found) => found,
+            None if recognise::is_colt5(&file) => {
+                let message = "these are the tensors of a layer of CoLT5-attention, which is no language model by itself; \
+                    readTensors gives them by name";
+                return Err(Error::checkpoint(None, message));
+            }
             None if kind.is_empty() => {
                 let message = "its tensors are of no model known here; say which model it is, with its options";
                 return Err(Error::checkpoint(None, message));
@@ -98,16 +140,20 @@ impl State {
         let mut params = state.params().clone();
         file.load_into(&mut params, &LoadOptions::default())?;
         let resumes = file.metadata("wgrad.optimizer").is_some();
+        state.begun = file.metadata("wgrad.steps").and_then(|steps| steps.parse().ok()).unwrap_or(0);
         let store = params.store(&state.place.device)?;
         state.home = Home::Resting(params, store);
-        state.checkpoint = resumes.then_some(bytes);
+        // Another model, by the caller's options, does not go on from the optimizer's state.
+        let same = file.metadata("wgrad.config").is_none_or(|config| config == state.config);
+        state.checkpoint = (resumes && same).then_some(bytes);
         Ok(state)
     }
 
     /// Compiles the training step. What was learned stays, moments too where the optimizer is the same.
     async fn prepare(&mut self, settings: &str) -> Result<()> {
         let mut s = Settings::parse("train", settings)?;
-        let batch = Batch { texts: s.get("batch", 8)?, tokens: s.get("length", 128)? };
+        let (labels, sparse) = (s.get("labels", false)?, s.get("sparse", false)?);
+        let batch = Batch { texts: s.get("batch", 8)?, tokens: s.get("length", 128)?, labels, sparse };
         if batch.texts == 0 || batch.tokens == 0 {
             return Err(Error::argument("train", "batch and length must be at least 1"));
         }
@@ -119,6 +165,7 @@ impl State {
             Some(total) => Schedule::Cosine { warmup, total, floor: s.get("floor", 0.0)? },
             None => Schedule::Warmup { steps: warmup },
         };
+        let values_lr: Option<f64> = s.get("valuesLr", None)?;
         let (clip, accumulate, seed) = (s.get("clip", 1.0)?, s.get("accumulate", 1u64)?, s.get("seed", 0u64)?);
         s.finish()?;
         let params = match &self.home {
@@ -134,16 +181,15 @@ impl State {
             .accumulate(accumulate as u32)
             .seed(seed)
             .config(self.config.clone());
-        for (name, group) in self.language.groups(lr) {
+        for (name, group) in self.language.groups(lr, values_lr) {
             builder = builder.group(name, group);
         }
+        if sparse {
+            // All but the values of memories stays as it is.
+            builder = builder.group("default", Group::default().lr_factor(0.0));
+        }
         let language = self.language.clone();
-        let mut trainer = builder
-            .compile(|graph, params| {
-                let ids = graph.input("ids", TensorType::u32([batch.texts, batch.tokens + 1]));
-                language.loss(params, ids)
-            })
-            .await?;
+        let mut trainer = builder.compile(|graph, params| batch.loss(&*language, graph, params)).await?;
         if let Some(bytes) = &self.checkpoint {
             let file = Checkpoint::from_bytes(bytes.clone())?;
             if file.metadata("wgrad.optimizer") == Some(optimizer.name()) {
@@ -160,6 +206,14 @@ impl State {
         match &mut self.home {
             Home::Training(trainer, batch) => Ok((trainer, *batch)),
             Home::Resting(..) => Err(Error::argument("train", "no training step was compiled; call prepare first")),
+        }
+    }
+
+    /// Training steps so far, those of the file it came from included.
+    fn steps(&self) -> u64 {
+        match &self.home {
+            Home::Training(trainer, _) => trainer.steps(),
+            Home::Resting(..) => self.begun,
         }
     }
 
@@ -192,7 +246,17 @@ fn optimizer(s: &mut Settings, lr: f64) -> Result<Optimizer> {
     })
 }
 
-fn busy() -> Error {
+/// Ids of a shape, if there are as many.
+fn counted(what: &str, shape: [usize; 2], ids: Vec<u32>) -> Result<Tensor> {
+    let [texts, tokens] = shape;
+    if ids.len() != texts * tokens {
+        let message = format!("expected {} ids ({texts} times {tokens}), got {}", texts * tokens, ids.len());
+        return Err(Error::argument(what, message));
+    }
+    Tensor::u32(shape, ids)
+}
+
+pub(super) fn busy() -> Error {
     Error::argument("model", "a call is still running; wait for its promise")
 }
 
@@ -212,6 +276,14 @@ impl Model {
         promise(async move { Ok(Model::of(State::load(place, bytes, &kind, &options).await?)) })
     }
 
+    /// A plan that looks at the model while it reads: `what` is "text" (losses of all tokens, and what a model of this kind
+    /// shows) or "carry" (the loss of each next piece of one text).
+    #[wasm_bindgen(unchecked_return_type = "Promise<Probe>")]
+    pub fn probe(&self, what: String, batch: usize, length: usize) -> Promise {
+        let model = self.slot.clone();
+        self.exclusive(async move |state| Ok(Probe::new(state, model, &what, batch, length).await?.into()))
+    }
+
     fn of(state: State) -> Model {
         Model { slot: Rc::new(Cell::new(Some(Box::new(state)))) }
     }
@@ -220,7 +292,7 @@ impl Model {
     pub fn describe(&self) -> Result<String, JsValue> {
         self.now(|state| {
             let config: serde_json::Value = serde_json::from_str(&state.config).unwrap_or_default();
-            let steps = if let Home::Training(trainer, _) = &state.home { trainer.steps() } else { 0 };
+            let steps = state.steps();
             let parameters = state.params().numel();
             Ok(serde_json::json!({ "config": config, "parameters": parameters, "steps": steps }).to_string())
         })
@@ -234,17 +306,28 @@ impl Model {
         })
     }
 
-    /// Queues one training step on token ids `[batch, length + 1]`.
-    pub fn step(&self, ids: Vec<u32>) -> Result<(), JsValue> {
+    /// Queues one training step on token ids `[batch, length + 1]`, or with labels `[batch, length]` of their own on ids
+    /// `[batch, length]`.
+    pub fn step(&self, ids: Vec<u32>, labels: Option<Vec<u32>>) -> Result<(), JsValue> {
         self.now(|state| {
+            let slots = state.slots.clone();
             let (trainer, batch) = state.trainer()?;
-            let wanted = batch.texts * (batch.tokens + 1);
-            if ids.len() != wanted {
-                let (texts, tokens) = (batch.texts, batch.tokens + 1);
-                let message = format!("expected {wanted} ids ({texts} texts of {tokens}), got {}", ids.len());
-                return Err(Error::argument("batch", message));
-            }
-            trainer.step(&[("ids", &Tensor::u32([batch.texts, batch.tokens + 1], ids)?)])
+            let shape = [batch.texts, batch.tokens + usize::from(!batch.labels)];
+            let ids = counted("batch", shape, ids)?;
+            let mut inputs = vec![("ids", &ids)];
+            let labels = labels.map(|labels| counted("labels", [batch.texts, batch.tokens], labels)).transpose()?;
+            inputs.extend(labels.as_ref().map(|labels| ("labels", labels)));
+            inputs.extend(slots.as_ref().filter(|_| batch.sparse).map(|slots| ("slots", slots)));
+            trainer.step(&inputs)
+        })
+    }
+
+    /// Marks the slots (u32 0/1) that sparse fine-tuning trains.
+    pub fn mark(&self, slots: Vec<u32>) -> Result<(), JsValue> {
+        self.now(|state| {
+            state.slots =
+                Some(counted("slots", [state.language.slots(), 1], slots)?.reshape([state.language.slots()])?);
+            Ok(())
         })
     }
 
@@ -333,6 +416,22 @@ impl Stream {
         })
     }
 
+    /// Names of the tensors of the state, where it can be looked at.
+    pub fn names(&self) -> Promise {
+        self.exclusive(async move |open, _| {
+            let names = open.reader.store().map(Store::names).unwrap_or_default();
+            Ok(names.into_iter().map(JsValue::from).collect::<js_sys::Array>().into())
+        })
+    }
+
+    /// A tensor of the state: its shape and its elements.
+    pub fn read(&self, name: String) -> Promise {
+        self.exclusive(async move |open, _| match open.reader.store() {
+            Some(store) => Ok(shaped(&store.read(&name).await?)),
+            None => Err(Error::argument("stream", "the state of this model cannot be looked at")),
+        })
+    }
+
     /// Logits of the next token.
     pub fn logits(&self) -> Promise {
         self.exclusive(async move |open, _| Ok(array(&open.reader.logits().await?)))
@@ -362,4 +461,20 @@ impl Stream {
             result
         }))
     }
+}
+
+/// The tensors of floats of a safetensors file, by name, each as `{ shape, data }`.
+#[wasm_bindgen(js_name = readTensors)]
+pub fn read_tensors(bytes: Vec<u8>) -> Result<JsValue, JsValue> {
+    let read = || {
+        let (file, found) = (Checkpoint::from_bytes(bytes)?, js_sys::Object::new());
+        for name in file.names() {
+            // Counters, such as an optimizer's, are of other types.
+            if let Ok(tensor) = file.tensor(&name) {
+                let _ = js_sys::Reflect::set(&found, &name.as_str().into(), &shaped(&tensor));
+            }
+        }
+        Ok(found.into())
+    };
+    read().map_err(thrown)
 }

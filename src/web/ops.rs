@@ -6,7 +6,7 @@ use crate::ops::attention::Attention;
 use crate::ops::attention::local::LocalAttention;
 use crate::ops::rotary::Rotary;
 use crate::ops::route::sinkhorn::{Sinkhorn, SinkhornGradient};
-use crate::ops::route::soft_top_k::SoftTopK;
+use crate::ops::route::soft_top_k::{DifferentiableTopK, SoftTopK};
 use crate::ops::select::Sampling;
 use crate::types::Shape;
 
@@ -200,6 +200,21 @@ fn several<'g>(op: &str, inputs: &[Var<'g>], n: &Numbers<'_>) -> Option<Vec<Var<
             };
             vec![found.values, found.indices]
         }
+        ("product_top_k", [other]) => {
+            let found = x.product_top_k(*other, n.size(0));
+            vec![found.values, found.indices]
+        }
+        ("weighted_gather", [indices, weights]) => vec![x.weighted_gather(*indices, *weights)],
+        ("weighted_gather", [indices, weights, trained]) => {
+            vec![x.weighted_gather_masked(*indices, *weights, *trained)]
+        }
+        ("differentiable_top_k", [] | [_]) => {
+            let how = DifferentiableTopK { ratio: n.real(5, 9.0 / 8.0), how: soft(n) };
+            let found = x.differentiable_top_k(n.size(0), &how, second);
+            vec![found.values, found.indices, found.gates]
+        }
+        ("write_rows", [new, start]) => vec![x.write_rows(*new, *start)],
+        ("take_rows", [start]) => vec![x.take_rows(*start, n.size(0))],
         ("soft_top_k", [] | [_]) => vec![x.soft_top_k(n.real(0, 1.0), &soft(n), second)],
         ("sinkhorn", [] | [_]) => vec![x.sinkhorn(&sinkhorn(n), second)],
         ("cumulative_softmax", [] | [_]) => {

@@ -30,7 +30,9 @@ async function descend({ Graph, Store }, device) {
   const whole = y.mul(v).square().mean();
   again.assign(v, v.sub(again.grad(whole, [v])[0].mul(0.1)));
   const { values, indices } = y.topK(2);
-  const plan = await again.compile(device, { loss: whole, values, indices });
+  const pairs = y.productTopK(y, 2);
+  const sums = y.weightedGather(indices.rem(2), values);
+  const plan = await again.compile(device, { loss: whole, values, indices, pairs: pairs.indices, sums });
   const store = await Store.create(device);
   await store.set("w", new Float32Array([1, 2, 3]), [3]);
   const input = { x: new Float32Array([1, 2, 3, 6, 5, 4]) };
@@ -43,6 +45,8 @@ async function descend({ Graph, Store }, device) {
     values: [...first.values],
     indices: [...first.indices],
     state: [...state],
+    pairs: [...first.pairs],
+    sums: [...first.sums],
   };
 }
 
@@ -80,6 +84,78 @@ async function learn(wgrad, device, started) {
   return { info: await model.info(), losses: first, onwards, resumed, text: wgrad.decode(tokens), aborted, flat, wrong, ms, pipelines };
 }
 
+const MIXED = {
+  num_tokens: 256,
+  dim: 32,
+  heads: 2,
+  segment: 16,
+  layers: [
+    { attention: { kind: "infini" } },
+    { attention: { kind: "local", window: 16 }, feed_forward: { kind: "product_key", num_keys: 16, topk: 4, heads: 2 } },
+  ],
+};
+
+/** A file as PyTorch would write it: without what this library says of the model. */
+function anonymous(file) {
+  const length = Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
+  delete header.__metadata__;
+  const text = new TextEncoder().encode(JSON.stringify(header).padEnd(length));
+  const bare = file.slice();
+  bare.set(text, 8);
+  return bare;
+}
+
+/** What models show of themselves, labels, slots of one's own choice, and files of other origin. */
+async function look(wgrad, device) {
+  const reading = { length: 16, batch: 2 };
+  const small = { dim: 64, depth: 2, heads: 1, seqLen: 16, numKeys: 16, topk: 16, memoryHeads: 2, memoryDimHead: 16, pkmLayers: [2] };
+  const memory = await wgrad.ProductKeyTransformer.create(device, small);
+  const text = TEXT.slice(0, 100);
+  const before = await memory.evaluate(text, reading);
+  const [usage] = await memory.usage(text, { length: 16 });
+  const slots = wgrad.chooseSlots(usage, new wgrad.SlotUsage(256), 8);
+  const bare = anonymous(await memory.save());
+  const known = await wgrad.LanguageModel.load(device, bare);
+  const recognised = [(await known.info()).kind, (await known.evaluate(text, reading)).loss - before.loss];
+  const tensors = await wgrad.readTensors(device, bare);
+  for await (const _ of memory.train(TEXT, { ...TRAINING, length: 16, steps: 2, slots }));
+  const after = await wgrad.readTensors(device, await memory.save());
+  const changed = Object.keys(tensors).filter((name) => tensors[name].data.some((x, i) => x !== after[name].data[i]));
+  const table = "layers.1.1.values.weight";
+  const rows = new Set();
+  tensors[table].data.forEach((x, i) => x !== after[table].data[i] && rows.add(Math.floor(i / 64)));
+  const routed = await wgrad.RoutedDecoder.create(device, { dim: 32, depth: 2, heads: 2, window: 16, heavyKeys: 8 });
+  const scores = await routed.scores(text);
+  const recurrent = await wgrad.BlockRecurrentTransformer.create(device, { dim: 32, depth: 2, heads: 2, blockWidth: 16 });
+  const kept = [];
+  for await (const { tokens, loss, states } of recurrent.read(text, { length: 16 })) kept.push([tokens, loss, states[0].shape, states[0].data[0]]);
+  const other = await wgrad.LanguageModel.load(device, anonymous(await recurrent.save()));
+  recognised.push((await other.info()).kind, (await other.evaluate(text, reading)).loss - (await recurrent.evaluate(text, reading)).loss);
+  // Only one label counts: the loss is that of the last token.
+  const infini = await wgrad.InfiniTransformer.create(device, { dim: 32, depth: 1, heads: 2, segmentLength: 16, seed: 3 });
+  const ids = wgrad.encode(TEXT.slice(0, 16));
+  const { losses: each } = await infini.evaluate(TEXT.slice(0, 17), { length: 16, batch: 1 });
+  const labels = new Uint32Array(16).fill(wgrad.IGNORE);
+  labels[15] = TEXT.charCodeAt(16);
+  let last;
+  for await (const { loss } of infini.train(() => ({ ids, labels }), { batch: 1, length: 16, steps: 1 })) last = loss;
+  const stream = await infini.stream();
+  await stream.feed(TEXT.slice(0, 40));
+  const state = await stream.read("stream.layers.0.memory.kv");
+  return {
+    loss: [before.loss, before.losses.length],
+    slots: [usage.hits.reduce((a, b) => a + b, 0), slots.reduce((a, b) => a + b, 0), rows.size, [...rows].every((row) => slots[row] === 1)],
+    changed,
+    table,
+    recognised,
+    scores: scores.map((layer) => layer.length),
+    kept,
+    labelled: [last, each[15]],
+    state: state.shape,
+  };
+}
+
 /** The other models, and options that nobody knows. */
 async function others(wgrad, device) {
   const found = [];
@@ -87,6 +163,7 @@ async function others(wgrad, device) {
     [wgrad.RoutedDecoder, { dim: 32, depth: 1, heads: 2, window: 16 }],
     [wgrad.ProductKeyTransformer, { dim: 32, depth: 1, heads: 2, numKeys: 16, topk: 4, memoryDimHead: 16 }],
     [wgrad.BlockRecurrentTransformer, { dim: 32, depth: 1, heads: 2, blockWidth: 16 }],
+    [wgrad.MemoryTransformer, MIXED],
   ]) {
     const model = await Model.create(device, options);
     const first = await losses(model, 3);
@@ -134,8 +211,9 @@ export async function run(wgrad, options) {
   const model = await learn(wgrad, device, started);
   const graph = await descend(wgrad, device);
   const other = await others(wgrad, device);
+  const seen = await look(wgrad, device);
   const lost = kind === "gpu" ? await lose(wgrad, device, options) : undefined;
   if (kind === "cpu") device.free();
   const limits = Object.keys(device.limits).length;
-  return { kind, adapter, reason, worker, limits, graph, model, other, lost };
+  return { kind, adapter, reason, worker, limits, graph, model, other, seen, lost };
 }

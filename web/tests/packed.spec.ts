@@ -92,6 +92,19 @@ interface Result {
     values: number[];
     indices: number[];
     state: number[];
+    pairs: number[];
+    sums: number[];
+  };
+  seen: {
+    loss: [number, number];
+    slots: [number, number, number, boolean];
+    changed: string[];
+    table: string;
+    recognised: [string, number, string, number];
+    scores: number[];
+    kept: [number, number, number[], number][];
+    labelled: [number, number];
+    state: number[];
   };
   model: {
     info: { kind: string; parameters: number };
@@ -111,13 +124,17 @@ interface Result {
 }
 
 function check(result: Result): void {
-  const { graph, model, other, lost } = result;
+  const { graph, model, other, seen, lost } = result;
   expect(graph.refused).toMatchObject({ name: "ShapeError", code: "shape" });
   expect(graph.refused.message).toContain("matmul");
   expect(graph.losses[0]).toBeCloseTo(63, 3);
   expect(graph.losses[1]).toBeLessThan(10);
   expect(graph.values).toEqual([3, 2, 6, 5]);
   expect(graph.indices).toEqual([2, 1, 0, 1]);
+  // Best pairs of (1 2 3) with itself: 3 + 3 and 3 + 2; of (6 5 4): 6 + 6 and 6 + 5.
+  expect(graph.pairs).toEqual([8, 7, 0, 1]);
+  // Rows 0 and 1 of (1 2 3), (6 5 4), by 3 and 2; then by 6 and 5.
+  expect(graph.sums).toEqual([15, 16, 17, 36, 37, 38]);
   expect(model.info).toMatchObject({ kind: "infini", parameters: 29204 });
   expect(model.losses).toHaveLength(8);
   expect(model.losses[7]).toBeLessThan((model.losses[0] ?? 0) - 1);
@@ -128,7 +145,20 @@ function check(result: Result): void {
   expect(model.flat[0]).toBe(model.flat[1]);
   expect(model.flat[2]).toBe(4 * 900);
   expect(model.wrong).toEqual({ name: "CheckpointError", code: "checkpoint" });
-  expect(other.found).toHaveLength(3);
+  expect(seen.loss[0]).toBeGreaterThan(5);
+  expect(seen.loss[1]).toBe(99);
+  // Every byte but the last reads 16 slots with either head; of the chosen ones, and nothing else, some have changed.
+  expect(seen.slots).toEqual([99 * 2 * 16, 8, expect.any(Number), true]);
+  expect(seen.slots[2]).toBeGreaterThan(0);
+  expect(seen.changed).toEqual([seen.table]);
+  expect(seen.recognised).toEqual(["pkm", 0, "recurrent", 0]);
+  expect(seen.scores).toEqual([100, 100]);
+  expect(seen.kept.map(([tokens]) => tokens)).toEqual([16, 32, 48, 64, 80, 96]);
+  expect(seen.kept[0]?.[2]).toEqual([1, 16, 32]);
+  expect(new Set(seen.kept.map(([, , , first]) => first)).size).toBe(6);
+  expect(seen.labelled[0]).toBeCloseTo(seen.labelled[1], 3);
+  expect(seen.state).toEqual([1, 2, 16, 16]);
+  expect(other.found).toHaveLength(4);
   for (const { losses, onwards, resumed, count } of other.found) {
     expect(losses[2]).toBeLessThan(losses[0] ?? 0);
     expect(resumed).toEqual(onwards);

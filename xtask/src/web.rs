@@ -1,4 +1,4 @@
-//! `cargo xtask web`: the wasm package, then the page around it.
+//! `cargo xtask web`: the page, over the npm package and, for its self-check, the crate's own wasm with its oracle.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,9 @@ use crate::run;
 /// Builds `web/pkg` and `web/dist`; returns the wasm's size in bytes.
 pub fn build(node: &Node, no_install: bool) -> Result<u64> {
     let root = run::root();
+    if !root.join("web/package/dist/wgrad_bg.wasm").exists() {
+        bail!("web/package/dist is not there: the step `package` builds it");
+    }
     let target = "wasm32-unknown-unknown";
     run::run(run::cargo().args(["build", "--release", "--target", target, "--lib", "--package", "wgrad"]))?;
     let wasm = run::target().join(target).join("release/wgrad.wasm");

@@ -59,14 +59,16 @@ fn mib(name: &str) -> Option<f64> {
     Some(line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1024.0)
 }
 
-/// Milliseconds of all threads that are alive.
+/// Milliseconds of all threads.
+#[cfg(unix)]
 fn cpu_ms() -> Option<f64> {
-    let mut sum = 0;
-    for task in fs::read_dir("/proc/self/task").ok()?.flatten() {
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        sum += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
-    }
-    Some(sum as f64 * 1e-6)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Some(1e3 * now.tv_sec as f64 + 1e-6 * now.tv_nsec as f64)
+}
+
+#[cfg(not(unix))]
+fn cpu_ms() -> Option<f64> {
+    None
 }
 
 #[derive(Default)]

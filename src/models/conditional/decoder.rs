@@ -127,15 +127,32 @@ impl RoutedDecoder {
     pub fn forward<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
         let g = ids.graph();
         let mut x = self.embed(p, ids, g.iota([ids.dim(1)], 0));
-        for (i, (attention, feed_forward)) in self.layers.iter().enumerate() {
-            let step = || {
-                let route = super::AutoregressiveRoute { site: 2 * i as u32, ..attention.route() };
-                let y = x + attention.forward(p, x, &route);
-                y + feed_forward.forward(p, y)
-            };
+        for i in 0..self.layers.len() {
+            let step = || self.layer(p, i, x);
             x = if self.config.recompute { g.recompute(step) } else { step() };
         }
         self.logits(p, x)
+    }
+
+    /// Layer `i` of features `[b, n, D]`.
+    #[track_caller]
+    fn layer<'g>(&self, p: &ParamVars<'g>, i: usize, x: Var<'g>) -> Var<'g> {
+        let (attention, feed_forward) = &self.layers[i];
+        let route = super::AutoregressiveRoute { site: 2 * i as u32, ..attention.route() };
+        let y = x + attention.forward(p, x, &route);
+        y + feed_forward.forward(p, y)
+    }
+
+    /// Scores f32 `[b, n]` of ids u32 `[b, n]` by which the router of each layer chooses keys, before they are made soft.
+    #[track_caller]
+    pub fn router_scores<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>) -> Vec<Var<'g>> {
+        let mut x = self.embed(p, ids, ids.graph().iota([ids.dim(1)], 0));
+        let mut all = Vec::new();
+        for (i, (attention, _)) in self.layers.iter().enumerate() {
+            all.push(attention.kv_router.scores(p, x, &super::Route::new(1)).select_index(1, 0));
+            x = self.layer(p, i, x);
+        }
+        all
     }
 
     /// Mean cross entropy of the next token over ids u32 `[b, n + 1]`; labels of `u32::MAX` do not count.

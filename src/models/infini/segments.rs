@@ -34,6 +34,39 @@ impl InfiniTransformer {
     /// Without the delta rule and enhanced recurrence all segments run side by side and memories are a prefix sum.
     #[track_caller]
     pub fn segment_loss<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, options: SegmentLoss, mode: Mode) -> Var<'g> {
+        let n = ids.dim(1).saturating_sub(1);
+        let inputs = ids.slice(1, 0, n);
+        let labels = ids.slice(1, 1.min(ids.dim(1)), n);
+        self.segment_loss_of(p, inputs, labels, options, mode)
+    }
+
+    /// [`segment_loss`](Self::segment_loss) of labels u32 `[b, n]` of their own, for ids `[b, n]`: what stands behind a token may
+    /// count or not (`u32::MAX`), or be another than the next one.
+    #[track_caller]
+    pub fn segment_loss_of<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        ids: Var<'g>,
+        labels: Var<'g>,
+        options: SegmentLoss,
+        mode: Mode,
+    ) -> Var<'g> {
+        let (logits, labels) = self.segment_logits(p, ids, labels, options, mode);
+        let rows = labels.shape().numel();
+        let logits = logits.reshape([rows, self.config().num_tokens]);
+        logits.cross_entropy_mean(labels.reshape([rows]), options.ignore_index)
+    }
+
+    /// Logits of ids `[b, n]` and the labels beside them, both filled up to whole segments.
+    #[track_caller]
+    fn segment_logits<'g>(
+        &self,
+        p: &ParamVars<'g>,
+        ids: Var<'g>,
+        labels: Var<'g>,
+        options: SegmentLoss,
+        mode: Mode,
+    ) -> (Var<'g>, Var<'g>) {
         for (what, value) in [
             ("segment_length", options.segment_length),
             ("detach_mems_every_num_segments", options.detach_mems_every_num_segments),
@@ -43,24 +76,29 @@ impl InfiniTransformer {
                 ids.graph().fail(Error::argument(what, "is 0; expected at least 1"));
             }
         }
-        let (b, n) = (ids.dim(0), ids.dim(1).saturating_sub(1));
-        let inputs = ids.slice(1, 0, n);
-        let labels = ids.slice(1, 1.min(ids.dim(1)), n);
-        let length = options.segment_length.max(1);
+        let (b, n) = (ids.dim(0), ids.dim(1));
+        let (length, detach) = (options.segment_length.max(1), options.detach_mems_every_num_segments);
         let config = self.config();
         let parallel = !config.use_mem_delta_rule && config.enhanced_recurrence == EnhancedRecurrence::Off;
-        let (logits, labels) = if parallel && !options.sequential {
-            let segments = n.div_ceil(length).max(1);
-            // One short segment needs no padding; several get a full last one, which nothing reads.
-            let length = if segments == 1 { n } else { length };
-            let fill = |x| padded(x, segments * length).reshape([b * segments, length]);
-            let logits = self.side_by_side(p, fill(inputs), segments, options.detach_mems_every_num_segments, mode);
-            (logits, fill(labels))
-        } else {
-            (self.one_by_one(p, inputs, length, options.detach_mems_every_num_segments, mode), labels)
-        };
+        if !parallel || options.sequential {
+            return (self.one_by_one(p, ids, length, detach, mode), labels);
+        }
+        let segments = n.div_ceil(length).max(1);
+        // One short segment needs no padding; several get a full last one, which nothing reads.
+        let length = if segments == 1 { n } else { length };
+        let fill = |x| padded(x, segments * length).reshape([b * segments, length]);
+        (self.side_by_side(p, fill(ids), segments, detach, mode), fill(labels))
+    }
+
+    /// Cross entropy f32 `[b, n]` of each next token of ids `[b, n + 1]`, read as by [`segment_loss`](Self::segment_loss).
+    #[track_caller]
+    pub fn segment_losses<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>, options: SegmentLoss) -> Var<'g> {
+        let (b, n) = (ids.dim(0), ids.dim(1).saturating_sub(1));
+        let labels = ids.slice(1, 1.min(ids.dim(1)), n);
+        let (logits, labels) = self.segment_logits(p, ids.slice(1, 0, n), labels, options, Mode::Eval);
         let rows = labels.shape().numel();
-        logits.reshape([rows, config.num_tokens]).cross_entropy_mean(labels.reshape([rows]), options.ignore_index)
+        let losses = logits.reshape([rows, self.config().num_tokens]).cross_entropy(labels.reshape([rows]), None);
+        losses.reshape([b, rows / b.max(1)]).slice(1, 0, n)
     }
 
     /// Logits `[b s, n, num_tokens]` of all segments at once, ids `[b s, n]`.

@@ -52,9 +52,10 @@ const RANK_STAGES: u32 = 3;
 /// With fewer rows than this, several workgroups share a long row.
 const FEW_ROWS: usize = 64;
 
-/// Entries from which a row is long: sorted whole by digits if one in so many is chosen.
-const LONG: usize = 8192;
-const SHARE: usize = 7;
+/// Longer rows are sorted whole by digits if more than one in `SHARE` is chosen: merging costs more there. On a software
+/// driver, to which a dispatch is cheap, all that are not for [`SMALL`]; of those that a workgroup could sort, one in two.
+const LONG: usize = 1 << 14;
+const SHARE: usize = 4;
 
 /// With this many rows, and up to this many comparisons in each, a software driver gives a row to an invocation.
 const LANE_ROWS: usize = 8;
@@ -124,13 +125,22 @@ impl TopKOp {
             .workgroups(rows * tiles as usize)
     }
 
+    /// Whether sorting rows whole is less work than selecting first.
+    fn is_whole(&self, n: usize, software: bool) -> bool {
+        let short = n <= RUN;
+        match software {
+            true => self.k * if short { 2 } else { SHARE } > n,
+            false => (n > LONG && self.k * SHARE > n) || (short && self.k > WIDTH && self.k < n),
+        }
+    }
+
     /// Sorts rows whole and takes the first entries of each.
     fn sort_whole(&self, cx: &mut Lower<'_>, meta: Meta, bounds: Buffer) -> Result<()> {
         let (rows, n, k) = (meta.rows as usize, meta.n as usize, meta.k as usize);
         let [ranks, indices, first, second] = [(); 4].map(|()| Place::Temp(cx.temp(rows * n)));
         let (all, to) = (Meta { k: meta.n, ..meta }, [first, second]);
         self.place(cx, all, bounds, [ranks, indices])?;
-        if n <= RUN {
+        if n <= RUN && !cx.caps.software {
             Self::sort_runs(cx, all, [ranks, indices], to, false)?;
         } else {
             // The sort makes the indices itself, in order.
@@ -261,8 +271,7 @@ impl Op for TopKOp {
         let tiled = rows < FEW_ROWS && n > 2 * TILE;
         // Two bounds of three integers a row.
         let bounds = cx.temp(6 * rows.max(1));
-        let (short, long) = (n <= RUN && k > WIDTH && k < n, n >= LONG && k * SHARE > n);
-        if short || long {
+        if self.is_whole(n, cx.caps.software) {
             return self.sort_whole(cx, meta, bounds);
         }
         if k < n && tiled {

@@ -202,6 +202,41 @@ export class Var<D extends DType = "f32"> {
     const [values, indices] = this.owner.add("top_k", [this as Var<DType>, ...given(mask)], [k]);
     return { values: values as Var<D>, indices: indices as Var<"u32"> };
   }
+  /**
+   * Product keys: the k largest of all sums of a score of this half `[.., M]` and one of the other `[.., N]`, in order; the index
+   * of the pair (i, j) is i N + j.
+   */
+  productTopK(other: Var<D>, k: number): { values: Var<D>; indices: Var<"u32"> } {
+    const [values, indices] = this.owner.add("product_top_k", [this as Var<DType>, other as Var<DType>], [k]);
+    return { values: values as Var<D>, indices: indices as Var<"u32"> };
+  }
+  /**
+   * Sums of rows of this table `[rows, width]` at indices u32 `[.., k]`, each times its weight `[.., k]`: `[.., width]`. With
+   * `trained` (u32 0/1 a row) only those rows get a gradient.
+   */
+  weightedGather(indices: Var<"u32">, weights: Var, trained?: Var<"u32">): Var {
+    return this.one<"f32">("weighted_gather", [], indices, weights, ...given(trained));
+  }
+  /** The k largest whose selection has a gradient, through gates made of soft top-k scores that add up to k `ratio`. */
+  differentiableTopK(
+    k: number,
+    { eps = 0.1, iterations = 20, epsInit = NONE, epsDecay = 0.7, ratio = 9 / 8, mask }: DifferentiableTopKOptions = {},
+  ): { values: Var; indices: Var<"u32">; gates: Var } {
+    const numbers = [k, eps, iterations, epsInit, epsDecay, ratio];
+    const found = this.owner.add("differentiable_top_k", [this as Var<DType>, ...given(mask)], numbers);
+    return { values: found[0] as Var, indices: found[1] as Var<"u32">, gates: found[2] as Var };
+  }
+  /** Keys u32 `[n]` in order, equal ones as they came, and where they stood; keys below `limit` sort faster. */
+  sortPairs(limit = NONE): { keys: Var<"u32">; positions: Var<"u32"> } {
+    const [keys, positions] = this.owner.add("sort_pairs", [this as Var<DType>], [limit]);
+    return { keys: keys as Var<"u32">, positions: positions as Var<"u32"> };
+  }
+  /** This cache `[.., capacity, width]` with rows `[.., n, width]` written from row `position` on. Assigned to a state, in place. */
+  writeRows(rows: Var<D>, position: Var<"u32">): Var<D> {
+    return this.one("write_rows", [], rows as Var<DType>, position);
+  }
+  /** `n` rows of this cache `[.., capacity, width]` from row `position` on. */
+  takeRows(position: Var<"u32">, n: number): Var<D> { return this.one("take_rows", [n], position); }
   /** Draws one index a row of logits. */
   sample({ temperature = 1, topK = NONE, topP = NONE, site = 0 } = {}): Var<"u32"> {
     return this.one("sample", [temperature, topK, topP, site]);
@@ -263,6 +298,11 @@ export interface SoftTopKOptions {
   epsInit?: number;
   epsDecay?: number;
   mask?: Var<"u32">;
+}
+
+export interface DifferentiableTopKOptions extends SoftTopKOptions {
+  /** The soft scores add up to so many times k; at least 1. */
+  ratio?: number;
 }
 
 export interface SinkhornOptions {

@@ -1,4 +1,5 @@
 import * as wasm from "../pkg/wgrad.js";
+import type { Batch } from "./tokens.js";
 import { settled } from "./wasm.js";
 
 /** Entries of a graph, in the order in which they were added: a method of the wasm's graph, and its arguments. */
@@ -24,6 +25,12 @@ export interface Opened {
 }
 
 type Elements = Float32Array | Uint32Array;
+
+/** Elements with their shape. */
+export interface Shaped<E extends Elements = Elements> {
+  shape: Uint32Array;
+  data: E;
+}
 
 /** How often progress is looked at, in milliseconds. */
 const LOOK = 50;
@@ -189,13 +196,37 @@ const methods = {
   },
 
   /** Several steps, then the report of the last: loss, norm of the gradients, whether it was done, steps, skipped ones. */
-  async modelSteps(model: Handle, batches: Uint32Array[]): Promise<Float64Array> {
+  async modelSteps(model: Handle, batches: Batch[]): Promise<Float64Array> {
     const m = get(model, wasm.Model);
     for (const [i, batch] of batches.entries()) {
       if (i > 0) await turn();
-      m.step(batch);
+      if (batch instanceof Uint32Array) m.step(batch);
+      else m.step(batch.ids, batch.labels);
     }
     return (await m.report()) as Float64Array;
+  },
+
+  modelMark(model: Handle, slots: Uint32Array): void {
+    get(model, wasm.Model).mark(slots);
+  },
+
+  async modelProbe(
+    device: Handle,
+    model: Handle,
+    what: string,
+    batch: number,
+    length: number,
+    tell?: (warmup: Warmup) => void,
+  ): Promise<Handle> {
+    return keep(await watched(get(device, wasm.Device), get(model, wasm.Model).probe(what, batch, length), tell));
+  },
+
+  probeRun(probe: Handle, ids: Uint32Array, begin: boolean): Promise<Record<string, Shaped>> {
+    return get(probe, wasm.Probe).run(ids, begin) as Promise<Record<string, Shaped>>;
+  },
+
+  readTensors(bytes: Uint8Array): Record<string, Shaped> {
+    return wasm.readTensors(bytes) as Record<string, Shaped>;
   },
 
   modelSave(model: Handle): Promise<Uint8Array> {
@@ -218,6 +249,14 @@ const methods = {
 
   streamGenerate(stream: Handle, count: number, how: string, seed: number): Promise<Uint32Array> {
     return get(stream, wasm.Stream).generate(count, how, seed) as Promise<Uint32Array>;
+  },
+
+  streamNames(stream: Handle): Promise<string[]> {
+    return get(stream, wasm.Stream).names() as Promise<string[]>;
+  },
+
+  streamRead(stream: Handle, name: string): Promise<Shaped> {
+    return get(stream, wasm.Stream).read(name) as Promise<Shaped>;
   },
 
   streamLogits(stream: Handle): Promise<Float32Array> {

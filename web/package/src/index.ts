@@ -13,6 +13,7 @@ export type { Progress, Source } from "./files.js";
 export {
   type AttentionOptions,
   type CompileOptions,
+  type DifferentiableTopKOptions,
   type DType,
   type Elements,
   Graph,
@@ -27,22 +28,32 @@ export {
   Var,
 } from "./graph.js";
 export {
+  type AttentionLayer,
   BlockRecurrentTransformer,
+  type CarriedReport,
+  chooseSlots,
+  type Evaluation,
+  type FeedForwardLayer,
   type GenerateOptions,
   type InfiniOptions,
   InfiniTransformer,
   LanguageModel,
   type LoadOptions,
+  type MemoryOptions,
+  MemoryTransformer,
   type ModelInfo,
   type ModelOptions,
   type ProductKeyOptions,
   ProductKeyTransformer,
+  type ReadOptions,
+  readTensors,
   type RecurrentOptions,
   RoutedDecoder,
   type RoutedOptions,
+  SlotUsage,
   TextStream,
   type TrainOptions,
   type TrainReport,
 } from "./models.js";
-export { type Data, decode, encode } from "./tokens.js";
+export { type Batch, type Data, decode, encode, IGNORE, type Labelled } from "./tokens.js";
 export type { WasmSource } from "./wasm.js";

@@ -1,10 +1,19 @@
 import { ArgumentError } from "./errors.js";
 
-/**
- * What a model learns from: a text or bytes (a byte is a token), token ids, or a function that makes the batch of a step: ids
- * `[batch, length + 1]`, row-major, of which every one but the first of a row is predicted.
- */
-export type Data = string | Uint8Array | Uint32Array | ((step: number) => Uint32Array | Promise<Uint32Array>);
+/** Ids `[batch, length]` and, for each, what stands behind it: {@link IGNORE} does not count. */
+export interface Labelled {
+  ids: Uint32Array;
+  labels: Uint32Array;
+}
+
+/** Label that does not count, and id of no token. */
+export const IGNORE = 0xffffffff;
+
+/** What a step learns from: ids `[batch, length + 1]`, row-major, of which every one but the first of a row is predicted. */
+export type Batch = Uint32Array | Labelled;
+
+/** What a model learns from: a text or bytes (a byte is a token), token ids, or a function that makes the batch of a step. */
+export type Data = string | Uint8Array | Uint32Array | ((step: number) => Batch | Promise<Batch>);
 
 /** A text as tokens: its UTF-8 bytes. */
 export function encode(text: string): Uint32Array {
@@ -39,7 +48,7 @@ export function batches(
   batch: number,
   length: number,
   seed: number,
-): (step: number) => Uint32Array | Promise<Uint32Array> {
+): (step: number) => Batch | Promise<Batch> {
   if (typeof data === "function") return data;
   const tokens = tokensOf(data);
   const width = length + 1;
@@ -55,4 +64,19 @@ export function batches(
     }
     return ids;
   };
+}
+
+/** A text in rows of `length + 1` ids, each of which begins with the last of the row before; what is missing is {@link IGNORE}. */
+export function pieces(tokens: Uint32Array, batch: number, length: number): Uint32Array[] {
+  const rows = Math.max(Math.ceil((tokens.length - 1) / length), 0);
+  const all: Uint32Array[] = [];
+  for (let row = 0; row < rows; row += batch) {
+    const ids = new Uint32Array(batch * (length + 1)).fill(IGNORE);
+    for (let i = 0; i < batch && row + i < rows; i++) {
+      const start = (row + i) * length;
+      ids.set(tokens.subarray(start, start + length + 1), i * (length + 1));
+    }
+    all.push(ids);
+  }
+  return all;
 }

@@ -1,10 +1,9 @@
-import "./style.css";
-import init, { Device, checkSample, sampleNames, shaders } from "../pkg/wgrad.js";
+import init, { checkSample, Device, sampleNames, shaders, TrainerDemo } from "../../pkg/wgrad.js";
 import { failure } from "./failure.js";
 import { readOptions } from "./options.js";
 import type { CheckResults } from "./results.js";
 
-const results: CheckResults = { state: "running", device: null, shaders: 0, checked: 0, failures: [] };
+const results: CheckResults = { state: "running", device: null, shaders: 0, checked: 0, losses: [], failures: [] };
 window.__wgrad = results;
 
 function say(id: string, text: string): void {
@@ -36,6 +35,19 @@ async function compileShaders(): Promise<void> {
   device.destroy();
 }
 
+/** A training run that other machines do too, a step at a time. */
+async function train(device: Device, steps: number, seed: number): Promise<void> {
+  const trainer = await TrainerDemo.create(device, seed);
+  const bar = document.querySelector("progress");
+  for (let step = 1; step <= steps; step++) {
+    const loss = await trainer.step();
+    results.losses.push(loss);
+    if (bar) bar.value = step / steps;
+    say("summary", `${step} of ${steps} steps, loss ${loss.toFixed(4)}`);
+  }
+  results.state = "done";
+}
+
 /** Every operation's samples on the executor that the address asks for, against double precision on the CPU. */
 async function run(): Promise<void> {
   const options = readOptions(location.search);
@@ -44,6 +56,7 @@ async function run(): Promise<void> {
   results.device = device.isGpu ? `WebGPU: ${device.adapter}` : "CPU executor";
   say("device", results.device);
   say("limits", device.toString());
+  if (options.steps !== null) return train(device, options.steps, options.seed);
   if (device.isGpu) await compileShaders();
   const names = sampleNames(new URLSearchParams(location.search).get("filter") ?? "");
   const bar = document.querySelector("progress");

@@ -1,11 +1,13 @@
-/** What the address asks for: `?executor=auto|gpu|cpu&software=1&seed=1&steps=20`. */
+/** What the address asks for: `?executor=auto|gpu|cpu&software=1&seed=1&steps=20&small=1`. */
 export interface Options {
   executor: "auto" | "gpu" | "cpu";
   /** Also takes a software adapter, such as SwiftShader. */
   software: boolean;
   seed: number;
-  /** Starts by itself and stops after so many steps. */
+  /** Steps of a training run on the page that checks a browser. */
   steps: number | null;
+  /** Models and runs of a size for tests. */
+  small: boolean;
 }
 
 const EXECUTORS = ["auto", "gpu", "cpu"] as const;
@@ -19,6 +21,7 @@ export function readOptions(search: string): Options {
     software: query.get("software") === "1",
     seed: integer(query, "seed", 0) ?? 1,
     steps: integer(query, "steps", 1),
+    small: query.get("small") === "1",
   };
 }
 
