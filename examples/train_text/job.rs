@@ -108,7 +108,12 @@ fn train(
         trainer.step(&[("ids", &ids)])?;
         match trainer.loss_blocking() {
             Ok(loss) => report.step(trainer.steps(), loss)?,
-            Err(e @ Error::NotFinite { .. }) => report.say(&e.to_string()),
+            Err(e @ Error::NotFinite { .. }) => {
+                report.say(&e.to_string());
+                if let Some(first) = trainer.first_not_finite_blocking(&[("ids", &ids)], &[])? {
+                    report.say(&format!("the first that is not finite: {first}"));
+                }
+            }
             Err(e) => return Err(e),
         }
         if trainer.steps().is_multiple_of(SAVE_EVERY) {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::kernels::{Capabilities, Dispatch};
 use crate::plan::{Options, Program};
-use crate::types::{Tensor, TensorType};
+use crate::types::{Operand, Tensor, TensorType};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,6 +170,11 @@ impl Device {
 }
 
 impl Plan {
+    /// The device it was compiled for.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The program: steps, buffers, memory.
     pub fn program(&self) -> &Program {
         &self.program
@@ -263,6 +268,11 @@ impl Plan {
             let message = format!("the plan has no such output; it has {}", listed(known));
             return Err(Error::Name { kind: "output", name: name.to_owned(), message });
         };
+        self.read_operand(operand).await
+    }
+
+    /// Reads a value of the program that still has its memory after the run.
+    pub(crate) async fn read_operand(&self, operand: &Operand) -> Result<Tensor> {
         match &self.executor {
             Executor::Gpu(p) => p.read(operand).await,
             #[cfg(feature = "cpu")]

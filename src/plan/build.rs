@@ -50,15 +50,7 @@ pub(super) fn build(
     let simple = simplify(&inner.nodes, &roots, merge_copies);
     let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
     let groups = Groups::find(&simple.nodes, &external, options.fuse);
-    let program = Program {
-        buffers: Vec::new(),
-        steps: Vec::new(),
-        outputs: Vec::new(),
-        gate: None,
-        peak_without_recomputation: None,
-        options,
-    };
-    let mut b = Builder { program, operands: FxHashMap::default(), dense: Vec::new() };
+    let mut b = Builder { program: Program::empty(options), operands: FxHashMap::default(), dense: Vec::new() };
     b.nodes(&simple, &groups);
     if let Some(gate) = inner.gate {
         // Assignments must not change the gate while they read it.
@@ -76,6 +68,29 @@ pub(super) fn build(
     b.assigns(&assigns);
     b.sweep();
     Ok(b.program)
+}
+
+/// What a run computes, each value in memory of its own, and no state changed: for looking at afterwards. Without outputs,
+/// what leads to the values that states get.
+pub(super) fn inspection(graph: &Graph, outputs: &[Var<'_>]) -> Program {
+    let inner = graph.borrow();
+    let mut roots: Vec<Value> = outputs.iter().map(|v| v.value).collect();
+    if roots.is_empty() {
+        roots.extend(inner.assigns.iter().map(|(_, value)| *value));
+    }
+    let simple = simplify(&inner.nodes, &roots, true);
+    let options = Options { fuse: false, reuse: false };
+    let roots: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
+    let groups = Groups::find(&simple.nodes, &roots, options.fuse);
+    let mut b = Builder { program: Program::empty(options), operands: FxHashMap::default(), dense: Vec::new() };
+    b.nodes(&simple, &groups);
+    for (i, root) in roots.into_iter().enumerate() {
+        let operand = b.operand(root);
+        let operand = if b.is_state(&operand) { b.copy(&operand) } else { b.made_dense(operand) };
+        b.program.outputs.push((i.to_string(), operand));
+    }
+    b.sweep();
+    b.program
 }
 
 impl Builder {

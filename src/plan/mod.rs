@@ -103,6 +103,23 @@ impl Program {
         Ok(program)
     }
 
+    /// What computes `outputs`, or without any what states are given, with every value in memory of its own and no state
+    /// changed. The graph has no error.
+    pub(crate) fn inspection(graph: &Graph, outputs: &[Var<'_>]) -> Program {
+        build::inspection(graph, outputs)
+    }
+
+    fn empty(options: Options) -> Program {
+        Program {
+            buffers: Vec::new(),
+            steps: Vec::new(),
+            outputs: Vec::new(),
+            gate: None,
+            peak_without_recomputation: None,
+            options,
+        }
+    }
+
     /// Lifetimes of computed buffers over the steps, and their places in shared slots. With `dtype`, only buffers of that
     /// element type share.
     pub fn slots(&self, dtype: Option<DType>) -> Slots {

@@ -3,6 +3,7 @@
 mod build;
 mod checkpoint;
 mod file;
+mod inspect;
 mod optimizer;
 mod resume;
 mod rounded;

@@ -10,8 +10,9 @@ use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Var};
 use crate::nn::{ParamVars, Params};
 use crate::ops::optim::Report;
-use crate::plan::Options;
+use crate::plan::{Options, Program};
 use crate::types::{Tensor, TensorType};
+use std::sync::Arc;
 
 /// Settings of a trainer; [`compile`](Self::compile) makes it.
 pub struct TrainerBuilder {
@@ -69,7 +70,9 @@ pub struct Trainer {
     /// Loss and gradients into totals, when a step has several micro-batches.
     accumulate: Option<Plan>,
     /// The optimizer, and without micro-batches everything before it.
-    apply: Plan,
+    pub(super) apply: Plan,
+    /// Loss and gradients with all that leads to them, for looking at values.
+    pub(super) inspection: Arc<Program>,
 }
 
 impl TrainerBuilder {
@@ -154,6 +157,7 @@ impl TrainerBuilder {
             states.push((name.clone(), ty.clone()));
         }
         store.reserve(&states)?;
+        let inspection = Arc::new(Program::inspection(&graph, report.as_slice()));
         let (accumulate, apply) = match report {
             Some(report) => (None, device.compile_with(&graph, &[("report", report)], options).await?),
             None => {
@@ -178,6 +182,7 @@ impl TrainerBuilder {
             schedule: self.schedule,
             accumulate,
             apply,
+            inspection,
         })
     }
 
@@ -210,17 +215,14 @@ impl Trainer {
 
     /// [`step`](Self::step) with stores for the states of the loss, such as the memories of a stream.
     pub fn step_with(&mut self, inputs: &[(&str, &Tensor)], stores: &[&Store]) -> Result<()> {
-        let lr = Tensor::scalar(self.learning_rate() as f32);
         let micro = self.settings.micro;
         let turn = self.runs % micro;
-        let first = Tensor::u32([], vec![u32::from(turn == 0)])?;
-        let number = Tensor::u32([], vec![turn])?;
+        let controls = Self::controls(self.learning_rate(), turn)?;
         let mut feed = Feed::new().store(&self.store).step(self.runs, self.seed);
         for store in stores {
             feed = feed.store(store);
         }
-        feed = feed.input(LR, &lr).input(FIRST, &first).input(TURN, &number);
-        for (name, tensor) in inputs {
+        for (name, tensor) in controls.iter().map(|(name, tensor)| (*name, tensor)).chain(inputs.iter().copied()) {
             feed = feed.input(name, tensor);
         }
         if let Some(plan) = &self.accumulate {
@@ -235,12 +237,19 @@ impl Trainer {
         Ok(())
     }
 
+    /// What the plans of a step want to know beside the batch.
+    pub(super) fn controls(lr: f64, turn: u32) -> Result<[(&'static str, Tensor); 3]> {
+        let number = |n: u32| Tensor::u32([], vec![n]);
+        Ok([(LR, Tensor::scalar(lr as f32)), (FIRST, number(u32::from(turn == 0))?), (TURN, number(turn)?)])
+    }
+
     /// Learning rate of the next step, before group factors.
     pub fn learning_rate(&self) -> f64 {
         self.settings.optimizer.learning_rate() * self.schedule.factor(self.steps)
     }
 
-    /// Loss of the last step, averaged over its micro-batches. [`Error::NotFinite`] if that step was skipped.
+    /// Loss of the last step, averaged over its micro-batches. [`Error::NotFinite`] if that step was skipped;
+    /// [`first_not_finite`](Self::first_not_finite) says where it began.
     pub async fn loss(&self) -> Result<f32> {
         let report = self.report().await?;
         if report.ok {

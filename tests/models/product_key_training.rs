@@ -132,9 +132,13 @@ fn bad_input_changes_nothing() -> Result<()> {
         let before = params_of(&t);
         let mut values = good.floats().to_vec();
         values[13] = f32::NAN;
-        t.step_with(&[("x", &Tensor::f32([2, 4, DIM], values)?), ("trainable", &all())], &[&counts])?;
+        let spoiled = Tensor::f32([2, 4, DIM], values)?;
+        let batch = [("x", &spoiled), ("trainable", &all())];
+        t.step_with(&batch, &[&counts])?;
         let bad = t.loss_blocking();
         assert!(matches!(&bad, Err(Error::NotFinite { node, .. }) if node == "loss"), "{bad:?}");
+        let first = t.first_not_finite_blocking(&batch, &[&counts])?;
+        assert_eq!(first.as_deref(), Some("input \"x\" f32[2, 4, 10] at element 13"));
         assert!(before.values().eq(params_of(&t).values()), "parameters and statistics are as before");
         // The running statistics go into checkpoints, and training goes on from one as it was.
         let mut resumed = trainer(&device, c, &usage, Group::default())?;

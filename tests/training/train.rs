@@ -157,6 +157,43 @@ fn a_bad_step_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_first_value_that_is_not_finite_is_named() -> Result<()> {
+    for device in common::devices() {
+        for micro in [1, 2] {
+            let mut params = Params::new(1);
+            params.add("w", [4], Init::Ones);
+            let mut trainer =
+                Trainer::builder(&device, params, Sgd::default()).accumulate(micro).compile_blocking(|g, p| {
+                    let x = g.input("x", TensorType::f32([4]));
+                    ((x * p.get("w") + 1.0).square().sqrt() - 1.0).square().mean_all()
+                })?;
+            let mut named = |x: [f32; 4]| -> Result<Option<String>> {
+                let x = Tensor::f32([4], x.to_vec())?;
+                let before = values(&trainer)?;
+                for _ in 0..micro {
+                    trainer.step(&[("x", &x)])?;
+                }
+                let skipped = matches!(trainer.loss_blocking(), Err(Error::NotFinite { .. }));
+                let found = trainer.first_not_finite_blocking(&[("x", &x)], &[])?;
+                assert_eq!(skipped, found.is_some(), "{found:?}");
+                assert!(!skipped || values(&trainer)? == before);
+                assert_eq!(trainer.first_not_finite_blocking(&[("x", &x)], &[])?, found, "nothing has changed");
+                Ok(found)
+            };
+            assert_eq!(named([1.0, f32::NAN, 0.5, f32::NAN])?.as_deref(), Some("input \"x\" f32[4] at element 1"));
+            // The third value: a product and a sum come before the square.
+            let square = named([1.0, 0.5, 3e30, 0.25])?.expect("overflows");
+            assert!(square.ends_with(" f32[4] at element 2, value 3 of the step"), "{square}");
+            // The loss is finite, the slope of the root is not.
+            let slope = named([1.0, 0.5, 0.25, -1.0])?.expect("divides by 0");
+            assert!(slope.contains("f32[4] at element 3"), "{slope}");
+            assert_eq!(named([0.1, 0.2, 0.3, 0.4])?, None);
+        }
+    }
+    Ok(())
+}
+
 /// A toy problem: y = sin(2 a) b on 16 fixed points.
 fn toy(rows: std::ops::Range<usize>) -> Result<[Tensor; 2]> {
     let x: Vec<f32> = wave(32, 0.4)[2 * rows.start..2 * rows.end].to_vec();
