@@ -249,13 +249,13 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     let twice = Sample::new("weighted_gather used twice", [&[6, 5], &[5, 3], &[4, 3]], |_, x| {
         let table = x[0].tanh();
         let a = table.weighted_gather(x[3], x[1].transpose(0, 1).reshape([5, 3]));
-        vec![a.sin(), table.weighted_gather(x[4], x[2].softmax(1)) + table.gather(x[4].slice(1, 0, 1).reshape([4]))]
+        vec![a.tanh(), table.weighted_gather(x[4], x[2].softmax(1)) + table.gather(x[4].slice(1, 0, 1).reshape([4]))]
     });
     all.push(twice.below(&[5, 3], 7).below(&[4, 3], 6));
     let masked = Sample::new("weighted_gather with trained rows", [&[9, 5], &[7, 4]], |g, x| {
         let trained = x[3].lt(2);
         fn loss(y: Var<'_>) -> Var<'_> {
-            (y.sin() * 0.5).square().sum_all()
+            (y.tanh() * 0.5).square().sum_all()
         }
         let y = x[0].weighted_gather_masked(x[2], x[1], trained);
         let grads = g.grad(loss(y), &[x[0], x[1]]);
