@@ -59,6 +59,9 @@ test.describe("the panels", () => {
 
   test("Learn trains, shows its slots, and fine-tunes in two ways", async ({ page, site }) => {
     await open(page, site, "learn");
+    // The page's own texts change with the documents; the second one here is read from few slots.
+    await page.locator('#learn [data-in="text"]').fill("The lamp stood on the third shelf, and Marta wrote. ".repeat(80));
+    await page.locator('#learn [data-in="second"]').fill("0123456789 ".repeat(300));
     await act(page, "learn", "train");
     await expect(out(page, "learn", "sample")).toHaveText(/^The /, { timeout: 280_000 });
     expect(await number(page, "learn", "loss")).toBeLessThan(5);
