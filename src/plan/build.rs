@@ -55,12 +55,12 @@ pub(super) fn build(
     if let Some(gate) = inner.gate {
         // Assignments must not change the gate while they read it.
         let gate = b.operand(simple.value(gate));
-        b.program.gate = Some(if b.is_state(&gate) { b.copy(&gate) } else { b.made_dense(gate) });
+        b.program.gate = Some(b.kept(gate));
     }
     for (name, var) in outputs {
         let operand = b.operand(simple.value(var.value));
         // An output shows the value that the run saw, also if the state changes at its end.
-        let operand = if b.is_state(&operand) { b.copy(&operand) } else { b.made_dense(operand) };
+        let operand = b.kept(operand);
         b.program.outputs.push((name.to_string(), operand));
     }
     let assigns: Vec<(Value, Value)> =
@@ -86,7 +86,7 @@ pub(super) fn inspection(graph: &Graph, outputs: &[Var<'_>]) -> Program {
     b.nodes(&simple, &groups);
     for (i, root) in roots.into_iter().enumerate() {
         let operand = b.operand(root);
-        let operand = if b.is_state(&operand) { b.copy(&operand) } else { b.made_dense(operand) };
+        let operand = b.kept(operand);
         b.program.outputs.push((i.to_string(), operand));
     }
     b.sweep();
@@ -157,6 +157,11 @@ impl Builder {
         copy
     }
 
+    /// The operand dense, in memory that no assignment of this run changes.
+    fn kept(&mut self, operand: Operand) -> Operand {
+        if self.is_state(&operand) { self.copy(&operand) } else { self.made_dense(operand) }
+    }
+
     fn copy(&mut self, operand: &Operand) -> Operand {
         let copy = self.buffer(Origin::Computed, &operand.ty);
         let op = Arc::new(View::Reshape(operand.ty.shape.clone()));
@@ -194,7 +199,7 @@ impl Builder {
         pairs.retain(|(state, value)| state != value);
         // Values that are views of a state would see other assigns: copy them first.
         for (_, value) in &mut pairs {
-            *value = if self.is_state(value) { self.copy(value) } else { self.made_dense(value.clone()) };
+            *value = self.kept(value.clone());
         }
         for i in 0..pairs.len() {
             let (state, value) = pairs[i].clone();
