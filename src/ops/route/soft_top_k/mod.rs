@@ -1,9 +1,10 @@
 //! Soft top-k: scores in `[0, 1]` that add up to about `k` and are near 1 for the `k` largest inputs.
 //!
 //! The entropy-smoothed top-k `max_y <s, y> + eps H(y)` over `0 <= y <= 1`, `sum y = k`, has the solution
-//! `y_j = exp(min(s_j + a, 0) / eps)`, where one number `a` a row makes the sum right. The routers of CoLT5 (Ainslie et al. 2023, arXiv 2303.09752) find it by coordinate
-//! descent (Wright 2015, arXiv 1502.04759; for selection Qian et al. 2022, arXiv 2211.01267) with epsilon scaling (Schmitzer
-//! 2019, arXiv 1610.06519; Lei et al. 2023, arXiv 2304.04947). Both the iteration and its fixed point are here:
+//! `y_j = exp(min(s_j + a, 0) / eps)`, where one number `a` a row makes the sum right. The routers of CoLT5 (Ainslie et al.
+//! 2023, arXiv 2303.09752) find it by coordinate descent (Wright 2015, arXiv 1502.04759; for selection Qian et al. 2022, arXiv
+//! 2211.01267) with epsilon scaling (Schmitzer 2019, arXiv 1610.06519; Lei et al. 2023, arXiv 2304.04947). Both the iteration
+//! and its fixed point are here:
 //!
 //! ```text
 //! a_t = eps_t (ln k - logsumexp_j(min(s_j, -a_{t-1}) / eps_t)),   eps_{t+1} = max(eps_t decay, eps)
