@@ -1,4 +1,4 @@
-//! Reading tokens into streams whose plans take either one token of each text or as many as a segment has.
+//! Reading tokens into streams whose plans take as many of each text as a segment has, or a single one.
 
 use crate::error::{Error, Result};
 use crate::exec::Store;
@@ -9,6 +9,8 @@ pub(super) struct Feeding<'a> {
     texts: &'a [&'a [u32]],
     /// Tokens of each that were taken.
     taken: Vec<usize>,
+    /// Whether there is a plan for a single token.
+    single: bool,
 }
 
 /// Tokens of one run.
@@ -53,18 +55,28 @@ pub(super) fn restore<'s>(
     Ok(())
 }
 
+/// Refuses other than `batch` texts, and tokens outside the vocabulary.
+pub(super) fn check(texts: &[&[u32]], batch: usize, vocabulary: usize) -> Result<()> {
+    if texts.len() != batch {
+        let message = format!("{} texts given, the stream has {batch}; pass one each, which may be empty", texts.len());
+        return Err(Error::argument("feed", message));
+    }
+    if let Some(bad) = texts.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= vocabulary) {
+        return Err(Error::argument("feed", format!("token {bad} is outside the vocabulary of {vocabulary}")));
+    }
+    Ok(())
+}
+
 impl<'a> Feeding<'a> {
-    /// Refuses other than `batch` texts, and tokens outside the vocabulary, before anything is read.
+    /// Fails where [`check`] does, before anything is read.
     pub fn new(texts: &'a [&'a [u32]], batch: usize, vocabulary: usize) -> Result<Self> {
-        if texts.len() != batch {
-            let message =
-                format!("{} texts given, the stream has {batch}; pass one each, which may be empty", texts.len());
-            return Err(Error::argument("feed", message));
-        }
-        if let Some(bad) = texts.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= vocabulary) {
-            return Err(Error::argument("feed", format!("token {bad} is outside the vocabulary of {vocabulary}")));
-        }
-        Ok(Feeding { texts, taken: vec![0; batch] })
+        check(texts, batch, vocabulary)?;
+        Ok(Feeding { texts, taken: vec![0; batch], single: true })
+    }
+
+    /// For streams without a plan for a single token.
+    pub fn whole(self) -> Self {
+        Feeding { single: false, ..self }
     }
 
     /// The tokens of the next run: of each text at most as many as its segment of `width` lacks of which it has `lengths`. None
@@ -76,7 +88,7 @@ impl<'a> Feeding<'a> {
         let counts: Vec<usize> = parts.iter().map(|part| part.len()).collect();
         let width = match counts.iter().max() {
             None | Some(0) => return Ok(None),
-            Some(1) => 1,
+            Some(1) if self.single => 1,
             Some(_) => width,
         };
         let mut ids = vec![0; parts.len() * width];

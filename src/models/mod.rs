@@ -9,6 +9,7 @@ pub mod mix;
 mod parts;
 pub mod product_key;
 pub mod recurrent;
+mod stream_states;
 
 pub use infini::{InfiniConfig, InfiniTransformer};
 pub use mix::{MemoryConfig, MemoryTransformer};

@@ -5,8 +5,10 @@ use super::decoder::{RoutedDecoder, RoutedDecoderConfig};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
-use crate::graph::{Graph, Var};
+use crate::graph::Graph;
+use crate::models::feeding::Feeding;
 use crate::models::generation::{self, Draw, Draws, draw, drawn_type};
+use crate::models::stream_states::{self, StreamStates, named};
 use crate::nn::Params;
 use crate::ops::select::Sampling;
 use crate::types::{Tensor, TensorType};
@@ -41,37 +43,16 @@ const FILLED: &str = "filled";
 const LOGITS: &str = "logits";
 const DRAWN: &str = "drawn";
 
-fn named(name: &str) -> String {
-    format!("stream.{name}")
+/// The cache of a layer, of which `parts` names the states.
+fn cache<'g>(s: &StreamStates<'g, '_>, layer: usize, parts: &[&str; 6]) -> AutoregressiveCache<'g> {
+    AutoregressiveCache::from_parts(parts.map(|part| s.get(&format!("layers.{layer}.{part}"))))
 }
 
-/// The states of a stream inside a graph.
-struct States<'g, 'a> {
-    graph: &'g Graph,
-    all: &'a [(String, TensorType)],
-}
-
-impl<'g> States<'g, '_> {
-    fn get(&self, name: &str) -> Var<'g> {
-        match self.all.iter().find(|(n, _)| n == name) {
-            Some((_, ty)) => self.graph.state(&named(name), ty.clone()),
-            None => {
-                let message = "the stream has no such state".to_owned();
-                self.graph.fail(Error::Name { kind: "state", name: name.to_owned(), message });
-                self.graph.full([], 0.0)
-            }
-        }
-    }
-
-    fn cache(&self, layer: usize, parts: &[&str; 6]) -> AutoregressiveCache<'g> {
-        AutoregressiveCache::from_parts(parts.map(|part| self.get(&format!("layers.{layer}.{part}"))))
-    }
-
-    fn keep(&self, old: AutoregressiveCache<'g>, new: AutoregressiveCache<'g>) {
-        for (old, new) in old.parts().into_iter().zip(new.parts()) {
-            if old.value != new.value {
-                self.graph.assign(old, new);
-            }
+/// Keeps what has changed for the next run.
+fn keep<'g>(graph: &'g Graph, old: AutoregressiveCache<'g>, new: AutoregressiveCache<'g>) {
+    for (old, new) in old.parts().into_iter().zip(new.parts()) {
+        if old.value != new.value {
+            graph.assign(old, new);
         }
     }
 }
@@ -110,7 +91,7 @@ impl RoutedDecoder {
         drawn: bool,
     ) -> Result<Plan> {
         let (graph, w) = (Graph::new(), self.config().attention.window());
-        let (s, p) = (States { graph: &graph, all: states }, params.vars(&graph));
+        let (s, p) = (StreamStates::new(&graph, states), params.vars(&graph));
         let (old, logits) = (s.get(COUNT), s.get(LOGITS));
         let (ids, new) = if drawn {
             (draw(&graph, logits, s.get(DRAWN)), graph.full_u32([batch], 1))
@@ -124,9 +105,9 @@ impl RoutedDecoder {
         let mut x = self.embed(&p, tokens.reshape([batch, w]), positions);
         let parts = self.parts();
         for (i, (attention, feed_forward)) in self.layers.iter().enumerate() {
-            let old = s.cache(i, &parts);
+            let old = cache(&s, i, &parts);
             let (y, new) = attention.forward_cached(&p, x, count, filled, old);
-            s.keep(old, new);
+            keep(&graph, old, new);
             x = x + y;
             x = x + feed_forward.forward(&p, x);
         }
@@ -148,15 +129,15 @@ impl RoutedDecoder {
         states: &[(String, TensorType)],
     ) -> Result<Plan> {
         let (graph, w) = (Graph::new(), self.config().attention.window() as u32);
-        let (s, p) = (States { graph: &graph, all: states }, params.vars(&graph));
+        let (s, p) = (StreamStates::new(&graph, states), params.vars(&graph));
         let (count, filled, parts) = (s.get(COUNT), s.get(FILLED), self.parts());
         let full = count.ge(w);
         let next = filled + full.select(graph.full_u32([batch], w), graph.full_u32([batch], 0));
         for (i, (attention, _)) in self.layers.iter().enumerate() {
-            let old = s.cache(i, &parts);
+            let old = cache(&s, i, &parts);
             let new = attention.next_window(&p, old, next);
             // Routing again changes nothing for a text whose window goes on: it sees the same tokens.
-            s.keep(old, new);
+            keep(&graph, old, new);
         }
         graph.assign(filled, next);
         graph.assign(count, full.select(graph.full_u32([batch], 0), count));
@@ -206,9 +187,7 @@ impl RoutedStream {
     /// An empty stream.
     pub fn new(plans: &Arc<RoutedStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
-        for (name, ty) in &plans.states {
-            store.set_zeros(&named(name), ty)?;
-        }
+        stream_states::zeros(&store, &plans.states)?;
         Ok(RoutedStream { plans: plans.clone(), store, read: vec![0; plans.batch] })
     }
 
@@ -225,34 +204,19 @@ impl RoutedStream {
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Input that is refused changes nothing; so is more than the capacity.
     pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
-        let (b, w) = (self.plans.batch, self.plans.config.attention.window());
-        if tokens.len() != b {
-            return Err(Error::argument("feed", format!("{} texts given, the stream has {b}", tokens.len())));
-        }
-        let vocabulary = self.plans.config.num_tokens;
-        if let Some(bad) = tokens.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= vocabulary) {
-            return Err(Error::argument("feed", format!("token {bad} is outside the vocabulary of {vocabulary}")));
-        }
+        let w = self.plans.config.attention.window();
+        let mut feeding = Feeding::new(tokens, self.plans.batch, self.plans.config.num_tokens)?.whole();
         for (i, text) in tokens.iter().enumerate() {
             self.room(i, text.len())?;
         }
-        let mut at = vec![0usize; b];
         loop {
-            let place = |i: usize| (self.read[i] % w as u64) as usize;
-            let counts: Vec<usize> = (0..b).map(|i| (tokens[i].len() - at[i]).min(w - place(i))).collect();
-            if counts.iter().all(|c| *c == 0) {
+            let places: Vec<usize> = self.read.iter().map(|n| (n % w as u64) as usize).collect();
+            let Some(step) = feeding.next(&places, w)? else {
                 return Ok(());
-            }
-            let mut ids = vec![0; b * w];
-            for i in 0..b {
-                ids[i * w..i * w + counts[i]].copy_from_slice(&tokens[i][at[i]..at[i] + counts[i]]);
-            }
-            let ids = Tensor::u32([b, w], ids)?;
-            let new = Tensor::u32([b], counts.iter().map(|c| *c as u32).collect())?;
-            let feed = Feed::new().store(parameters).store(&self.store);
-            self.plans.read.run(&feed.input("ids", &ids).input("new", &new))?;
-            at.iter_mut().zip(&counts).for_each(|(at, c)| *at += c);
-            self.advance(parameters, &counts)?;
+            };
+            let (feed, new) = (Feed::new().store(parameters).store(&self.store), step.count()?);
+            self.plans.read.run(&feed.input("ids", &step.ids).input("new", &new))?;
+            self.advance(parameters, &step.counts)?;
         }
     }
 

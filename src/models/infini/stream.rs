@@ -8,8 +8,10 @@ use super::{InfiniConfig, MemoryPath};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
-use crate::graph::{Graph, Mode, Var};
+use crate::graph::{Graph, Mode};
+use crate::models::feeding::Feeding;
 use crate::models::generation::{Draw, Draws, draw, drawn_type};
+use crate::models::stream_states::{self, StreamStates, named};
 use crate::nn::Params;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
@@ -72,48 +74,28 @@ fn states(config: &InfiniConfig, batch: usize, length: usize) -> Vec<(String, Te
     all
 }
 
-struct StreamGraph<'g> {
-    graph: &'g Graph,
-    types: Vec<(String, TensorType)>,
+fn memory<'g>(s: &StreamStates<'g, '_>, layer: usize) -> Memory<'g> {
+    let [kv, norm] = ["kv", "norm"].map(|n| s.get(&format!("layers.{layer}.memory.{n}")));
+    Memory { kv, norm }
 }
 
-impl<'g> StreamGraph<'g> {
-    fn state(&self, name: &str) -> Option<Var<'g>> {
-        let (name, ty) = self.types.iter().find(|(n, _)| n == name)?;
-        Some(self.graph.state(&format!("stream.{name}"), ty.clone()))
+fn cache<'g>(s: &StreamStates<'g, '_>, layer: usize) -> Cache<'g> {
+    let name = |n: &str| format!("layers.{layer}.{n}");
+    Cache {
+        keys: s.find(&name("keys")),
+        turned: s.get(&name("turned_keys")),
+        values: s.get(&name("values")),
+        beta: s.find(&name("beta")),
     }
+}
 
-    fn needed(&self, name: &str) -> Var<'g> {
-        self.state(name).unwrap_or_else(|| {
-            let message = "the stream has no such state".to_owned();
-            self.graph.fail(Error::Name { kind: "state", name: name.to_owned(), message });
-            self.graph.full([], 0.0)
-        })
-    }
-
-    fn memory(&self, layer: usize) -> Memory<'g> {
-        let name = |n: &str| format!("layers.{layer}.memory.{n}");
-        Memory { kv: self.needed(&name("kv")), norm: self.needed(&name("norm")) }
-    }
-
-    fn cache(&self, layer: usize) -> Cache<'g> {
-        let name = |n: &str| format!("layers.{layer}.{n}");
-        Cache {
-            keys: self.state(&name("keys")),
-            turned: self.needed(&name("turned_keys")),
-            values: self.needed(&name("values")),
-            beta: self.state(&name("beta")),
-        }
-    }
-
-    /// Keeps `new` in place of `old` for the next run.
-    fn keep(&self, old: Cache<'g>, new: Cache<'g>) {
-        self.graph.assign(old.turned, new.turned);
-        self.graph.assign(old.values, new.values);
-        for (old, new) in [(old.keys, new.keys), (old.beta, new.beta)] {
-            if let (Some(old), Some(new)) = (old, new) {
-                self.graph.assign(old, new);
-            }
+/// Keeps `new` in place of `old` for the next run.
+fn keep<'g>(graph: &'g Graph, old: Cache<'g>, new: Cache<'g>) {
+    graph.assign(old.turned, new.turned);
+    graph.assign(old.values, new.values);
+    for (old, new) in [(old.keys, new.keys), (old.beta, new.beta)] {
+        if let (Some(old), Some(new)) = (old, new) {
+            graph.assign(old, new);
         }
     }
 }
@@ -129,22 +111,23 @@ impl InfiniTransformer {
         tokens: Tokens,
     ) -> Result<Plan> {
         let graph = Graph::new();
-        let s = StreamGraph { graph: &graph, types: states(self.config(), batch, length) };
+        let states = states(self.config(), batch, length);
+        let s = StreamStates::new(&graph, &states);
         let p = params.vars(&graph);
-        let old = s.needed("logits");
+        let old = s.get("logits");
         let (width, ids, count) = match tokens {
             Tokens::Fed(width) => {
                 let ids = graph.input("ids", TensorType::u32([batch, width]));
                 (width, ids, graph.input("count", TensorType::u32([batch])))
             }
-            Tokens::Drawn => (1, draw(&graph, old, s.needed("drawn")), graph.full_u32([batch], 1)),
+            Tokens::Drawn => (1, draw(&graph, old, s.get("drawn")), graph.full_u32([batch], 1)),
         };
-        let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
+        let (filled, has_memory) = (s.get("length"), s.get("has_memory"));
         let mut x = self.embed(&p, ids);
         for (i, layer) in self.layers.iter().enumerate() {
-            let old = s.cache(i);
-            let (y, new) = layer.forward_cached(&p, x, old, filled, Some((s.memory(i), has_memory)));
-            s.keep(old, new);
+            let old = cache(&s, i);
+            let (y, new) = layer.forward_cached(&p, x, old, filled, Some((memory(&s, i), has_memory)));
+            keep(&graph, old, new);
             x = self.feed_forward(&p, i, x + y, Mode::Eval, 0);
         }
         // Logits after the last token that counts; a text that got none keeps its old ones.
@@ -159,17 +142,18 @@ impl InfiniTransformer {
     /// The plan that writes the segments of the texts marked `full` into the memories.
     async fn compress_plan(&self, device: &Device, params: &Params, batch: usize, length: usize) -> Result<Plan> {
         let graph = Graph::new();
-        let s = StreamGraph { graph: &graph, types: states(self.config(), batch, length) };
+        let states = states(self.config(), batch, length);
+        let s = StreamStates::new(&graph, &states);
         let p = params.vars(&graph);
         let full = graph.input("full", TensorType::u32([batch]));
-        let (filled, has_memory) = (s.needed("length"), s.needed("has_memory"));
+        let (filled, has_memory) = (s.get("length"), s.get("has_memory"));
         let mut written = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
             // An empty memory returns 0, which is what the delta rule subtracts without a past.
-            written.push(layer.write_cached(&p, s.cache(i), Some(s.memory(i))));
+            written.push(layer.write_cached(&p, cache(&s, i), Some(memory(&s, i))));
         }
         for (i, new) in self.pass_down(&p, written).into_iter().enumerate() {
-            let old = s.memory(i);
+            let old = memory(&s, i);
             graph.assign(old.kv, full.reshape([batch, 1, 1, 1]).select(new.kv, old.kv));
             graph.assign(old.norm, full.reshape([batch, 1, 1]).select(new.norm, old.norm));
         }
@@ -222,9 +206,7 @@ impl InfiniStream {
     /// An empty stream: nothing read, empty memories.
     pub fn new(plans: &Arc<StreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
-        for (name, ty) in states(&plans.config, plans.batch, plans.segment_length) {
-            store.set_zeros(&format!("stream.{name}"), &ty)?;
-        }
+        stream_states::zeros(&store, &states(&plans.config, plans.batch, plans.segment_length))?;
         Ok(InfiniStream { plans: plans.clone(), store, lengths: vec![0; plans.batch], read: vec![0; plans.batch] })
     }
 
@@ -246,37 +228,21 @@ impl InfiniStream {
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Segments that fill up go into the memories. Refused input changes nothing.
     pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
-        let (b, s) = (self.plans.batch, self.plans.segment_length);
-        if tokens.len() != b {
-            return Err(Error::argument("feed", format!("{} texts given, the stream has {b}", tokens.len())));
+        let mut feeding = Feeding::new(tokens, self.plans.batch, self.plans.config.num_tokens)?;
+        while let Some(step) = feeding.next(&self.lengths, self.plans.segment_length)? {
+            let plan = if step.is_single() { &self.plans.decode } else { &self.plans.prefill };
+            let (feed, count) = (Feed::new().store(parameters).store(&self.store), step.count()?);
+            plan.run(&feed.input("ids", &step.ids).input("count", &count))?;
+            self.advance(parameters, &step.counts)?;
         }
-        let vocabulary = self.plans.config.num_tokens;
-        if let Some(bad) = tokens.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= vocabulary) {
-            return Err(Error::argument("feed", format!("token {bad} is outside the vocabulary of {vocabulary}")));
-        }
-        let mut at = vec![0usize; b];
-        loop {
-            let counts: Vec<usize> = (0..b).map(|i| (tokens[i].len() - at[i]).min(s - self.lengths[i])).collect();
-            let most = counts.iter().copied().max().unwrap_or(0);
-            if most == 0 {
-                return Ok(());
-            }
-            let (plan, width) = if most == 1 { (&self.plans.decode, 1) } else { (&self.plans.prefill, s) };
-            let mut ids = vec![0; b * width];
-            for i in 0..b {
-                ids[i * width..i * width + counts[i]].copy_from_slice(&tokens[i][at[i]..at[i] + counts[i]]);
-            }
-            let ids = Tensor::u32([b, width], ids)?;
-            let count = Tensor::u32([b], counts.iter().map(|c| *c as u32).collect())?;
-            let feed = Feed::new().store(parameters).store(&self.store);
-            plan.run(&feed.input("ids", &ids).input("count", &count))?;
-            for i in 0..b {
-                at[i] += counts[i];
-                self.lengths[i] += counts[i];
-                self.read[i] += counts[i] as u64;
-            }
-            self.compress(parameters)?;
-        }
+        Ok(())
+    }
+
+    /// Counts tokens that were read, and writes segments that are full into the memories.
+    fn advance(&mut self, parameters: &Store, counts: &[usize]) -> Result<()> {
+        self.lengths.iter_mut().zip(counts).for_each(|(n, c)| *n += c);
+        self.read.iter_mut().zip(counts).for_each(|(n, c)| *n += *c as u64);
+        self.compress(parameters)
     }
 
     /// Writes the texts whose segment is full into their memories.
@@ -294,7 +260,7 @@ impl InfiniStream {
 
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
     pub async fn logits(&self) -> Result<Tensor> {
-        self.store.read("stream.logits").await
+        self.store.read(&named("logits")).await
     }
 }
 
@@ -310,12 +276,10 @@ impl Draws for InfiniStream {
     fn draw(&mut self, parameters: &Store, draw: &Draw<'_>) -> Result<()> {
         let step = self.read.first().copied().unwrap_or(0);
         self.plans.draw.run(&draw.feed(Feed::new().store(parameters).store(&self.store), step))?;
-        self.lengths.iter_mut().for_each(|n| *n += 1);
-        self.read.iter_mut().for_each(|n| *n += 1);
-        self.compress(parameters)
+        self.advance(parameters, &vec![1; self.read.len()])
     }
 
     async fn drawn(&self) -> Result<Tensor> {
-        self.store.read("stream.drawn").await
+        self.store.read(&named("drawn")).await
     }
 }

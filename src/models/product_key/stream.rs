@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Mode};
+use crate::models::feeding;
 use crate::models::generation::{self, Draw, Draws, draw, drawn_type};
 use crate::nn::Params;
 use crate::ops::select::Sampling;
@@ -129,13 +130,7 @@ impl PkmStream {
     /// model's parameters. Input that is refused changes nothing.
     pub async fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         let (b, n) = (self.fed.len(), self.plans.seq_len);
-        if tokens.len() != b {
-            return Err(Error::argument("feed", format!("{} texts given, the stream has {b}", tokens.len())));
-        }
-        if let Some(bad) = tokens.iter().flat_map(|t| t.iter()).find(|t| **t as usize >= self.plans.num_tokens) {
-            let message = format!("token {bad} is outside the vocabulary of {}", self.plans.num_tokens);
-            return Err(Error::argument("feed", message));
-        }
+        feeding::check(tokens, b, self.plans.num_tokens)?;
         let mut texts = self.fed.clone();
         if self.drawn {
             let (window, count) = (self.store.read(WINDOW).await?, self.store.read(COUNT).await?);

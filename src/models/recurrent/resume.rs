@@ -1,9 +1,10 @@
 //! Streams that go on from saved states, or from given memories and states.
 
 use super::stream::RecurrentStream;
-use super::stream_plans::{COUNT, RecurrentStreamPlans, WRITTEN, named};
+use super::stream_plans::{COUNT, RecurrentStreamPlans, WRITTEN};
 use crate::error::{Error, Result};
 use crate::models::feeding::restore;
+use crate::models::stream_states::named;
 use crate::types::{Tensor, TensorType};
 use std::sync::Arc;
 

@@ -1,11 +1,12 @@
 //! Streaming inference: memories, states and the keys and values of the current block stay on the device, and nothing grows
 //! with the length of the text.
 
-use super::stream_plans::{DRAWN, LOGITS, RecurrentStreamPlans, named};
+use super::stream_plans::{DRAWN, LOGITS, RecurrentStreamPlans};
 use crate::error::Result;
 use crate::exec::{Feed, Store};
 use crate::models::feeding::Feeding;
 use crate::models::generation::{self, Draw, Draws};
+use crate::models::stream_states::{self, named};
 use crate::ops::select::Sampling;
 use crate::types::Tensor;
 use std::sync::Arc;
@@ -33,9 +34,7 @@ impl RecurrentStream {
     /// An empty stream: nothing read, no memories, the learned first states.
     pub fn new(plans: &Arc<RecurrentStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
-        for (name, ty) in &plans.states {
-            store.set_zeros(&named(name), ty)?;
-        }
+        stream_states::zeros(&store, &plans.states)?;
         store.reserve(&plans.long)?;
         let b = plans.batch;
         Ok(RecurrentStream { plans: plans.clone(), store, lengths: vec![0; b], read: vec![0; b], begun: false })

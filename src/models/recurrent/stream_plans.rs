@@ -8,10 +8,11 @@ use super::transformer::BlockRecurrentTransformer;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::Plan;
-use crate::graph::{Graph, Var};
+use crate::graph::Graph;
 use crate::models::generation::{draw, drawn_type};
 use crate::models::long_memory::Recalled;
 use crate::models::parts::chosen;
+use crate::models::stream_states::{StreamStates, named};
 use crate::nn::Params;
 use crate::types::TensorType;
 use std::sync::Arc;
@@ -58,40 +59,20 @@ fn long_name(layer: usize) -> String {
     named(&format!("layers.{layer}.long"))
 }
 
-pub(super) fn named(name: &str) -> String {
-    format!("stream.{name}")
+/// The states of a stream, as a layer wants them.
+trait Parts<'g> {
+    fn cache(&self, layer: usize) -> BlockCache<'g>;
+    /// What was picked for the current block of a layer with a long memory.
+    fn recalled(&self, layer: usize) -> Recalled<'g>;
+    fn readable(&self, bank: usize) -> Readable<'g>;
 }
 
-/// The states of a stream inside a graph.
-struct Stored<'g, 'a> {
-    graph: &'g Graph,
-    all: &'a [(String, TensorType)],
-}
-
-impl<'g> Stored<'g, '_> {
-    fn get(&self, name: &str) -> Var<'g> {
-        match self.all.iter().find(|(n, _)| n == name) {
-            Some((_, ty)) => self.graph.state(&named(name), ty.clone()),
-            None => {
-                let message = "the stream has no such state".to_owned();
-                self.graph.fail(Error::Name { kind: "state", name: name.to_owned(), message });
-                self.graph.full([], 0.0)
-            }
-        }
-    }
-
+impl<'g> Parts<'g> for StreamStates<'g, '_> {
     fn cache(&self, layer: usize) -> BlockCache<'g> {
         let [keys, turned, values] = ["keys", "turned", "values"].map(|n| self.get(&format!("layers.{layer}.{n}")));
         BlockCache { keys, turned, values, count: self.get(COUNT) }
     }
 
-    fn keep(&self, old: &BlockCache<'g>, new: &BlockCache<'g>) {
-        self.graph.assign(old.keys, new.keys);
-        self.graph.assign(old.turned, new.turned);
-        self.graph.assign(old.values, new.values);
-    }
-
-    /// What was picked for the current block of a layer with a long memory.
     fn recalled(&self, layer: usize) -> Recalled<'g> {
         Recalled::from_parts(RECALLED.map(|n| self.get(&format!("layers.{layer}.{n}"))))
     }
@@ -100,6 +81,13 @@ impl<'g> Stored<'g, '_> {
         let [keys, values] = ["keys", "values"].map(|n| self.get(&format!("banks.{bank}.{n}")));
         Readable { keys, values }
     }
+}
+
+/// Keeps `new` in place of `old` for the next run.
+fn keep<'g>(graph: &'g Graph, old: &BlockCache<'g>, new: &BlockCache<'g>) {
+    graph.assign(old.keys, new.keys);
+    graph.assign(old.turned, new.turned);
+    graph.assign(old.values, new.values);
 }
 
 impl BlockRecurrentTransformer {
@@ -151,7 +139,7 @@ impl BlockRecurrentTransformer {
         tokens: Tokens,
     ) -> Result<Plan> {
         let graph = Graph::new();
-        let (s, p) = (Stored { graph: &graph, all: states }, params.vars(&graph));
+        let (s, p) = (StreamStates::new(&graph, states), params.vars(&graph));
         let old = s.get(LOGITS);
         let (width, ids, count) = match tokens {
             Tokens::Fed(width) => {
@@ -166,7 +154,7 @@ impl BlockRecurrentTransformer {
         for (i, layer) in self.layers.iter().enumerate() {
             let cache = s.cache(i);
             let (y, new) = layer.attention.forward_cached(&p, x, length, &cache, &self.reads(i, &banks));
-            s.keep(&cache, &new);
+            keep(&graph, &cache, &new);
             let mut y = x + y;
             if let Some(long) = &layer.long {
                 let inputs = s.get(&format!("layers.{i}.{INPUTS}"));
@@ -194,7 +182,7 @@ impl BlockRecurrentTransformer {
         batch: usize,
     ) -> Result<Plan> {
         let graph = Graph::new();
-        let (s, p) = (Stored { graph: &graph, all: states }, params.vars(&graph));
+        let (s, p) = (StreamStates::new(&graph, states), params.vars(&graph));
         let full = graph.input("full", TensorType::u32([batch]));
         let ended = graph.input("ended", TensorType::u32([batch]));
         let (length, count, written) = (s.get(LENGTH), s.get(COUNT), s.get(WRITTEN));
@@ -227,7 +215,11 @@ impl BlockRecurrentTransformer {
             }
             let [keys, values] = [is_full.select(new[0], old.keys), is_full.select(new[1], old.values)];
             let cache = s.cache(*i);
-            s.keep(&cache, &self.layers[*i].attention.next_cache(&p, &Memory { keys, values, count: None }, &cache));
+            keep(
+                &graph,
+                &cache,
+                &self.layers[*i].attention.next_cache(&p, &Memory { keys, values, count: None }, &cache),
+            );
         }
         for (i, long) in self.long_memories() {
             let inputs = s.get(&format!("layers.{i}.{INPUTS}"));
