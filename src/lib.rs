@@ -34,3 +34,22 @@ pub use types::{DType, Data, Shape, Tensor, TensorType};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are the guide's.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/guide/src/concepts.md")]
+    struct Concepts;
+    #[doc = include_str!("../docs/guide/src/first_layer.md")]
+    struct FirstLayer;
+    #[doc = include_str!("../docs/guide/src/training.md")]
+    struct Training;
+    #[doc = include_str!("../docs/guide/src/checkpoints.md")]
+    struct Checkpoints;
+    #[doc = include_str!("../docs/guide/src/memory.md")]
+    struct Memory;
+    #[doc = include_str!("../docs/guide/src/routing.md")]
+    struct Routing;
+    #[doc = include_str!("../docs/guide/src/debugging.md")]
+    struct Debugging;
+}
