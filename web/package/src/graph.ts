@@ -403,8 +403,8 @@ export class Graph {
   }
 
   /** Gradients of a scalar; zeros where it does not depend on a variable. */
-  grad(loss: Var, wrt: readonly Var[]): Var[] {
-    return this.#vars(this.#append("grad", this.#ids([loss])[0], this.#ids(wrt))) as Var[];
+  grad<const T extends readonly Var[]>(loss: Var, wrt: T): { -readonly [K in keyof T]: Var } {
+    return this.#vars(this.#append("grad", this.#ids([loss])[0], this.#ids(wrt))) as { -readonly [K in keyof T]: Var };
   }
 
   /** Writes `value` into `state` at the end of a run; everything within the run reads the old value. */
