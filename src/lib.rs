@@ -1,5 +1,25 @@
-//! Portable WebGPU compute with a reverse-mode tape: differentiable memory layers on any GPU, natively and in the
-//! browser. The models are in [`models`].
+//! Portable WebGPU compute with a reverse-mode tape: differentiable memory and routing on any GPU, natively and in the
+//! browser, and on the CPU where there is none.
+//!
+//! A [`Graph`] says what to compute, [`Graph::grad`] appends how to differentiate it, [`Device::compile`] makes a [`Plan`] that
+//! is replayed with one submit a run; states live in a [`Store`]. [`train`] makes whole training steps of it, [`nn`] has
+//! parameters and layers, and the four systems are in [`models`].
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor, TensorType};
+//!
+//! # fn main() -> wgrad::Result<()> {
+//! let device = Device::cpu(); // or Device::auto_blocking()?: a GPU if there is one
+//! let graph = Graph::new();
+//! let x = graph.input("x", TensorType::f32([3]));
+//! let loss = x.square().sum_all();
+//! let gradient = graph.grad(loss, &[x])[0].dense().unwrap_or(x);
+//! let plan = device.compile_blocking(&graph, &[("gradient", gradient)])?;
+//! plan.run(&Feed::new().input("x", &Tensor::f32([3], vec![1.0, 2.0, 3.0])?))?;
+//! assert_eq!(plan.read_blocking("gradient")?.floats(), [2.0, 4.0, 6.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 #![deny(missing_docs)]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.

@@ -1,4 +1,17 @@
 //! Devices: a GPU through WebGPU, or the CPU executor.
+//!
+//! ```
+//! use wgrad::{Device, GpuOptions};
+//! # fn main() -> wgrad::Result<()> {
+//! let device = Device::auto_blocking()?; // a hardware GPU, else the CPU executor
+//! println!("{device}");
+//! match Device::gpu_blocking(GpuOptions::default()) {
+//!     Ok(gpu) => println!("{gpu}"),
+//!     Err(error) => println!("{error}"), // what was looked for, and what there is
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(target_arch = "wasm32")]
 mod browser;

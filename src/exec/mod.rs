@@ -1,4 +1,21 @@
 //! Runs programs: compile once, replay many times.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let (device, graph) = (Device::cpu(), Graph::new());
+//! let count = graph.state("count", TensorType::f32([]));
+//! graph.assign(count, count + 1.0); // at the end of a run
+//! let plan = device.compile_blocking(&graph, &[("before", count)])?;
+//!
+//! let store = Store::new(&device);
+//! store.set("count", &Tensor::scalar(41.0))?;
+//! plan.run(&Feed::new().store(&store))?;
+//! assert_eq!(plan.read_blocking("before")?.floats(), [41.0]);
+//! assert_eq!(store.read_blocking("count")?.floats(), [42.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod cache;
 mod cpu;

@@ -1,4 +1,18 @@
 //! The graph: an append-only list of nodes whose order is the tape.
+//!
+//! ```
+//! use wgrad::{Graph, TensorType};
+//!
+//! let graph = Graph::new();
+//! let x = graph.input("x", TensorType::f32([2, 3]));
+//! let loss = x.softmax(1).square().sum_all();
+//! let gradients = graph.grad(loss, &[x]); // more nodes of the same graph
+//! assert!(graph.error().is_none() && gradients[0].dense().is_some());
+//!
+//! // What cannot be is kept with the caller's file and line, and returned when the graph is compiled.
+//! x.matmul(x);
+//! assert!(graph.error().is_some_and(|e| e.to_string().contains("matmul")));
+//! ```
 
 mod grad;
 mod mode;

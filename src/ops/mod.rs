@@ -1,4 +1,22 @@
 //! Operations, one file each: what it computes, shapes, gradient, kernels and CPU twin.
+//!
+//! They are methods of [`Var`](crate::Var) and [`Graph`](crate::Graph); the modules document shapes and sources, and hold what has
+//! options.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let table = graph.input("table", TensorType::f32([4, 2]));
+//! let ids = graph.input("ids", TensorType::u32([3]));
+//! let rows = table.gather(ids); // [3, 2]
+//! let plan = Device::cpu().compile_blocking(&graph, &[("rows", rows)])?;
+//! let (table, ids) = (Tensor::f32([4, 2], (0..8).map(|i| i as f32).collect())?, Tensor::u32([3], vec![3, 0, 3])?);
+//! plan.run(&Feed::new().input("table", &table).input("ids", &ids))?;
+//! assert_eq!(plan.read_blocking("rows")?.floats(), [6.0, 7.0, 0.0, 1.0, 6.0, 7.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod argmax;
 pub mod assign;

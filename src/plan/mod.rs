@@ -1,5 +1,19 @@
 //! From a graph to a program both executors run: dead code and common subexpressions removed, elementwise chains fused,
 //! views resolved, state updates ordered, memory planned.
+//!
+//! ```
+//! use wgrad::plan::Program;
+//! use wgrad::{Graph, Options, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.input("x", TensorType::f32([64, 64]));
+//! let y = (x * 2.0 + 1.0).tanh().exp(); // four operations, one kernel
+//! let program = Program::build(&graph, &[("y", y)], Options::default())?;
+//! assert_eq!(program.steps.len(), 1);
+//! println!("{program}"); // steps, slots of memory, peak bytes
+//! # Ok(())
+//! # }
+//! ```
 
 mod build;
 mod fuse;

@@ -1,4 +1,15 @@
 //! Element types, shapes, layouts and host tensors.
+//!
+//! ```
+//! use wgrad::{DType, Tensor, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let x = Tensor::f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+//! assert_eq!(x.ty(), TensorType::f32([2, 3]));
+//! assert_eq!(x.ty().dtype, DType::F32);
+//! assert!(Tensor::u32([4], vec![0, 1]).is_err()); // four expected, two given
+//! # Ok(())
+//! # }
+//! ```
 
 mod layout;
 mod real;

@@ -4,6 +4,20 @@
 //! Parameters carry the names of the PyTorch package `CoLT5-attention`, so its checkpoints load by name. Options are those of
 //! its version 0.11.2 and, for routers and null tokens, 0.2.x; what is wrong there is right here. Routers of new models
 //! start from defaults under which they learn; [`CoordinateDescentRouterConfig::reference`] has the package's own.
+//!
+//! ```
+//! use wgrad::models::conditional::{ConditionalRoutedFeedForward, FeedForwardConfig};
+//! use wgrad::{Graph, TensorType, nn::Params};
+//! # fn main() -> wgrad::Result<()> {
+//! let mut params = Params::new(1);
+//! let layer = ConditionalRoutedFeedForward::new(&mut params, "layer", FeedForwardConfig::new(8, 3))?; // 3 heavy tokens
+//! let graph = Graph::new();
+//! let x = graph.input("x", TensorType::f32([2, 16, 8]));
+//! let y = layer.forward(&params.vars(&graph), x, &layer.route());
+//! assert_eq!(y.shape(), x.shape());
+//! # Ok(())
+//! # }
+//! ```
 
 mod attention;
 mod autoregressive;

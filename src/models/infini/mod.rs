@@ -2,6 +2,24 @@
 //! keep a memory of fixed size of all earlier segments.
 //!
 //! Parameters carry the names of the PyTorch package `infini-transformer-pytorch`, so its checkpoints load by name.
+//!
+//! ```
+//! use wgrad::models::infini::{InfiniConfig, InfiniTransformer, SegmentLoss};
+//! use wgrad::train::{AdamW, Trainer};
+//! use wgrad::{Device, Tensor, TensorType, graph::Mode};
+//! # fn main() -> wgrad::Result<()> {
+//! let config = InfiniConfig { heads: 2, dim_head: 4, ..InfiniConfig::new(32, 8, 1) };
+//! let model = InfiniTransformer::new(config)?;
+//! let mut trainer = Trainer::builder(&Device::cpu(), model.init(1), AdamW::default()).compile_blocking(|graph, p| {
+//!     let ids = graph.input("ids", TensorType::u32([2, 13])); // 12 tokens and the last label
+//!     let cut = SegmentLoss { segment_length: 4, ..SegmentLoss::default() };
+//!     model.segment_loss(p, ids, cut, Mode::Train)
+//! })?;
+//! trainer.step(&[("ids", &Tensor::u32([2, 13], (0..26).collect())?)])?;
+//! println!("{}", trainer.loss_blocking()?);
+//! # Ok(())
+//! # }
+//! ```
 
 mod attention;
 mod cache;

@@ -3,6 +3,28 @@
 //!
 //! Parameters carry the names of the PyTorch package `block-recurrent-transformer-pytorch`, so its checkpoints load by name.
 //! Defaults are those of its version 0.4.4; what was different in 0.3.2 and before is an option.
+//!
+//! ```
+//! use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried};
+//! use wgrad::{Graph, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let config = BlockRecurrentConfig {
+//!     heads: 2,
+//!     dim_head: 8,
+//!     block_width: 8,
+//!     max_seq_len: 16,
+//!     ..BlockRecurrentConfig::new(32, 16, 2)
+//! };
+//! let model = BlockRecurrentTransformer::new(config)?;
+//! let graph = Graph::new();
+//! let p = model.init(1).vars(&graph);
+//! let ids = graph.input("ids", TensorType::u32([1, 16]));
+//! let (logits, carried) = model.forward(&p, ids, &Carried::default());
+//! let (next, _) = model.forward(&p, ids, &carried); // what follows the first 16 tokens
+//! assert_eq!(logits.shape(), next.shape());
+//! # Ok(())
+//! # }
+//! ```
 
 mod attention;
 mod config;
