@@ -49,6 +49,13 @@ pub fn gpu() -> Option<&'static Device> {
         .as_ref()
 }
 
+/// Buffers, bytes of them, bind groups and pipelines made on a GPU so far, to see that there are no more; on the CPU nothing.
+pub fn made(device: &Device) -> [u64; 4] {
+    let [buffers, bytes, groups, pipelines, _submits] =
+        device.as_gpu().map(|gpu| gpu.counters.snapshot()).unwrap_or_default();
+    [buffers, bytes, groups, pipelines]
+}
+
 /// The CPU executor, then the GPU.
 pub fn devices() -> Vec<Device> {
     let mut all = vec![Device::cpu()];

@@ -203,11 +203,9 @@ fn generation_compiles_and_allocates_nothing() {
     let mut stream = InfiniStream::new(&plans).unwrap();
     stream.feed(&store, &[&ids(1, 9, 1), &ids(1, 3, 2)]).unwrap();
     stream.generate_blocking(&store, 9, Sampling::default(), 0).unwrap();
-    let counters = &device.as_gpu().unwrap().counters;
-    let before = counters.snapshot();
+    let before = common::made(&device);
     stream.generate_blocking(&store, 20, Sampling::default(), 0).unwrap();
-    let after = counters.snapshot();
-    assert_eq!(before[..4], after[..4], "buffers, bytes, bind groups and pipelines stay as they are");
+    assert_eq!(before, common::made(&device));
 }
 
 #[test]
@@ -223,13 +221,13 @@ fn a_hundred_thousand_tokens_need_no_more_memory() {
         let bytes = (stream.bytes(), plans.bytes());
         let piece = ids(1, 2_000, 9);
         stream.feed(&store, &[&piece]).unwrap();
-        let made = device.as_gpu().map(|g| g.counters.snapshot());
+        let made = common::made(&device);
         for _ in 1..50 {
             stream.feed(&store, &[&piece]).unwrap();
         }
         assert_eq!(stream.tokens_read(), [100_000]);
         assert_eq!((stream.bytes(), plans.bytes()), bytes);
-        assert_eq!(device.as_gpu().map(|g| g.counters.snapshot()[..4].to_vec()), made.map(|m| m[..4].to_vec()));
+        assert_eq!(common::made(&device), made);
         assert!(last_logits(&stream)[0].iter().all(|x| x.is_finite()));
     }
 }

@@ -385,13 +385,13 @@ fn portable() -> Option<Device> {
 #[test]
 fn a_device_with_smaller_bindings_is_refused() {
     let Some(device) = portable() else { return };
-    let before = device.as_gpu().expect("a GPU").counters.snapshot();
+    let before = common::made(&device);
     let mut params = Params::new(1);
     params.add("big", [33 << 20], Init::Zeros);
     params.limit(1 << 30);
     let error = params.store(&device).err().expect("a refusal");
     assert!(matches!(error, Error::Limit { needed, available, .. } if needed > available), "{error}");
-    assert_eq!(before, device.as_gpu().expect("a GPU").counters.snapshot());
+    assert_eq!(before, common::made(&device));
 }
 
 /// A million rows of 64: 256 MiB, twice what can be bound.

@@ -294,11 +294,11 @@ fn long_texts_compile_and_allocate_nothing() {
         let bytes = (stream.bytes(), plans.bytes());
         stream.feed(&store, &[&ids(9, 1), &ids(3, 2)]).unwrap();
         stream.generate_blocking(&store, 9, Sampling::default(), 0).unwrap();
-        let made = device.as_gpu().map(|g| g.counters.snapshot()[..4].to_vec());
+        let made = common::made(&device);
         stream.feed(&store, &[&ids(501, 1), &ids(333, 2)]).unwrap();
         stream.generate_blocking(&store, 50, Sampling::default(), 0).unwrap();
         assert_eq!((stream.bytes(), plans.bytes()), bytes);
-        assert_eq!(device.as_gpu().map(|g| g.counters.snapshot()[..4].to_vec()), made);
+        assert_eq!(common::made(&device), made);
         assert!(last_logits(&stream).concat().iter().all(|x| x.is_finite()));
         assert_eq!(stream.tokens_read(), [569, 395]);
     }
