@@ -1,6 +1,7 @@
 //! Element types, shapes, layouts and host tensors.
 
 mod layout;
+mod math;
 mod real;
 mod tensor;
 

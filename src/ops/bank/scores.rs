@@ -90,23 +90,28 @@ impl RowScores {
             let (part, rest) = std::mem::take(&mut out).split_at_mut(piece.rows * routes);
             out = rest;
             let per = (GRAIN / (width * routes).max(1)).max(1);
-            par::pieces(part, routes * per, |start, part| {
-                for (i, scores) in part.chunks_mut(routes.max(1)).enumerate() {
-                    let row = start / routes.max(1) + i;
-                    let sample = if batch == 1 { 0 } else { (piece.first + row) / self.n };
-                    let at = row * piece.words..(row + 1) * piece.words;
-                    for (r, score) in scores.iter_mut().enumerate() {
-                        let query = sample * routes + r;
-                        *score = match piece.data {
-                            Slice::Float(data) => dot(&data[at.clone()], &queries[query * width..][..width]),
-                            Slice::Int(data) => {
-                                let (even, odd) = halves[query * 2 * words..][..2 * words].split_at(words);
-                                packed_dot(&data[at.clone()], even, odd)
-                            }
-                        };
+            par::pieces(
+                part,
+                routes * per,
+                #[inline(always)]
+                |start, part| {
+                    for (i, scores) in part.chunks_mut(routes.max(1)).enumerate() {
+                        let row = start / routes.max(1) + i;
+                        let sample = if batch == 1 { 0 } else { (piece.first + row) / self.n };
+                        let at = row * piece.words..(row + 1) * piece.words;
+                        for (r, score) in scores.iter_mut().enumerate() {
+                            let query = sample * routes + r;
+                            *score = match piece.data {
+                                Slice::Float(data) => dot(&data[at.clone()], &queries[query * width..][..width]),
+                                Slice::Int(data) => {
+                                    let (even, odd) = halves[query * 2 * words..][..2 * words].split_at(words);
+                                    packed_dot(&data[at.clone()], even, odd)
+                                }
+                            };
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     }
 }

@@ -5,7 +5,7 @@ use super::weighted_gather::{WeightedGather, row_gradients};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::vectorized;
+use crate::kernels::vector::vectorized;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
@@ -90,21 +90,28 @@ impl GatherDot {
         let (indices, vectors) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
-        par::rows(call.out(0), k, k * (width + 1), |n, out| {
-            let vector = &vectors[n * width..(n + 1) * width];
-            let indices = indices[n * k..(n + 1) * k].iter().enumerate();
-            let hits: Vec<(CpuRow<'_, T>, usize)> = indices.filter_map(|(j, i)| Some((table.row(*i)?, j))).collect();
-            out.fill(T::ZERO);
-            let mut unpacked = Vec::new();
-            vectorized(
-                #[inline(always)]
-                || {
-                    table.near(&hits, |hits| {
-                        hits.iter().for_each(|(row, j)| out[*j] = product(*row, vector, &mut unpacked))
-                    })
-                },
-            );
-        });
+        par::rows(
+            call.out(0),
+            k,
+            k * (width + 1),
+            #[inline(always)]
+            |n, out| {
+                let vector = &vectors[n * width..(n + 1) * width];
+                let indices = indices[n * k..(n + 1) * k].iter().enumerate();
+                let hits: Vec<(CpuRow<'_, T>, usize)> =
+                    indices.filter_map(|(j, i)| Some((table.row(*i)?, j))).collect();
+                out.fill(T::ZERO);
+                let mut unpacked = Vec::new();
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        table.near(&hits, |hits| {
+                            hits.iter().for_each(|(row, j)| out[*j] = product(*row, vector, &mut unpacked))
+                        })
+                    },
+                );
+            },
+        );
     }
 }
 

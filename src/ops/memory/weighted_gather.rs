@@ -5,7 +5,7 @@ use super::table::{CpuRow, CpuTable, Format, TableMeta};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::vectorized;
+use crate::kernels::vector::vectorized;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::nn::Sharded;
 use crate::types::{DType, Operand, Real, TensorType};
@@ -85,15 +85,21 @@ impl WeightedGather {
         let (indices, weights) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
         let width = table.width();
-        par::rows(call.out(0), width, (k + 1) * width, |n, out| {
-            let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
-            let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
-            out.fill(T::ZERO);
-            vectorized(
-                #[inline(always)]
-                || table.near(&hits, |hits| add_rows(hits, out)),
-            );
-        });
+        par::rows(
+            call.out(0),
+            width,
+            (k + 1) * width,
+            #[inline(always)]
+            |n, out| {
+                let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
+                let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
+                out.fill(T::ZERO);
+                vectorized(
+                    #[inline(always)]
+                    || table.near(&hits, |hits| add_rows(hits, out)),
+                );
+            },
+        );
     }
 }
 
