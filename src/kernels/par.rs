@@ -7,6 +7,14 @@ use super::vector::vectorized;
 /// Work below this many elements is not worth a second thread.
 const GRAIN: usize = 1 << 14;
 
+/// Runs `f` on a thread of the pool, where what it cuts into pieces begins at once.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    #[cfg(not(target_arch = "wasm32"))]
+    return rayon::scope(|_| f());
+    #[cfg(target_arch = "wasm32")]
+    f()
+}
+
 /// Calls `f(row, row_elements)` for every row of `n` elements of `out`; `cost` is the work of one row in elements read.
 pub fn rows<T: Send>(out: &mut [T], n: usize, cost: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     if n == 0 || out.is_empty() {

@@ -130,6 +130,7 @@ impl Rotate {
         let pairs = dim / 2;
         let mut turns = vec![[T::ZERO; 2]; positions.len() * pairs];
         let sign = if self.reverse { -1.0 } else { 1.0 };
+        let frequencies: Vec<f64> = (0..pairs).map(|m| self.options.frequency(m, dim)).collect();
         par::rows(
             &mut turns,
             pairs,
@@ -138,7 +139,7 @@ impl Rotate {
             |i, row| {
                 let p = f64::from(positions[i]);
                 for (m, turn) in row.iter_mut().enumerate() {
-                    let (sin, cos) = (p * self.options.frequency(m, dim)).sin_cos();
+                    let (sin, cos) = (p * frequencies[m]).sin_cos();
                     let scale = self.options.xpos.map_or(1.0, |x| {
                         let power = (p - f64::from(x.center)) / x.scale_base;
                         Rotary::base(m, dim).powf(if x.invert { -power } else { power })

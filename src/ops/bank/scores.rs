@@ -5,6 +5,7 @@ use super::{Piece, half, table_rows, words};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::dot;
 use crate::kernels::{CpuCall, Kernel, Lower, Slice, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
@@ -37,21 +38,8 @@ struct Meta {
     shared_queries: u32,
 }
 
-/// Sum of products, in sixteen interleaved parts.
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::ZERO; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest = a.remainder().iter().zip(b.remainder());
-    let rest: T = rest.map(|(x, y)| *x * *y).sum();
-    for (a, b) in a.zip(b) {
-        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
-            *sum += *x * *y;
-        }
-    }
-    sums.into_iter().sum::<T>() + rest
-}
-
 /// [`dot`] of a packed row with a query whose even and odd entries lie apart.
+#[inline(always)]
 fn packed_dot<T: Real>(row: &[u32], even: &[T], odd: &[T]) -> T {
     let mut sums = [T::ZERO; 16];
     let value = |half: u32| T::of(f64::from(half::from_bits(half)));
