@@ -17,14 +17,16 @@ pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
 /// Joins `f(a, b)` of all elements, which are as many in both: lanes side by side, then in pairs.
 #[inline(always)]
 pub fn fold<T: Real>(a: &[T], b: &[T], start: T, f: impl Fn(T, T) -> T, join: impl Fn(T, T) -> T) -> T {
-    let mut lanes = [start; LANES];
+    let mut sums = [start; LANES];
     let (a, rest_a) = a.as_chunks::<LANES>();
     let (b, rest_b) = b.as_chunks::<LANES>();
     for (a, b) in a.iter().zip(b) {
         for i in 0..LANES {
-            lanes[i] = join(lanes[i], f(a[i], b[i]));
+            sums[i] = join(sums[i], f(a[i], b[i]));
         }
     }
+    // An array of its own for what has no fixed place: the other one lives in registers.
+    let mut lanes = sums;
     for (lane, (&a, &b)) in lanes.iter_mut().zip(rest_a.iter().zip(rest_b)) {
         *lane = join(*lane, f(a, b));
     }
@@ -77,15 +79,16 @@ pub fn max<T: Real>(x: &[T]) -> T {
 /// Both sums of `f(x)`.
 #[inline(always)]
 pub fn two_sums<T: Real>(x: &[T], f: impl Fn(T) -> [T; 2]) -> [T; 2] {
-    let mut lanes = [[T::ZERO; LANES]; 2];
+    let mut sums = [[T::ZERO; LANES]; 2];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
             let [a, b] = f(chunk[i]);
-            lanes[0][i] += a;
-            lanes[1][i] += b;
+            sums[0][i] += a;
+            sums[1][i] += b;
         }
     }
+    let mut lanes = sums;
     for (i, &x) in rest.iter().enumerate() {
         let [a, b] = f(x);
         lanes[0][i] += a;
@@ -97,14 +100,15 @@ pub fn two_sums<T: Real>(x: &[T], f: impl Fn(T) -> [T; 2]) -> [T; 2] {
 /// Replaces every element by `f` of it and joins the results.
 #[inline(always)]
 pub fn map_fold<T: Real>(x: &mut [T], start: T, f: impl Fn(T) -> T, join: impl Fn(T, T) -> T) -> T {
-    let mut lanes = [start; LANES];
+    let mut joined = [start; LANES];
     let (chunks, rest) = x.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
             chunk[i] = f(chunk[i]);
-            lanes[i] = join(lanes[i], chunk[i]);
+            joined[i] = join(joined[i], chunk[i]);
         }
     }
+    let mut lanes = joined;
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *x = f(*x);
         *lane = join(*lane, *x);

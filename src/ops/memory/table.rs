@@ -211,9 +211,7 @@ impl<T: Real> CpuTable<'_, T> {
         for row in hits.iter().filter_map(|i| self.row(*i)) {
             match row {
                 CpuRow::Floats(row) => row.iter().step_by(LINE).for_each(|x| _ = black_box(*x)),
-                CpuRow::Halves(row) | CpuRow::Bytes(row, _) => {
-                    row.iter().step_by(LINE).for_each(|x| _ = black_box(*x))
-                }
+                CpuRow::Halves(row) | CpuRow::Bytes(row, _) => row.iter().step_by(LINE).for_each(|x| _ = black_box(*x)),
             }
         }
     }
