@@ -4,7 +4,7 @@ use super::{Fed, Feed, Memory};
 use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::graph::Op;
-use crate::kernels::{CpuCall, CpuInput, CpuOutput, Slice, SliceMut};
+use crate::kernels::{CpuCall, CpuInput, CpuOutput, Slice, SliceMut, par};
 use crate::plan::{Origin, Program};
 use crate::types::{DType, Data, Operand, Real, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -116,12 +116,17 @@ impl<T> Drop for Outputs<'_, T> {
     }
 }
 
+/// Elements that the steps of a large program write.
+const LARGE: usize = 1 << 15;
+
 pub(crate) struct CpuPlan<T> {
     program: Arc<Program>,
     /// Cell of each buffer.
     place: Vec<usize>,
     cells: Mutex<Vec<Cell<T>>>,
     pub bytes: u64,
+    /// Whether there is work for several threads; waking them takes longer than a small program.
+    large: bool,
 }
 
 impl<T: Executed> CpuPlan<T> {
@@ -161,7 +166,9 @@ impl<T: Executed> CpuPlan<T> {
             Cell::Taken => 0,
         };
         let bytes = cells.iter().map(size).sum();
-        Ok(CpuPlan { program, place, cells: Mutex::new(cells), bytes })
+        let elements = program.steps.iter().flat_map(|step| &step.outputs).map(Operand::numel);
+        let large = elements.sum::<usize>() >= LARGE;
+        Ok(CpuPlan { program, place, cells: Mutex::new(cells), bytes, large })
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
@@ -191,8 +198,12 @@ impl<T: Executed> CpuPlan<T> {
         for (b, state) in &states {
             loan.take(self.place[*b], &state.memory)?;
         }
-        for step in &self.program.steps {
-            self.step(step, &mut loan.cells, feed);
+        let cells = &mut loan.cells[..];
+        let mut steps = || self.program.steps.iter().for_each(|step| self.step(step, cells, feed));
+        if self.large {
+            par::in_pool(steps)
+        } else {
+            steps()
         }
         Ok(())
     }

@@ -37,6 +37,22 @@ pub enum SliceMut<'a, T> {
     Int(&'a mut [u32]),
 }
 
+impl<'a, T> SliceMut<'a, T> {
+    /// The first `n` elements, at most all, which this then lacks.
+    pub fn split_off(&mut self, n: usize) -> SliceMut<'a, T> {
+        fn split<'a, E>(all: &mut &'a mut [E], n: usize) -> &'a mut [E] {
+            let whole = std::mem::take(all);
+            let (first, rest) = whole.split_at_mut(n.min(whole.len()));
+            *all = rest;
+            first
+        }
+        match self {
+            SliceMut::Float(all) => SliceMut::Float(split(all, n)),
+            SliceMut::Int(all) => SliceMut::Int(split(all, n)),
+        }
+    }
+}
+
 /// One call of a CPU twin. Shapes and element types were checked by the operation's `infer`.
 pub struct CpuCall<'a, T> {
     /// Inputs.
@@ -93,6 +109,11 @@ impl<'a, T> CpuCall<'a, T> {
             SliceMut::Float(d) => d,
             SliceMut::Int(_) => &mut [],
         }
+    }
+
+    /// Takes an output of either type out of the call.
+    pub fn take_any(&mut self, index: usize) -> SliceMut<'a, T> {
+        std::mem::replace(&mut self.outputs[index].data, SliceMut::Int(&mut []))
     }
 
     /// Takes an integer output out of the call.

@@ -18,17 +18,23 @@ impl<T> Matrix<'_, T> {
     }
 }
 
+/// `c = a b` on all threads, otherwise as [`gemm()`]: threads share what is packed, and each tile of `c` is one thread's, so
+/// that its sums do not depend on their number.
+pub fn gemm_parallel<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
+    product(c, n, k, a, b, false, true);
+}
+
 /// `c = a b` on one thread, `c` dense with rows of `n`, `k` the inner extent. Rows are as many as `c` holds.
 pub fn gemm<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
-    product(c, n, k, a, b, false);
+    product(c, n, k, a, b, false, false);
 }
 
 /// `c += a b`, otherwise as [`gemm()`].
 pub fn gemm_add<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>) {
-    product(c, n, k, a, b, true);
+    product(c, n, k, a, b, true, false);
 }
 
-fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool) {
+fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix<'_, T>, add: bool, parallel: bool) {
     let m = c.len().checked_div(n).unwrap_or(0);
     if m == 0 {
         return;
@@ -41,7 +47,10 @@ fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix
     }
     assert!(a.covers(m, k) && b.covers(k, n) && c.len() >= m * n, "operands of a product lie inside their buffers");
     #[cfg(target_arch = "wasm32")]
-    super::panel::product(c, n, k, a, b, add);
+    {
+        let _ = parallel;
+        super::panel::product(c, n, k, a, b, add);
+    }
     // SAFETY: the assertion above bounds every element that the product touches; `c` is exclusive.
     #[cfg(not(target_arch = "wasm32"))]
     unsafe {
@@ -64,7 +73,7 @@ fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            if parallel { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None },
         );
     }
 }

@@ -1,13 +1,14 @@
 //! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
 
 mod cpu;
-pub mod exp;
 pub mod gemm;
 pub(crate) mod lower;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod panel;
 pub mod par;
 mod registry;
+pub mod scratch;
+pub mod vector;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
 pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};

@@ -1,8 +1,19 @@
 //! Rows in parallel: rayon natively, one thread in the browser. Pieces are cut by size alone, so results do not
-//! depend on the number of threads.
+//! depend on the number of threads. Every piece runs compiled for the widest vectors there are: a closure marked
+//! `#[inline(always)]`, with what it inlines, is vectorised.
+
+use super::vector::vectorized;
 
 /// Work below this many elements is not worth a second thread.
 const GRAIN: usize = 1 << 14;
+
+/// Runs `f` on a thread of the pool, where what it cuts into pieces begins at once.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    #[cfg(not(target_arch = "wasm32"))]
+    return rayon::scope(|_| f());
+    #[cfg(target_arch = "wasm32")]
+    f()
+}
 
 /// Calls `f(row, row_elements)` for every row of `n` elements of `out`; `cost` is the work of one row in elements read.
 pub fn rows<T: Send>(out: &mut [T], n: usize, cost: usize, f: impl Fn(usize, &mut [T]) + Sync) {
@@ -10,16 +21,27 @@ pub fn rows<T: Send>(out: &mut [T], n: usize, cost: usize, f: impl Fn(usize, &mu
         return;
     }
     let per_piece = (GRAIN / cost.max(n).max(1)).max(1);
-    pieces(out, n * per_piece, |start, piece| {
-        for (i, row) in piece.chunks_mut(n).enumerate() {
-            f(start / n + i, row);
-        }
-    });
+    pieces(
+        out,
+        n * per_piece,
+        #[inline(always)]
+        |start, piece| {
+            for (i, row) in piece.chunks_mut(n).enumerate() {
+                f(start / n + i, row);
+            }
+        },
+    );
 }
 
 /// Calls `f(start, piece)` for pieces of `size` elements of `out`.
 pub fn pieces<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let size = size.max(1);
+    let f = |start: usize, piece: &mut [T]| {
+        vectorized(
+            #[inline(always)]
+            || f(start, piece),
+        )
+    };
     #[cfg(not(target_arch = "wasm32"))]
     if out.len() > size {
         use rayon::prelude::*;
@@ -34,6 +56,12 @@ pub fn pieces<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
 /// Calls `f(start, pieces)` for pieces of `size` elements of several slices of one length, cut at the same places.
 pub fn zipped<const N: usize, T: Send>(outs: [&mut [T]; N], size: usize, f: impl Fn(usize, [&mut [T]; N]) + Sync) {
     let size = size.max(1);
+    let f = |start: usize, part: [&mut [T]; N]| {
+        vectorized(
+            #[inline(always)]
+            || f(start, part),
+        )
+    };
     let len = outs.iter().map(|o| o.len()).min().unwrap_or(0);
     let mut parts = outs.map(|o| o.chunks_mut(size));
     let cut = (0..len.div_ceil(size)).map(|i| {
@@ -76,6 +104,12 @@ pub fn picked<const N: usize, T: Send>(
         next = row + 1;
         found.push((i, taken));
     }
+    let f = |i: usize, rows: [&mut [T]; N]| {
+        vectorized(
+            #[inline(always)]
+            || f(i, rows),
+        )
+    };
     #[cfg(not(target_arch = "wasm32"))]
     if found.len() * width > GRAIN {
         use rayon::prelude::*;
@@ -87,6 +121,12 @@ pub fn picked<const N: usize, T: Send>(
 
 /// Calls `f(i)` for every `i` below `n`, in parallel where threads exist; `f` must not depend on order.
 pub fn each(n: usize, f: impl Fn(usize) + Sync + Send) {
+    let f = |i: usize| {
+        vectorized(
+            #[inline(always)]
+            || f(i),
+        )
+    };
     #[cfg(not(target_arch = "wasm32"))]
     {
         use rayon::prelude::*;
@@ -103,6 +143,12 @@ pub fn ragged<T: Send>(out: &mut [T], entry: usize, size: usize, f: impl Fn(usiz
         return;
     }
     let per_entry = entry.div_ceil(size);
+    let f = |number: usize, piece: &mut [T]| {
+        vectorized(
+            #[inline(always)]
+            || f(number, piece),
+        )
+    };
     #[cfg(not(target_arch = "wasm32"))]
     if out.len() > size {
         use rayon::prelude::*;
@@ -142,7 +188,11 @@ pub fn ragged_pair<T: Send>(
             pieces.push((entry, number, piece_a, piece_b));
         }
     }
-    consume(pieces, |(entry, number, a, b)| f(entry, number, a, b));
+    consume(
+        pieces,
+        #[inline(always)]
+        |(entry, number, a, b)| f(entry, number, a, b),
+    );
 }
 
 /// Three outputs at once: `entries` entries with `sizes` elements of each. `f(entry, its elements of each)`.
@@ -160,11 +210,21 @@ pub fn triples<T: Send>(
         (a, b, c) = (rest_a, rest_b, rest_c);
         pieces.push((entry, [piece_a, piece_b, piece_c]));
     }
-    consume(pieces, |(entry, piece)| f(entry, piece));
+    consume(
+        pieces,
+        #[inline(always)]
+        |(entry, piece)| f(entry, piece),
+    );
 }
 
 /// Calls `f` for every item, in parallel where threads exist.
-fn consume<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
+pub fn consume<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
+    let f = |item: I| {
+        vectorized(
+            #[inline(always)]
+            || f(item),
+        )
+    };
     #[cfg(not(target_arch = "wasm32"))]
     if items.len() > 1 {
         use rayon::prelude::*;

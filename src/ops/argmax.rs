@@ -33,17 +33,23 @@ impl ArgMax {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (_, n, inner) = call.inputs[0].shape.split(self.axis);
         let x = call.f(0);
-        par::rows(call.out_u(0), 1, n, |row, y| {
-            let base = row / inner * n * inner + row % inner;
-            let mut top = x[base];
-            y[0] = 0;
-            for i in 1..n {
-                let v = x[base + i * inner];
-                if v > top || (is_nan(top) && !is_nan(v)) {
-                    (top, y[0]) = (v, i as u32);
+        par::rows(
+            call.out_u(0),
+            1,
+            n,
+            #[inline(always)]
+            |row, y| {
+                let base = row / inner * n * inner + row % inner;
+                let mut top = x[base];
+                y[0] = 0;
+                for i in 1..n {
+                    let v = x[base + i * inner];
+                    if v > top || (is_nan(top) && !is_nan(v)) {
+                        (top, y[0]) = (v, i as u32);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use super::softmax::row_grid;
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::exp_sum;
+use crate::kernels::vector::exp_sum;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, Tensor, TensorType};
 use encase::ShaderType;
@@ -60,9 +60,15 @@ impl CrossEntropy {
         let (_, n) = call.inputs[0].shape.rows();
         let (x, labels) = (call.f(0), call.u(1));
         let (loss, stats) = (call.take(0), call.take(1));
-        par::rows(stats, 2, 8 * n, |r, s| {
-            (s[0], s[1]) = top_and_sum(&x[r * n..(r + 1) * n]);
-        });
+        par::rows(
+            stats,
+            2,
+            8 * n,
+            #[inline(always)]
+            |r, s| {
+                (s[0], s[1]) = top_and_sum(&x[r * n..(r + 1) * n]);
+            },
+        );
         for (r, loss) in loss.iter_mut().enumerate() {
             *loss = match self.0.class(labels[r], n) {
                 Some(c) => stats[2 * r + 1].ln() - (x[r * n + c] - stats[2 * r]),
@@ -127,16 +133,22 @@ impl CrossEntropyGrad {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (_, n) = call.inputs[0].shape.rows();
         let (x, labels, stats, g) = (call.f(0), call.u(1), call.f(2), call.f(3));
-        par::rows(call.out(0), n, 8 * n, |r, dx| {
-            let Some(class) = self.0.class(labels[r], n) else {
-                return dx.fill(T::ZERO);
-            };
-            let scale = g[r] / stats[2 * r + 1];
-            dx.copy_from_slice(&x[r * n..(r + 1) * n]);
-            exp_sum(dx, stats[2 * r]);
-            dx.iter_mut().for_each(|d| *d *= scale);
-            dx[class] -= g[r];
-        });
+        par::rows(
+            call.out(0),
+            n,
+            8 * n,
+            #[inline(always)]
+            |r, dx| {
+                let Some(class) = self.0.class(labels[r], n) else {
+                    return dx.fill(T::ZERO);
+                };
+                let scale = g[r] / stats[2 * r + 1];
+                dx.copy_from_slice(&x[r * n..(r + 1) * n]);
+                exp_sum(dx, stats[2 * r]);
+                dx.iter_mut().for_each(|d| *d *= scale);
+                dx[class] -= g[r];
+            },
+        );
     }
 }
 

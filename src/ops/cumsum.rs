@@ -41,25 +41,31 @@ impl CumSum {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (_, n, inner) = call.inputs[0].shape.split(self.axis);
         let x = call.f(0);
-        par::rows(call.out(0), n * inner, n * inner, |o, y| {
-            let x = &x[o * n * inner..(o + 1) * n * inner];
-            // Two levels, as on the GPU: what a block adds up stays small beside its start.
-            let (mut start, mut block) = (vec![T::ZERO; inner], vec![T::ZERO; inner]);
-            for step in 0..n {
-                if step % CPU_PIECE == 0 {
-                    for (start, block) in start.iter_mut().zip(&mut block) {
-                        *start += std::mem::take(block);
+        par::rows(
+            call.out(0),
+            n * inner,
+            n * inner,
+            #[inline(always)]
+            |o, y| {
+                let x = &x[o * n * inner..(o + 1) * n * inner];
+                // Two levels, as on the GPU: what a block adds up stays small beside its start.
+                let (mut start, mut block) = (vec![T::ZERO; inner], vec![T::ZERO; inner]);
+                for step in 0..n {
+                    if step % CPU_PIECE == 0 {
+                        for (start, block) in start.iter_mut().zip(&mut block) {
+                            *start += std::mem::take(block);
+                        }
+                    }
+                    let i = if self.reverse { n - 1 - step } else { step };
+                    let (y, x) = (&mut y[i * inner..], &x[i * inner..]);
+                    for j in 0..inner {
+                        let before = block[j];
+                        block[j] += x[j];
+                        y[j] = start[j] + if self.exclusive { before } else { block[j] };
                     }
                 }
-                let i = if self.reverse { n - 1 - step } else { step };
-                let (y, x) = (&mut y[i * inner..], &x[i * inner..]);
-                for j in 0..inner {
-                    let before = block[j];
-                    block[j] += x[j];
-                    y[j] = start[j] + if self.exclusive { before } else { block[j] };
-                }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use super::softmax::{RowMeta, row_grid};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::{exp_sum, max};
+use crate::kernels::vector::{exp_sum, max};
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 
@@ -16,26 +16,34 @@ pub static LOGSUMEXP: Kernel = kernel!("rowwise/logsumexp");
 struct LogSumExp;
 
 /// `(max x, sum exp(x - max x))` of a row.
+#[inline(always)]
 pub(crate) fn top_and_sum<T: Real>(row: &[T]) -> (T, T) {
     let top = max(row);
     let mut block = [T::ZERO; 256];
-    let sums = row.chunks(block.len()).map(|part| {
+    let mut total = T::ZERO;
+    for part in row.chunks(block.len()) {
         let block = &mut block[..part.len()];
         block.copy_from_slice(part);
-        exp_sum(block, top)
-    });
-    (top, sums.sum())
+        total += exp_sum(block, top);
+    }
+    (top, total)
 }
 
 impl LogSumExp {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (_, n) = call.inputs[0].shape.rows();
         let x = call.f(0);
-        par::rows(call.out(0), 1, 8 * n, |r, y| {
-            let row = &x[r * n..(r + 1) * n];
-            let (top, total) = top_and_sum(row);
-            y[0] = top + total.ln();
-        });
+        par::rows(
+            call.out(0),
+            1,
+            8 * n,
+            #[inline(always)]
+            |r, y| {
+                let row = &x[r * n..(r + 1) * n];
+                let (top, total) = top_and_sum(row);
+                y[0] = top + total.ln();
+            },
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::gemm::{Matrix, gemm};
+use crate::kernels::gemm::{Matrix, gemm, gemm_parallel};
 use crate::kernels::{CpuCall, Kernel, Lower, Slice, par};
 use crate::types::{DType, Layout, Real, Shape, TensorType};
 use encase::ShaderType;
@@ -16,8 +16,12 @@ pub static TILED: Kernel = kernel!("matmul/tiled");
 
 const WIDTH: usize = 64;
 const TILE: usize = 32;
-/// Rows of a panel of the CPU product. Fixed, so that results do not depend on the number of threads.
-const PANEL: usize = 64;
+/// Rows of a panel of the CPU product where there are many matrices. Fixed, so that results do not depend on the number of
+/// threads.
+const PANEL: usize = 256;
+/// Multiplications from which on a matrix is worth all threads, and how many such matrices are taken one after the other.
+const LARGE: usize = 1 << 20;
+const FEW: usize = 8;
 
 /// `[.., m, k] x [.., k, n] -> [.., m, n]`, leading dimensions broadcast.
 #[derive(Clone, Debug)]
@@ -124,6 +128,15 @@ impl Matmul {
                     }
                 }
             });
+            return;
+        }
+        if m * n * k >= LARGE && batches.count() < FEW {
+            for (batch, out) in out.chunks_mut((m * n).max(1)).enumerate() {
+                let (oa, ob) = batches.offsets(batch);
+                let a = Matrix { data: &da[oa.min(da.len())..], strides: batches.a };
+                let b = Matrix { data: &db[ob.min(db.len())..], strides: batches.b };
+                gemm_parallel(out, n, k, a, b);
+            }
             return;
         }
         par::ragged(out, m * n, PANEL * n, one);

@@ -5,12 +5,16 @@ use super::softmax::row_grid;
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::{dot, sum, sum_by};
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
 
 /// One row a workgroup or an invocation.
 pub static NORM: Kernel = kernel!("rowwise/norm");
+
+/// Elements that one thread takes at a time on the CPU.
+const GRAIN: usize = 1 << 13;
 
 /// By what a row is divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +48,20 @@ impl Rule {
         match self.kind {
             Kind::Layer => 1.0,
             Kind::Length { scale } => scale,
+        }
+    }
+
+    /// What is kept of a row.
+    #[inline(always)]
+    fn stats<T: Real>(&self, row: &[T]) -> (T, T) {
+        let (n, eps) = (T::of(row.len() as f64), T::of(self.eps));
+        if self.center() {
+            let mean = sum(row) / n;
+            let var = sum_by(row, row, |v, _| (v - mean) * (v - mean)) / n;
+            (mean, T::ONE / (var + eps).sqrt())
+        } else {
+            let length = dot(row, row).sqrt();
+            (length, T::of(self.scale()) / length.max(eps))
         }
     }
 
@@ -90,46 +108,37 @@ impl Norm {
         let (_, n) = call.inputs[0].shape.rows();
         let x = call.f(0);
         let (stats, y) = (call.take(1), call.take(0));
-        let of = T::of;
-        par::rows(stats, 2, 2 * n, |r, s| {
-            let row = &x[r * n..(r + 1) * n];
-            if rule.center() {
-                let mean = sum_by(row, row, |v, _| v) / of(n as f64);
-                let var = sum_by(row, row, |v, _| (v - mean) * (v - mean)) / of(n as f64);
-                (s[0], s[1]) = (mean, T::ONE / (var + of(rule.eps)).sqrt());
-            } else {
-                let length = sum_by(row, row, |v, w| v * w).sqrt();
-                (s[0], s[1]) = (length, of(rule.scale()) / length.max(of(rule.eps)));
-            }
-        });
         let gamma = rule.gamma.then(|| call.f(1));
         let beta = rule.beta.then(|| call.f(1 + usize::from(rule.gamma)));
-        par::rows(y, n, n, |r, y| {
-            let row = &x[r * n..(r + 1) * n];
-            let mean = if rule.center() { stats[2 * r] } else { T::ZERO };
-            let factor = stats[2 * r + 1];
-            for (y, &x) in y.iter_mut().zip(row) {
-                *y = (x - mean) * factor;
-            }
-            if let Some(gamma) = gamma {
-                y.iter_mut().zip(gamma).for_each(|(y, &g)| *y *= g);
-            }
-            if let Some(beta) = beta {
-                y.iter_mut().zip(beta).for_each(|(y, &b)| *y += b);
-            }
-        });
+        let rows = stats.len() / 2;
+        par::ragged_pair(
+            (stats, 2),
+            (y, n),
+            rows,
+            (GRAIN / n.max(1)).max(1),
+            #[inline(always)]
+            |_, piece, stats, y| {
+                let first = piece * (GRAIN / n).max(1);
+                for (i, (s, y)) in stats.chunks_mut(2).zip(y.chunks_mut(n)).enumerate() {
+                    let row = &x[(first + i) * n..(first + i + 1) * n];
+                    (s[0], s[1]) = rule.stats(row);
+                    let (mean, factor) = (if rule.center() { s[0] } else { T::ZERO }, s[1]);
+                    match (gamma, beta) {
+                        (Some(gamma), Some(beta)) => {
+                            for (((y, &x), &g), &b) in y.iter_mut().zip(row).zip(gamma).zip(beta) {
+                                *y = (x - mean) * factor * g + b;
+                            }
+                        }
+                        _ => {
+                            y.iter_mut().zip(row).for_each(|(y, &x)| *y = (x - mean) * factor);
+                            gamma.into_iter().for_each(|gamma| y.iter_mut().zip(gamma).for_each(|(y, &g)| *y *= g));
+                            beta.into_iter().for_each(|beta| y.iter_mut().zip(beta).for_each(|(y, &b)| *y += b));
+                        }
+                    }
+                }
+            },
+        );
     }
-}
-
-/// Sum of `f(a, b)` in eight chains: short dependencies, fixed order.
-pub(crate) fn sum_by<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
-    let mut lanes = [T::ZERO; 8];
-    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
-        for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += f(a, b);
-        }
-    }
-    lanes.into_iter().sum()
 }
 
 impl Op for Norm {

@@ -1,10 +1,11 @@
 //! Gradients of the row norms: one kernel for the rows, one with a fixed-order reduction for gain and offset.
 
-use super::norm::{Rule, sum_by};
+use super::norm::Rule;
 use super::softmax::row_grid;
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::{sum, sum_by};
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{Real, TensorType};
 use encase::ShaderType;
@@ -45,6 +46,7 @@ struct ParamsMeta {
 }
 
 /// Mean to subtract and factor of a row.
+#[inline(always)]
 fn centre<T: Real>(rule: Rule, stats: &[T], row: usize) -> (T, T) {
     let mean = if rule.center() { stats[2 * row] } else { T::ZERO };
     (mean, stats[2 * row + 1])
@@ -57,19 +59,25 @@ impl NormGrad {
         let (x, stats, g) = (call.f(0), call.f(1), call.f(2));
         let gamma = if rule.gamma { call.f(3) } else { &[] };
         let eps = T::of(rule.eps);
-        par::rows(call.out(0), n, 4 * n, |r, dx| {
-            let (x, g) = (&x[r * n..(r + 1) * n], &g[r * n..(r + 1) * n]);
-            let (mean, factor) = centre(rule, stats, r);
-            dx.copy_from_slice(g);
-            dx.iter_mut().zip(gamma).for_each(|(d, &w)| *d *= w);
-            let dot = sum_by(dx, x, |d, x| d * (x - mean) * factor);
-            let offset = if rule.center() { sum_by(dx, dx, |d, _| d) / T::of(n as f64) } else { T::ZERO };
-            let moves = rule.center() || stats[2 * r] > eps;
-            let share = if moves { dot * T::of(rule.share(n)) } else { T::ZERO };
-            for (d, &x) in dx.iter_mut().zip(x) {
-                *d = factor * (*d - offset - (x - mean) * factor * share);
-            }
-        });
+        par::rows(
+            call.out(0),
+            n,
+            4 * n,
+            #[inline(always)]
+            |r, dx| {
+                let (x, g) = (&x[r * n..(r + 1) * n], &g[r * n..(r + 1) * n]);
+                let (mean, factor) = centre(rule, stats, r);
+                dx.copy_from_slice(g);
+                dx.iter_mut().zip(gamma).for_each(|(d, &w)| *d *= w);
+                let dot = sum_by(dx, x, |d, x| d * (x - mean) * factor);
+                let offset = if rule.center() { sum(dx) / T::of(n as f64) } else { T::ZERO };
+                let moves = rule.center() || stats[2 * r] > eps;
+                let share = if moves { dot * T::of(rule.share(n)) } else { T::ZERO };
+                for (d, &x) in dx.iter_mut().zip(x) {
+                    *d = factor * (*d - offset - (x - mean) * factor * share);
+                }
+            },
+        );
     }
 }
 
@@ -123,17 +131,23 @@ impl NormParams {
         let width = self.sums() * n;
         let pieces = rows.div_ceil(PIECE);
         let mut partial = vec![T::ZERO; pieces * width];
-        par::rows(&mut partial, width, PIECE * n, |p, y| {
-            let (dot, total) = y.split_at_mut(n);
-            for r in p * PIECE..((p + 1) * PIECE).min(rows) {
-                let (x, g) = (&x[r * n..(r + 1) * n], &g[r * n..(r + 1) * n]);
-                let (mean, factor) = centre(rule, stats, r);
-                for ((d, &x), &g) in dot.iter_mut().zip(x).zip(g) {
-                    *d += g * (x - mean) * factor;
+        par::rows(
+            &mut partial,
+            width,
+            PIECE * n,
+            #[inline(always)]
+            |p, y| {
+                let (dot, total) = y.split_at_mut(n);
+                for r in p * PIECE..((p + 1) * PIECE).min(rows) {
+                    let (x, g) = (&x[r * n..(r + 1) * n], &g[r * n..(r + 1) * n]);
+                    let (mean, factor) = centre(rule, stats, r);
+                    for ((d, &x), &g) in dot.iter_mut().zip(x).zip(g) {
+                        *d += g * (x - mean) * factor;
+                    }
+                    total.iter_mut().zip(g).for_each(|(t, &g)| *t += g);
                 }
-                total.iter_mut().zip(g).for_each(|(t, &g)| *t += g);
-            }
-        });
+            },
+        );
         let out = call.out(0);
         out.fill(T::ZERO);
         for piece in partial.chunks(width.max(1)) {

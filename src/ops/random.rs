@@ -98,12 +98,17 @@ impl Random {
 }
 
 fn fill<E: Copy + Send>(out: &mut [E], key: [u32; 2], f: impl Fn([u32; 2]) -> [E; 2] + Sync) {
-    par::pieces(out, PIECE, |start, piece| {
-        for (j, pair) in piece.chunks_mut(2).enumerate() {
-            let made = f(threefry2x32(key, [(start / 2 + j) as u32, 0]));
-            pair.copy_from_slice(&made[..pair.len()]);
-        }
-    });
+    par::pieces(
+        out,
+        PIECE,
+        #[inline(always)]
+        |start, piece| {
+            for (j, pair) in piece.chunks_mut(2).enumerate() {
+                let made = f(threefry2x32(key, [(start / 2 + j) as u32, 0]));
+                pair.copy_from_slice(&made[..pair.len()]);
+            }
+        },
+    );
 }
 
 impl Op for Random {

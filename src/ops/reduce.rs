@@ -3,6 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::fold;
 use crate::kernels::{Buffer, CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, Shape, TensorType};
 use encase::ShaderType;
@@ -62,34 +63,39 @@ impl Reduce {
         let (_, n, inner) = call.inputs[0].shape.split(self.axis);
         let x = call.f(0);
         if inner == 1 {
-            par::rows(call.out(0), 1, n, |o, y| {
-                // Eight partial results: short dependency chains, and a fixed order. Long rows in pieces: a large sum
-                // would swallow small terms.
-                let eight = |piece: &[T]| {
-                    let mut lanes = [start; 8];
-                    for chunk in piece.chunks(8) {
-                        for (l, &v) in lanes.iter_mut().zip(chunk) {
-                            *l = join(*l, map(v));
-                        }
+            par::rows(
+                call.out(0),
+                1,
+                n,
+                #[inline(always)]
+                |o, y| {
+                    // Long rows in pieces: a large sum would swallow small terms.
+                    y[0] = start;
+                    for piece in x[o * n..(o + 1) * n].chunks(CPU_PIECE) {
+                        y[0] = join(y[0], fold(piece, piece, start, |x, _| map(x), join));
                     }
-                    lanes.into_iter().fold(start, join)
-                };
-                y[0] = x[o * n..(o + 1) * n].chunks(CPU_PIECE).map(eight).fold(start, join);
-            });
+                },
+            );
             return;
         }
         // Pieces of the axis are added up first, side by side and in short chains, then joined in order.
         let pieces = n.div_ceil(CPU_PIECE).max(1);
         let mut partial = vec![start; call.out(0).len() * pieces];
-        par::rows(&mut partial, inner, CPU_PIECE * inner, |i, y| {
-            let (o, p) = (i / pieces, i % pieces);
-            let (from, to) = (p * CPU_PIECE, ((p + 1) * CPU_PIECE).min(n));
-            for row in x[(o * n + from) * inner..(o * n + to) * inner].chunks(inner.max(1)) {
-                for (y, &v) in y.iter_mut().zip(row) {
-                    *y = join(*y, map(v));
+        par::rows(
+            &mut partial,
+            inner,
+            CPU_PIECE * inner,
+            #[inline(always)]
+            |i, y| {
+                let (o, p) = (i / pieces, i % pieces);
+                let (from, to) = (p * CPU_PIECE, ((p + 1) * CPU_PIECE).min(n));
+                for row in x[(o * n + from) * inner..(o * n + to) * inner].chunks(inner.max(1)) {
+                    for (y, &v) in y.iter_mut().zip(row) {
+                        *y = join(*y, map(v));
+                    }
                 }
-            }
-        });
+            },
+        );
         for (i, rows) in partial.chunks(inner.max(1)).enumerate() {
             let o = i / pieces;
             let y = &mut call.out(0)[o * inner..(o + 1) * inner];

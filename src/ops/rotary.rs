@@ -130,17 +130,24 @@ impl Rotate {
         let pairs = dim / 2;
         let mut turns = vec![[T::ZERO; 2]; positions.len() * pairs];
         let sign = if self.reverse { -1.0 } else { 1.0 };
-        par::rows(&mut turns, pairs, 32 * pairs, |i, row| {
-            let p = f64::from(positions[i]);
-            for (m, turn) in row.iter_mut().enumerate() {
-                let (sin, cos) = (p * self.options.frequency(m, dim)).sin_cos();
-                let scale = self.options.xpos.map_or(1.0, |x| {
-                    let power = (p - f64::from(x.center)) / x.scale_base;
-                    Rotary::base(m, dim).powf(if x.invert { -power } else { power })
-                });
-                *turn = [T::of(cos * scale), T::of(sign * sin * scale)];
-            }
-        });
+        let frequencies: Vec<f64> = (0..pairs).map(|m| self.options.frequency(m, dim)).collect();
+        par::rows(
+            &mut turns,
+            pairs,
+            32 * pairs,
+            #[inline(always)]
+            |i, row| {
+                let p = f64::from(positions[i]);
+                for (m, turn) in row.iter_mut().enumerate() {
+                    let (sin, cos) = (p * frequencies[m]).sin_cos();
+                    let scale = self.options.xpos.map_or(1.0, |x| {
+                        let power = (p - f64::from(x.center)) / x.scale_base;
+                        Rotary::base(m, dim).powf(if x.invert { -power } else { power })
+                    });
+                    *turn = [T::of(cos * scale), T::of(sign * sin * scale)];
+                }
+            },
+        );
         turns
     }
 
@@ -160,24 +167,30 @@ impl Rotate {
         let (dims, strides) = leading(input.shape, input.layout);
         let offset = input.layout.offset;
         let step = input.layout.strides[input.shape.len() - 1];
-        par::rows(call.out(0), d, 2 * d, |row, y| {
-            let (mut rest, mut at) = (row, offset);
-            for k in (0..dims.len()).rev() {
-                at += rest % dims[k] * strides[k];
-                rest /= dims[k];
-            }
-            let batch = if per_batch { row / rows_per_batch } else { 0 };
-            let first = (batch * n + row % n) * pairs;
-            for (m, &[cos, sin]) in turns[first..first + pairs].iter().enumerate() {
-                let (a, b) = if half { (m, m + pairs) } else { (2 * m, 2 * m + 1) };
-                let (xa, xb) = (data[at + a * step], data[at + b * step]);
-                y[a] = xa * cos - xb * sin;
-                y[b] = xb * cos + xa * sin;
-            }
-            for (f, y) in y.iter_mut().enumerate().skip(dim) {
-                *y = data[at + f * step];
-            }
-        });
+        par::rows(
+            call.out(0),
+            d,
+            2 * d,
+            #[inline(always)]
+            |row, y| {
+                let (mut rest, mut at) = (row, offset);
+                for k in (0..dims.len()).rev() {
+                    at += rest % dims[k] * strides[k];
+                    rest /= dims[k];
+                }
+                let batch = if per_batch { row / rows_per_batch } else { 0 };
+                let first = (batch * n + row % n) * pairs;
+                for (m, &[cos, sin]) in turns[first..first + pairs].iter().enumerate() {
+                    let (a, b) = if half { (m, m + pairs) } else { (2 * m, 2 * m + 1) };
+                    let (xa, xb) = (data[at + a * step], data[at + b * step]);
+                    y[a] = xa * cos - xb * sin;
+                    y[b] = xb * cos + xa * sin;
+                }
+                for (f, y) in y.iter_mut().enumerate().skip(dim) {
+                    *y = data[at + f * step];
+                }
+            },
+        );
     }
 }
 

@@ -25,14 +25,20 @@ impl ScatterAdd {
         let runs = self.0.view(call, 0);
         let width = runs.width();
         let mean = runs.keys.len() / self.0.rows.max(1);
-        par::rows(call.out(0), width, (mean + 4) * width, |row, out| {
-            let start = runs.keys.partition_point(|k| (*k as usize) < row);
-            if runs.keys.get(start).is_some_and(|k| *k as usize == row) {
-                runs.sum(start, out);
-            } else {
-                out.fill(T::ZERO);
-            }
-        });
+        par::rows(
+            call.out(0),
+            width,
+            (mean + 4) * width,
+            #[inline(always)]
+            |row, out| {
+                let start = runs.keys.partition_point(|k| (*k as usize) < row);
+                if runs.keys.get(start).is_some_and(|k| *k as usize == row) {
+                    runs.sum(start, out);
+                } else {
+                    out.fill(T::ZERO);
+                }
+            },
+        );
     }
 }
 

@@ -8,6 +8,7 @@
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::dot;
 use crate::kernels::{CpuCall, DispatchBuilder, Kernel, Lower, par};
 use crate::ops::optim::sum_pieces;
 use crate::types::{DType, Real, TensorType};
@@ -173,6 +174,7 @@ impl<T: Real> CpuRuns<'_, T> {
     }
 
     /// Sum of hits one after the other.
+    #[inline(always)]
     fn piece(&self, hits: std::ops::Range<usize>, out: &mut [T]) {
         out.fill(T::ZERO);
         for &hit in &self.positions[hits] {
@@ -190,6 +192,7 @@ impl<T: Real> CpuRuns<'_, T> {
     }
 
     /// Sum of the run that `hit` starts.
+    #[inline(always)]
     pub fn sum(&self, hit: usize, out: &mut [T]) {
         let end = self.ends[hit] as usize;
         self.piece(hit..end.min(hit + PIECE), out);
@@ -263,18 +266,24 @@ impl RunPieces {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let runs = self.0.view(call, 0);
         let (keys, rows) = (runs.keys, self.0.rows);
-        par::rows(call.out(0), runs.width, PIECE * runs.width, |q, out| {
-            let hit = q * PIECE;
-            let key = keys[hit];
-            let low = keys[..hit].partition_point(|k| *k < key);
-            let start = low + (hit - low).next_multiple_of(PIECE);
-            if (key as usize) < rows && start > low && keys.get(start) == Some(&key) {
-                let end = keys.len().min(start + PIECE);
-                runs.piece(start..start + keys[start..end].partition_point(|k| *k == key), out);
-            } else {
-                out.fill(T::ZERO);
-            }
-        });
+        par::rows(
+            call.out(0),
+            runs.width,
+            PIECE * runs.width,
+            #[inline(always)]
+            |q, out| {
+                let hit = q * PIECE;
+                let key = keys[hit];
+                let low = keys[..hit].partition_point(|k| *k < key);
+                let start = low + (hit - low).next_multiple_of(PIECE);
+                if (key as usize) < rows && start > low && keys.get(start) == Some(&key) {
+                    let end = keys.len().min(start + PIECE);
+                    runs.piece(start..start + keys[start..end].partition_point(|k| *k == key), out);
+                } else {
+                    out.fill(T::ZERO);
+                }
+            },
+        );
     }
 }
 
@@ -317,14 +326,20 @@ impl RunSquares {
         let runs = self.0.view(call, 0);
         let width = runs.width;
         let mut partial = vec![T::ZERO; runs.ends.len().div_ceil(CPU_SQUARES)];
-        par::rows(&mut partial, 1, CPU_SQUARES * width, |i, y| {
-            let mut sum = vec![T::ZERO; width];
-            let hits = i * CPU_SQUARES..runs.ends.len().min((i + 1) * CPU_SQUARES);
-            for hit in hits.filter(|hit| runs.ends[*hit] > 0) {
-                runs.sum(hit, &mut sum);
-                y[0] += sum.iter().map(|v| *v * *v).sum();
-            }
-        });
+        par::rows(
+            &mut partial,
+            1,
+            CPU_SQUARES * width,
+            #[inline(always)]
+            |i, y| {
+                let mut sum = vec![T::ZERO; width];
+                let hits = i * CPU_SQUARES..runs.ends.len().min((i + 1) * CPU_SQUARES);
+                for hit in hits.filter(|hit| runs.ends[*hit] > 0) {
+                    runs.sum(hit, &mut sum);
+                    y[0] += dot(&sum, &sum);
+                }
+            },
+        );
         call.out(0).fill(partial.into_iter().sum());
     }
 }

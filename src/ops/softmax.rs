@@ -3,7 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::{exp_sum, max};
+use crate::kernels::vector::{exp_sum, max};
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
@@ -32,12 +32,18 @@ impl Softmax {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (_, n) = call.inputs[0].shape.rows();
         let x = call.f(0);
-        par::rows(call.out(0), n, 8 * n, |r, y| {
-            let row = &x[r * n..(r + 1) * n];
-            y.copy_from_slice(row);
-            let scale = T::ONE / exp_sum(y, max(row));
-            y.iter_mut().for_each(|y| *y *= scale);
-        });
+        par::rows(
+            call.out(0),
+            n,
+            8 * n,
+            #[inline(always)]
+            |r, y| {
+                let row = &x[r * n..(r + 1) * n];
+                y.copy_from_slice(row);
+                let scale = T::ONE / exp_sum(y, max(row));
+                y.iter_mut().for_each(|y| *y *= scale);
+            },
+        );
     }
 }
 

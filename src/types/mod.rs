@@ -12,6 +12,7 @@
 //! ```
 
 mod layout;
+mod math;
 mod real;
 mod tensor;
 

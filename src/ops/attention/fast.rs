@@ -4,14 +4,17 @@
 use super::backward::Backward;
 use super::cpu::{Heads, read};
 use super::{Extents, Kind};
-use crate::kernels::exp::{exp_sum, max, vectorized};
 use crate::kernels::gemm::{Matrix, gemm, gemm_add};
-use crate::kernels::{CpuCall, Ints, par};
+use crate::kernels::vector::{dot, exp_sum, larger, map_fold, vectorized};
+use crate::kernels::{CpuCall, Ints, par, scratch};
+use crate::types::Real;
 use std::ops::Range;
 
-/// Queries of a panel; fewer where there are many keys. Fixed by shape, so that results do not depend on threads.
-fn panel(keys: usize) -> usize {
-    ((1 << 16) / keys.max(1)).clamp(8, 64)
+/// Queries of a panel; fewer where there are many keys, or where keys that only others see are computed along. Fixed by
+/// shape, so that results do not depend on threads.
+fn panel(kind: &Kind, e: &Extents) -> usize {
+    let most = if kind.causal || kind.reach(e) < e.keys { 64 } else { 256 };
+    ((1 << 16) / kind.reach(e).max(1)).clamp(8, most)
 }
 
 /// Queries `rows` of one head and all keys that any of them sees.
@@ -85,51 +88,47 @@ fn dense(data: &[f32], strides: [usize; 2]) -> Matrix<'_, f32> {
     Matrix { data, strides }
 }
 
-/// `scale * x`, leaving masked scores as they are.
-fn scale(x: &mut [f32], by: f32) {
-    vectorized(
-        #[inline(always)]
-        || {
-            for x in x {
-                *x = if *x == f32::MIN { *x } else { *x * by };
-            }
-        },
-    );
+/// `scale * x`, leaving masked scores as they are; the largest result.
+#[inline(always)]
+fn scale(x: &mut [f32], by: f32) -> f32 {
+    map_fold(x, f32::MIN, |x| if x == f32::MIN { x } else { x * by }, larger)
 }
 
 pub(super) fn forward(kind: &Kind, call: &mut CpuCall<'_, f32>) {
     let (e, mask, counts) = read(kind, call, 3);
     let [q, k, v] = [0, 1, 2].map(|i| Heads::new(call, i));
     let (out, logsumexp) = (call.take(0), call.take(1));
-    let size = panel(kind.reach(&e));
+    let size = panel(kind, &e);
     let by = kind.scale as f32;
     let one = |entry: usize, number: usize, out: &mut [f32], logsumexp: &mut [f32]| {
         let (batch, head) = (entry / e.heads, entry % e.heads);
         let kv_head = head / e.ratio();
         let first = number * size;
         let p = Panel::new(kind, &e, (mask, counts), batch, first..first + logsumexp.len());
-        let mut scores = vec![0.0; p.rows.len() * p.keys.len()];
-        p.scores(q, k, [batch, head, kv_head], &mut scores);
-        let mut inverse = vec![0.0; p.rows.len()];
-        p.each(&mut scores, |row, own, blind| {
-            if blind {
-                own.fill(0.0);
-                logsumexp[row] = f32::MIN;
-                return;
-            }
-            scale(own, by);
-            let zeros = kind.zero_keys(&e, first + row);
-            let top = if zeros > 0 { max(own).max(0.0) } else { max(own) };
-            let mut total = exp_sum(own, top);
-            if zeros > 0 {
-                total += zeros as f32 * (-top).exp();
-            }
-            inverse[row] = 1.0 / total;
-            logsumexp[row] = top + total.ln();
-        });
         let n = p.keys.len();
-        let values = matrix(v, batch, kv_head, p.keys.start);
-        gemm(out, e.value_width, n, dense(&scores, [n, 1]), values);
+        let mut inverse = vec![0.0; p.rows.len()];
+        scratch::with(p.rows.len() * n, |scores| {
+            p.scores(q, k, [batch, head, kv_head], scores);
+            p.each(scores, |row, own, blind| {
+                if blind {
+                    own.fill(0.0);
+                    logsumexp[row] = f32::MIN;
+                    return;
+                }
+                let zeros = kind.zero_keys(&e, first + row);
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        let top = scale(own, by).max(if zeros > 0 { 0.0 } else { f32::MIN });
+                        let total = exp_sum(own, top) + zeros as f32 * Real::exp(-top);
+                        inverse[row] = 1.0 / total;
+                        logsumexp[row] = top + Real::ln(total);
+                    },
+                );
+            });
+            let values = matrix(v, batch, kv_head, p.keys.start);
+            gemm(out, e.value_width, n, dense(scores, [n, 1]), values);
+        });
         for (row, out) in out.chunks_mut(e.value_width.max(1)).enumerate() {
             if inverse[row] == 0.0 && !kind.local {
                 mean(&e, v, [batch, kv_head], out);
@@ -197,7 +196,7 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
     let (batch, head) = (entry / e.heads, entry % e.heads);
     let kv_head = head / e.ratio();
     let by = kind.scale as f32;
-    let size = panel(kind.reach(&e));
+    let size = panel(kind, &e);
     let mut blind_sum = vec![0.0; e.value_width];
     let (mut scores, mut slopes) = (Vec::new(), Vec::new());
     for first in (0..e.queries).step_by(size) {
@@ -220,8 +219,13 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
                 }
                 return;
             }
-            scale(own, by);
-            exp_sum(own, logsumexp[head_row + row]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    scale(own, by);
+                    exp_sum(own, logsumexp[head_row + row]);
+                },
+            );
         });
         let weights = dense(&scores, [1, n]);
         let dv_rows = &mut dv[p.keys.start * e.value_width..p.keys.end * e.value_width];
@@ -230,7 +234,10 @@ fn one_head(op: &Backward, call: &CpuCall<'_, f32>, entry: usize, [dq, dk, dv]: 
             let at = head_row + row;
             let out = &out[at * e.value_width..(at + 1) * e.value_width];
             let start = g.start(batch, head, first + row);
-            let delta: f32 = (0..e.value_width).map(|f| out[f] * g.data[start + f * g.strides[3]]).sum();
+            let delta = match g.strides[3] {
+                1 => dot(out, &g.data[start..start + e.value_width]),
+                step => (0..e.value_width).map(|f| out[f] * g.data[start + f * step]).sum(),
+            };
             let delta = delta - extra.get(at).copied().unwrap_or(0.0);
             let slopes = &mut slopes[row * n..(row + 1) * n];
             let weights = &scores[row * n..(row + 1) * n];

@@ -18,7 +18,7 @@ pub fn to_bits(x: f32) -> u32 {
 }
 
 /// The value of a half that [`to_bits`] gave.
-#[inline]
+#[inline(always)]
 pub fn from_bits(half: u32) -> f32 {
     let (sign, size) = ((half & 0x8000) << 16, half & 0x7fff);
     // The exponent is moved by a product with 2^112, which is exact.
@@ -35,6 +35,7 @@ pub(super) fn pack<T: Real>(row: &[T], out: &mut [u32]) {
 }
 
 /// Unpacks a row.
+#[inline(always)]
 pub(super) fn unpack<T: Real>(words: &[u32], out: &mut [T]) {
     let value = |half: u32| T::of(f64::from(from_bits(half & 0xffff)));
     let mut pairs = out.chunks_exact_mut(2);

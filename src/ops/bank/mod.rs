@@ -59,6 +59,7 @@ impl<'a, T: Real> Piece<'a, T> {
     }
 
     /// Row `i` of the piece; `buffer` takes it where it must be unpacked.
+    #[inline(always)]
     fn row<'b>(&self, i: usize, buffer: &'b mut [T]) -> &'b [T]
     where
         'a: 'b,

@@ -5,6 +5,7 @@ use super::{Piece, half, table_rows, words};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::dot;
 use crate::kernels::{CpuCall, Kernel, Lower, Slice, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
@@ -37,21 +38,8 @@ struct Meta {
     shared_queries: u32,
 }
 
-/// Sum of products, in sixteen interleaved parts.
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::ZERO; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest = a.remainder().iter().zip(b.remainder());
-    let rest: T = rest.map(|(x, y)| *x * *y).sum();
-    for (a, b) in a.zip(b) {
-        for ((sum, x), y) in sums.iter_mut().zip(a).zip(b) {
-            *sum += *x * *y;
-        }
-    }
-    sums.into_iter().sum::<T>() + rest
-}
-
 /// [`dot`] of a packed row with a query whose even and odd entries lie apart.
+#[inline(always)]
 fn packed_dot<T: Real>(row: &[u32], even: &[T], odd: &[T]) -> T {
     let mut sums = [T::ZERO; 16];
     let value = |half: u32| T::of(f64::from(half::from_bits(half)));
@@ -90,23 +78,28 @@ impl RowScores {
             let (part, rest) = std::mem::take(&mut out).split_at_mut(piece.rows * routes);
             out = rest;
             let per = (GRAIN / (width * routes).max(1)).max(1);
-            par::pieces(part, routes * per, |start, part| {
-                for (i, scores) in part.chunks_mut(routes.max(1)).enumerate() {
-                    let row = start / routes.max(1) + i;
-                    let sample = if batch == 1 { 0 } else { (piece.first + row) / self.n };
-                    let at = row * piece.words..(row + 1) * piece.words;
-                    for (r, score) in scores.iter_mut().enumerate() {
-                        let query = sample * routes + r;
-                        *score = match piece.data {
-                            Slice::Float(data) => dot(&data[at.clone()], &queries[query * width..][..width]),
-                            Slice::Int(data) => {
-                                let (even, odd) = halves[query * 2 * words..][..2 * words].split_at(words);
-                                packed_dot(&data[at.clone()], even, odd)
-                            }
-                        };
+            par::pieces(
+                part,
+                routes * per,
+                #[inline(always)]
+                |start, part| {
+                    for (i, scores) in part.chunks_mut(routes.max(1)).enumerate() {
+                        let row = start / routes.max(1) + i;
+                        let sample = if batch == 1 { 0 } else { (piece.first + row) / self.n };
+                        let at = row * piece.words..(row + 1) * piece.words;
+                        for (r, score) in scores.iter_mut().enumerate() {
+                            let query = sample * routes + r;
+                            *score = match piece.data {
+                                Slice::Float(data) => dot(&data[at.clone()], &queries[query * width..][..width]),
+                                Slice::Int(data) => {
+                                    let (even, odd) = halves[query * 2 * words..][..2 * words].split_at(words);
+                                    packed_dot(&data[at.clone()], even, odd)
+                                }
+                            };
+                        }
                     }
-                }
-            });
+                },
+            );
         }
     }
 }

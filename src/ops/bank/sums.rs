@@ -63,19 +63,24 @@ impl RowSums {
         }
         let mut sums = vec![T::ZERO; rows / self.n * chunks * each];
         for piece in Piece::all(call, last) {
-            par::pieces(&mut sums, each, |start, sums| {
-                let (sample, chunk) = (start / each / chunks, start / each % chunks);
-                let begin = sample * self.n + chunk * CHUNK;
-                let end = (begin + CHUNK).min((sample + 1) * self.n).min(piece.first + piece.rows);
-                let mut buffer = vec![T::ZERO; self.width];
-                for row in begin.max(piece.first)..end {
-                    let x = piece.row(row - piece.first, &mut buffer);
-                    for (r, sum) in sums.chunks_mut(self.width).enumerate() {
-                        let weight = weights[row * routes + r];
-                        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * *x);
+            par::pieces(
+                &mut sums,
+                each,
+                #[inline(always)]
+                |start, sums| {
+                    let (sample, chunk) = (start / each / chunks, start / each % chunks);
+                    let begin = sample * self.n + chunk * CHUNK;
+                    let end = (begin + CHUNK).min((sample + 1) * self.n).min(piece.first + piece.rows);
+                    let mut buffer = vec![T::ZERO; self.width];
+                    for row in begin.max(piece.first)..end {
+                        let x = piece.row(row - piece.first, &mut buffer);
+                        for (r, sum) in sums.chunks_mut(self.width).enumerate() {
+                            let weight = weights[row * routes + r];
+                            sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * *x);
+                        }
                     }
-                }
-            });
+                },
+            );
         }
         for (out, sums) in call.out(0).chunks_mut(each).zip(sums.chunks(each * chunks)) {
             out.fill(T::ZERO);

@@ -30,9 +30,15 @@ struct Meta {
 impl UnpackRows {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (packed, words) = (call.u(0), words(DType::U32, self.width));
-        par::rows(call.out(0), self.width, self.width, |i, row| {
-            half::unpack(&packed[i * words..(i + 1) * words], row);
-        });
+        par::rows(
+            call.out(0),
+            self.width,
+            self.width,
+            #[inline(always)]
+            |i, row| {
+                half::unpack(&packed[i * words..(i + 1) * words], row);
+            },
+        );
     }
 }
 

@@ -1,7 +1,8 @@
 //! A straight-line elementwise program: what fusion makes of chains of elementwise operations, and how a single one
 //! runs. One generated kernel on the GPU, blocks of registers on the CPU.
 
-use super::{Scalar, scalar::iota};
+use super::Scalar;
+use super::scalar::{iota, select, to_floats};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp};
 use crate::kernels::{CpuCall, CpuInput, Lower, Slice, SliceMut, expand, par};
@@ -30,6 +31,8 @@ pub struct Fused {
 
 /// Elements that one block of the CPU twin holds in registers.
 const BLOCK: usize = 512;
+/// Elements that one thread takes at a time.
+const PIECE: usize = BLOCK * 32;
 /// Dimensions after merging that the kernel indexes.
 const RANK: usize = 8;
 /// Invocations of a workgroup.
@@ -77,52 +80,27 @@ impl Fused {
             return;
         };
         let walks: Vec<Walk<'_, T>> = call.inputs.iter().map(|i| Walk::new(i, &shape)).collect();
-        match call.outputs.len() {
-            1 => match &mut call.outputs[0].data {
-                SliceMut::Float(out) => par::pieces(out, BLOCK * 32, |start, piece| {
-                    self.piece(&walks, &types, start, piece.len(), &mut |block, regs: &Registers<T>| {
-                        let len = BLOCK.min(piece.len() - block);
-                        piece[block..block + len].copy_from_slice(&regs.float(self.results[0])[..len]);
-                    });
-                }),
-                SliceMut::Int(out) => par::pieces(out, BLOCK * 32, |start, piece| {
-                    self.piece(&walks, &types, start, piece.len(), &mut |block, regs: &Registers<T>| {
-                        let len = BLOCK.min(piece.len() - block);
-                        piece[block..block + len].copy_from_slice(&regs.int(self.results[0])[..len]);
-                    });
-                }),
-            },
-            _ => {
-                let outputs = &mut call.outputs;
-                self.piece(&walks, &types, 0, shape.numel(), &mut |block, regs: &Registers<T>| {
-                    for (output, &node) in outputs.iter_mut().zip(&self.results) {
-                        let len = BLOCK.min(shape.numel() - block);
-                        match &mut output.data {
-                            SliceMut::Float(o) => o[block..block + len].copy_from_slice(&regs.float(node)[..len]),
-                            SliceMut::Int(o) => o[block..block + len].copy_from_slice(&regs.int(node)[..len]),
-                        }
+        // All outputs, cut at the same places.
+        let mut rest: Vec<SliceMut<'_, T>> = (0..self.results.len()).map(|i| call.take_any(i)).collect();
+        let starts = (0..shape.numel()).step_by(PIECE);
+        let pieces = starts.map(|start| {
+            let len = PIECE.min(shape.numel() - start);
+            (start, len, rest.iter_mut().map(|out| out.split_off(len)).collect::<Vec<_>>())
+        });
+        par::consume(pieces.collect(), |(start, len, mut outputs)| {
+            let mut regs = Registers::new(self, &walks, &types);
+            for block in (0..len).step_by(BLOCK) {
+                let n = BLOCK.min(len - block);
+                regs.load(&walks, start + block, n);
+                regs.run(self, start + block, n);
+                for (output, &node) in outputs.iter_mut().zip(&self.results) {
+                    match output {
+                        SliceMut::Float(o) => o[block..block + n].copy_from_slice(&regs.float(node)[..n]),
+                        SliceMut::Int(o) => o[block..block + n].copy_from_slice(&regs.int(node)[..n]),
                     }
-                });
+                }
             }
-        }
-    }
-
-    /// Runs elements `start..start + len` block by block and hands each block's registers to `store`.
-    fn piece<T: Real>(
-        &self,
-        walks: &[Walk<'_, T>],
-        types: &[DType],
-        start: usize,
-        len: usize,
-        store: &mut dyn FnMut(usize, &Registers<T>),
-    ) {
-        let mut regs = Registers::new(self, walks, types);
-        for block in (0..len).step_by(BLOCK) {
-            let n = BLOCK.min(len - block);
-            regs.load(walks, start + block, n);
-            regs.run(self, start + block, n);
-            store(block, &regs);
-        }
+        });
     }
 }
 
@@ -174,51 +152,51 @@ impl<T: Real> Registers<T> {
                 Argument::Input(i) => self.inputs[*i],
                 Argument::Node(i) => self.nodes[*i],
             };
-            let places: Vec<(bool, usize)> = args.iter().map(place).collect();
+            let mut places = [(false, 0); 3];
+            places.iter_mut().zip(args).for_each(|(to, a)| *to = place(a));
             let (float, r) = self.nodes[i];
             if matches!(scalar, Scalar::Select) {
-                self.select(&places, float, r, n);
+                self.select(places, float, r, n);
                 continue;
             }
             if let Scalar::Iota { inner, extent } = scalar {
                 iota(*inner, *extent, start, &mut self.ints[r * BLOCK..r * BLOCK + n]);
                 continue;
             }
-            let float_args = places.first().map_or(float, |p| p.0);
+            let float_args = if args.is_empty() { float } else { places[0].0 };
             if float {
                 let (done, rest) = self.floats.split_at_mut(r * BLOCK);
                 if float_args {
-                    let args: Vec<&[T]> = places.iter().map(|(_, p)| &done[p * BLOCK..p * BLOCK + n]).collect();
-                    scalar.floats(&args, &mut rest[..n]);
+                    scalar.floats(arguments(done, places, n), &mut rest[..n]);
                 } else {
-                    let (_, p) = places[0];
-                    for (o, &x) in rest[..n].iter_mut().zip(&self.ints[p * BLOCK..p * BLOCK + n]) {
-                        *o = T::of(f64::from(x));
-                    }
+                    let [x, _, _] = arguments(&self.ints, places, n);
+                    to_floats(x, &mut rest[..n]);
                 }
             } else if float_args {
-                let args: Vec<&[T]> = places.iter().map(|(_, p)| &self.floats[p * BLOCK..p * BLOCK + n]).collect();
-                scalar.test(&args, &mut self.ints[r * BLOCK..r * BLOCK + n]);
+                scalar.test(arguments(&self.floats, places, n), &mut self.ints[r * BLOCK..r * BLOCK + n]);
             } else {
                 let (done, rest) = self.ints.split_at_mut(r * BLOCK);
-                let args: Vec<&[u32]> = places.iter().map(|(_, p)| &done[p * BLOCK..p * BLOCK + n]).collect();
-                scalar.ints(&args, &mut rest[..n]);
+                scalar.ints(arguments(done, places, n), &mut rest[..n]);
             }
         }
     }
 
-    fn select(&mut self, places: &[(bool, usize)], float: bool, r: usize, n: usize) {
-        let (m, a, b) = (places[0].1 * BLOCK, places[1].1 * BLOCK, places[2].1 * BLOCK);
+    fn select(&mut self, places: [(bool, usize); 3], float: bool, r: usize, n: usize) {
         if float {
-            for i in 0..n {
-                self.floats[r * BLOCK + i] = self.floats[if self.ints[m + i] != 0 { a } else { b } + i];
-            }
+            let (done, rest) = self.floats.split_at_mut(r * BLOCK);
+            let ([mask, ..], [_, a, b]) = (arguments(&self.ints, places, n), arguments(done, places, n));
+            select(mask, a, b, &mut rest[..n]);
         } else {
-            for i in 0..n {
-                self.ints[r * BLOCK + i] = self.ints[if self.ints[m + i] != 0 { a } else { b } + i];
-            }
+            let (done, rest) = self.ints.split_at_mut(r * BLOCK);
+            let [mask, a, b] = arguments(done, places, n);
+            select(mask, a, b, &mut rest[..n]);
         }
     }
+}
+
+/// The registers of up to three arguments; what names another file or nothing is not read.
+fn arguments<E>(file: &[E], places: [(bool, usize); 3], n: usize) -> [&[E]; 3] {
+    places.map(|(_, p)| file.get(p * BLOCK..p * BLOCK + n).unwrap_or_default())
 }
 
 /// Reads an input in the order of the iteration.

@@ -1,7 +1,7 @@
 //! Scalar functions: their WGSL text and their CPU twins over blocks.
 
 use crate::error::Refusal;
-use crate::kernels::exp::exp_slice;
+use crate::kernels::vector::vectorized;
 use crate::types::{DType, Real, TensorType};
 
 /// Functions of one float.
@@ -249,7 +249,15 @@ impl Scalar {
     }
 
     /// CPU twin with float arguments and a float result.
-    pub fn floats<T: Real>(&self, args: &[&[T]], out: &mut [T]) {
+    pub fn floats<T: Real>(&self, args: [&[T]; 3], out: &mut [T]) {
+        vectorized(
+            #[inline(always)]
+            || self.floats_in(args, out),
+        );
+    }
+
+    #[inline(always)]
+    fn floats_in<T: Real>(&self, args: [&[T]; 3], out: &mut [T]) {
         match self {
             Scalar::Const { bits, .. } => out.fill(T::of(f64::from_bits(*bits))),
             Scalar::Unary(f) => unary(*f, args[0], out),
@@ -271,7 +279,15 @@ impl Scalar {
     }
 
     /// CPU twin with integer arguments and an integer result.
-    pub fn ints(&self, args: &[&[u32]], out: &mut [u32]) {
+    pub fn ints(&self, args: [&[u32]; 3], out: &mut [u32]) {
+        vectorized(
+            #[inline(always)]
+            || self.ints_in(args, out),
+        );
+    }
+
+    #[inline(always)]
+    fn ints_in(&self, args: [&[u32]; 3], out: &mut [u32]) {
         match self {
             Scalar::Const { bits, .. } => out.fill(f64::from_bits(*bits) as u32),
             Scalar::Binary(f) => {
@@ -298,7 +314,15 @@ impl Scalar {
     }
 
     /// CPU twin with float arguments and an integer result.
-    pub fn test<T: Real>(&self, args: &[&[T]], out: &mut [u32]) {
+    pub fn test<T: Real>(&self, args: [&[T]; 3], out: &mut [u32]) {
+        vectorized(
+            #[inline(always)]
+            || self.test_in(args, out),
+        );
+    }
+
+    #[inline(always)]
+    fn test_in<T: Real>(&self, args: [&[T]; 3], out: &mut [u32]) {
         match self {
             Scalar::Compare(f) => compare(*f, args[0], args[1], out),
             Scalar::ToInt => map(args[0], out, |x| x.f64() as u32),
@@ -316,18 +340,41 @@ pub(super) fn iota(inner: u32, extent: u32, start: usize, out: &mut [u32]) {
     }
 }
 
+/// CPU twin of [`Scalar::Select`].
+pub(super) fn select<E: Copy>(mask: &[u32], a: &[E], b: &[E], out: &mut [E]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for (((o, m), &a), &b) in out.iter_mut().zip(mask).zip(a).zip(b) {
+                *o = if *m != 0 { a } else { b };
+            }
+        },
+    );
+}
+
+/// CPU twin of [`Scalar::ToFloat`].
+pub(super) fn to_floats<T: Real>(x: &[u32], out: &mut [T]) {
+    vectorized(
+        #[inline(always)]
+        || map(x, out, |x| T::of(f64::from(x))),
+    );
+}
+
+#[inline(always)]
 fn map<A: Copy, B>(a: &[A], out: &mut [B], f: impl Fn(A) -> B) {
     for (o, &a) in out.iter_mut().zip(a) {
         *o = f(a);
     }
 }
 
+#[inline(always)]
 fn zip<A: Copy, B>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
     for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
         *o = f(a, b);
     }
 }
 
+#[inline(always)]
 fn compare<A: Copy + PartialOrd>(f: Compare, a: &[A], b: &[A], out: &mut [u32]) {
     match f {
         Compare::Lt => zip(a, b, out, |a, b| u32::from(a < b)),
@@ -339,14 +386,12 @@ fn compare<A: Copy + PartialOrd>(f: Compare, a: &[A], b: &[A], out: &mut [u32]) 
     }
 }
 
+#[inline(always)]
 fn unary<T: Real>(f: Unary, a: &[T], out: &mut [T]) {
     let half = T::of(0.5);
     match f {
         Unary::Neg => map(a, out, |x| -x),
-        Unary::Exp => {
-            out.copy_from_slice(a);
-            exp_slice(out);
-        }
+        Unary::Exp => map(a, out, T::exp),
         Unary::Ln => map(a, out, T::ln),
         Unary::Sqrt => map(a, out, T::sqrt),
         Unary::Recip => map(a, out, |x| T::ONE / x),

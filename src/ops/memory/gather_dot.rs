@@ -5,7 +5,7 @@ use super::weighted_gather::{WeightedGather, row_gradients};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::vectorized;
+use crate::kernels::vector::dot;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
@@ -16,6 +16,8 @@ pub static GATHER_DOT: Kernel = kernel!("memory/gather_dot");
 pub static GATHER_DOT_WIDE: Kernel = kernel!("memory/gather_dot_wide");
 
 const WIDTH: usize = 64;
+/// Elements that one thread reads at a time on the CPU.
+const GRAIN: usize = 1 << 15;
 /// Lanes that share a product where barriers are cheap.
 const LANES: usize = 8;
 
@@ -31,28 +33,6 @@ struct Meta {
     table: TableMeta,
     n: u32,
     k: u32,
-}
-
-/// A product in a fixed order of sums that vectorises.
-#[inline(always)]
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut lanes = [T::ZERO; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let mut rest = T::ZERO;
-    for (a, b) in a.remainder().iter().zip(b.remainder()) {
-        rest += *a * *b;
-    }
-    for (a, b) in a.zip(b) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += *a * *b;
-        }
-    }
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-    }
-    lanes[0] + rest
 }
 
 /// A vector's product with a row; `unpacked` is room for it.
@@ -89,22 +69,27 @@ impl GatherDot {
         let table = CpuTable::new(call, self.format, pieces, pieces + 2);
         let (indices, vectors) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
-        let width = table.width();
-        par::rows(call.out(0), k, k * (width + 1), |n, out| {
-            let vector = &vectors[n * width..(n + 1) * width];
-            let indices = indices[n * k..(n + 1) * k].iter().enumerate();
-            let hits: Vec<(CpuRow<'_, T>, usize)> = indices.filter_map(|(j, i)| Some((table.row(*i)?, j))).collect();
-            out.fill(T::ZERO);
-            let mut unpacked = Vec::new();
-            vectorized(
-                #[inline(always)]
-                || {
-                    table.near(&hits, |hits| {
-                        hits.iter().for_each(|(row, j)| out[*j] = product(*row, vector, &mut unpacked))
-                    })
-                },
-            );
-        });
+        let (width, group) = (table.width(), table.group());
+        let per = (GRAIN / (k * (width + 1)).max(1)).max(1);
+        par::pieces(
+            call.out(0),
+            per * k,
+            #[inline(always)]
+            |start, piece| {
+                let (end, mut unpacked) = (start + piece.len(), Vec::new());
+                for (i, out) in piece.chunks_mut(k).enumerate() {
+                    let n = start / k + i;
+                    let vector = &vectors[n * width..(n + 1) * width];
+                    for (from, out) in (n * k..).step_by(group).zip(out.chunks_mut(group)) {
+                        let to = from + out.len();
+                        table.ask(&indices[to..end.min(to.saturating_add(group))]);
+                        for (out, i) in out.iter_mut().zip(&indices[from..to]) {
+                            *out = table.row(*i).map_or(T::ZERO, |row| product(row, vector, &mut unpacked));
+                        }
+                    }
+                }
+            },
+        );
     }
 }
 

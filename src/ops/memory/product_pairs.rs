@@ -80,7 +80,13 @@ impl ProductPairs {
         let (x_indices, y_indices) = (call.u(1), call.u(3));
         let (k, n) = (self.k, self.n as u32);
         let pairs = call.take_u(2);
-        par::rows(pairs, k, 8 * k, |row, out| self.row(&x[row * a..][..a], &y[row * b..][..b], out));
+        par::rows(
+            pairs,
+            k,
+            8 * k,
+            #[inline(always)]
+            |row, out| self.row(&x[row * a..][..a], &y[row * b..][..b], out),
+        );
         let pair = |row: usize, pair: u32| (row * a + pair as usize / b, row * b + pair as usize % b);
         let pairs = &*pairs;
         for (i, (out, p)) in call.out_u(1).iter_mut().zip(pairs).enumerate() {
@@ -180,13 +186,19 @@ impl PairGradient {
         let (g, pairs, b) = (call.f(0), call.u(1), self.b);
         for output in 0..2 {
             let width = [self.a, b][output];
-            par::rows(call.out(output), width, width + k, |row, out| {
-                out.fill(T::ZERO);
-                for (g, pair) in g[row * k..(row + 1) * k].iter().zip(&pairs[row * k..]) {
-                    let pair = *pair as usize;
-                    out[if output == 0 { pair / b } else { pair % b }] += *g;
-                }
-            });
+            par::rows(
+                call.out(output),
+                width,
+                width + k,
+                #[inline(always)]
+                |row, out| {
+                    out.fill(T::ZERO);
+                    for (g, pair) in g[row * k..(row + 1) * k].iter().zip(&pairs[row * k..]) {
+                        let pair = *pair as usize;
+                        out[if output == 0 { pair / b } else { pair % b }] += *g;
+                    }
+                },
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::error::Refusal;
 use crate::kernels::CpuCall;
 use crate::types::{DType, Real, Shape, TensorType};
 use encase::ShaderType;
+use std::hint::black_box;
 
 /// How the elements of a table stand in memory. Packed rows are whole words, element 0 in the lowest bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +143,7 @@ pub(crate) struct CpuTable<'a, T> {
     floats: Vec<&'a [T]>,
     packed: Vec<&'a [u32]>,
     scales: &'a [T],
+    far: bool,
 }
 
 /// One row of a table, and a factor on its elements.
@@ -163,6 +165,7 @@ impl<'a, T: Real> CpuTable<'a, T> {
             floats: (0..pieces).map(|i| call.f(i)).collect(),
             packed: (0..pieces).map(|i| call.u(i)).collect(),
             scales: if format.scaled() { call.f(scales) } else { &[] },
+            far: call.inputs[..pieces].iter().map(|piece| piece.shape.numel()).sum::<usize>() >= FAR,
         }
     }
 
@@ -187,39 +190,29 @@ impl<'a, T: Real> CpuTable<'a, T> {
 
 /// Words of a table from which on it lies outside of a core's caches.
 const FAR: usize = 1 << 18;
-/// Words of rows that fit into the nearest of them.
-const NEAR: usize = 1 << 12;
+/// Words of rows that are asked for at a time.
+const ASKED: usize = 1 << 11;
+/// Words of a line of a cache.
+const LINE: usize = 16;
 
-impl<'a, T: Copy> CpuTable<'a, T> {
-    /// Calls `f` with hits, some after the other: rows, and what belongs to them. Those of a far table are copied next to
-    /// each other before: memory delivers many rows at a time, but only if they are asked for, and arithmetic on one fills the
-    /// processor's window before it sees the next. All but the last hits come in fours.
+impl<T: Real> CpuTable<'_, T> {
+    /// Hits that are worked on together, a multiple of four.
+    pub fn group(&self) -> usize {
+        if self.far { (ASKED / self.words.max(1) / 4 * 4).max(4) } else { usize::MAX }
+    }
+
+    /// Has the rows of coming hits loaded: memory delivers many rows at a time, but only if they are asked for, and arithmetic
+    /// on one fills the processor's window before it sees the next.
     #[inline(always)]
-    pub fn near<X: Copy>(&self, hits: &[(CpuRow<'a, T>, X)], mut f: impl FnMut(&[(CpuRow<'_, T>, X)])) {
-        let pieces = self.floats.iter().map(|p| p.len()).chain(self.packed.iter().map(|p| p.len()));
-        if pieces.sum::<usize>() < FAR || 4 * self.words > NEAR {
-            return f(hits);
+    pub fn ask(&self, hits: &[u32]) {
+        if !self.far {
+            return;
         }
-        let (mut floats, mut words) = (Vec::new(), Vec::new());
-        for hits in hits.chunks(NEAR / self.words.max(1) / 4 * 4) {
-            floats.clear();
-            words.clear();
-            for (row, _) in hits {
-                match row {
-                    CpuRow::Floats(row) => floats.extend_from_slice(row),
-                    CpuRow::Halves(row) | CpuRow::Bytes(row, _) => words.extend_from_slice(row),
-                }
+        for row in hits.iter().filter_map(|i| self.row(*i)) {
+            match row {
+                CpuRow::Floats(row) => row.iter().step_by(LINE).for_each(|x| _ = black_box(*x)),
+                CpuRow::Halves(row) | CpuRow::Bytes(row, _) => row.iter().step_by(LINE).for_each(|x| _ = black_box(*x)),
             }
-            let copied = |(i, (row, x)): (usize, &(CpuRow<'a, T>, X))| {
-                let at = i * self.words..(i + 1) * self.words;
-                let row = match *row {
-                    CpuRow::Floats(_) => CpuRow::Floats(&floats[at]),
-                    CpuRow::Halves(_) => CpuRow::Halves(&words[at]),
-                    CpuRow::Bytes(_, scale) => CpuRow::Bytes(&words[at], scale),
-                };
-                (row, *x)
-            };
-            f(&hits.iter().enumerate().map(copied).collect::<Vec<_>>());
         }
     }
 }

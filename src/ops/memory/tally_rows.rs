@@ -22,15 +22,21 @@ impl TallyRows {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let runs = self.0.view(call, 1);
         let width = runs.width();
-        par::picked([call.take(0)], width + COUNTS, runs.keys, |hit, [row]| {
-            let end = runs.ends[hit] as usize;
-            if end > 0 {
-                let mut sum = vec![T::ZERO; width];
-                runs.sum(hit, &mut sum);
-                sum.extend([T::of((end - hit) as f64), T::ONE]);
-                row.iter_mut().zip(sum).for_each(|(r, v)| *r += v);
-            }
-        });
+        par::picked(
+            [call.take(0)],
+            width + COUNTS,
+            runs.keys,
+            #[inline(always)]
+            |hit, [row]| {
+                let end = runs.ends[hit] as usize;
+                if end > 0 {
+                    let mut sum = vec![T::ZERO; width];
+                    runs.sum(hit, &mut sum);
+                    sum.extend([T::of((end - hit) as f64), T::ONE]);
+                    row.iter_mut().zip(sum).for_each(|(r, v)| *r += v);
+                }
+            },
+        );
     }
 }
 

@@ -5,7 +5,6 @@ use super::table::{CpuRow, CpuTable, Format, TableMeta};
 use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::vectorized;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::nn::Sharded;
 use crate::types::{DType, Operand, Real, TensorType};
@@ -19,6 +18,8 @@ pub static WEIGHTED_GATHER_WIDE: Kernel = kernel!("memory/weighted_gather_wide")
 const WIDTH: usize = 64;
 /// Times four columns that an invocation has at most: a software driver reads much of a row in one go.
 const TOTALS: usize = 8;
+/// Elements that one thread reads at a time on the CPU.
+const GRAIN: usize = 1 << 15;
 /// Invocations below which it has less, to keep all threads busy.
 const SPREAD: usize = 8 * WIDTH;
 
@@ -84,16 +85,29 @@ impl WeightedGather {
         let table = CpuTable::new(call, self.format, pieces, pieces + 2);
         let (indices, weights) = (call.u(pieces), call.f(pieces + 1));
         let (_, k) = call.inputs[pieces].shape.rows();
-        let width = table.width();
-        par::rows(call.out(0), width, (k + 1) * width, |n, out| {
-            let hits = indices[n * k..(n + 1) * k].iter().zip(&weights[n * k..]);
-            let hits: Vec<(CpuRow<'_, T>, T)> = hits.filter_map(|(i, w)| Some((table.row(*i)?, *w))).collect();
-            out.fill(T::ZERO);
-            vectorized(
-                #[inline(always)]
-                || table.near(&hits, |hits| add_rows(hits, out)),
-            );
-        });
+        let (width, group) = (table.width(), table.group());
+        let per = (GRAIN / ((k + 1) * width).max(1)).max(1);
+        par::pieces(
+            call.out(0),
+            per * width,
+            #[inline(always)]
+            |start, piece| {
+                let end = (start + piece.len()) / width * k;
+                let mut hits = Vec::new();
+                for (i, out) in piece.chunks_mut(width).enumerate() {
+                    let mine = (start / width + i) * k..(start / width + i + 1) * k;
+                    out.fill(T::ZERO);
+                    for from in mine.clone().step_by(group) {
+                        let to = mine.end.min(from.saturating_add(group));
+                        table.ask(&indices[to..end.min(to.saturating_add(group))]);
+                        hits.clear();
+                        let own = indices[from..to].iter().zip(&weights[from..to]);
+                        hits.extend(own.filter_map(|(i, w)| Some((table.row(*i)?, *w))));
+                        add_rows(&hits, out);
+                    }
+                }
+            },
+        );
     }
 }
 

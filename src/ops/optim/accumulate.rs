@@ -37,11 +37,16 @@ impl Accumulate {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (value, first) = (call.f(1), flag(call, 2) != 0);
         let scale = T::of(self.scale);
-        par::zipped([call.take(0)], CPU_PIECE, |start, [total]| {
-            for (total, &v) in total.iter_mut().zip(&value[start..]) {
-                *total = if first { scale * v } else { *total + scale * v };
-            }
-        });
+        par::zipped(
+            [call.take(0)],
+            CPU_PIECE,
+            #[inline(always)]
+            |start, [total]| {
+                for (total, &v) in total.iter_mut().zip(&value[start..]) {
+                    *total = if first { scale * v } else { *total + scale * v };
+                }
+            },
+        );
     }
 }
 

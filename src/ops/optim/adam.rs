@@ -89,7 +89,12 @@ impl Adam {
         let factors = self.factors(f64::from(flag(call, 7)) + 1.0, scalar(call, 4), scalar(call, 5));
         let grad = call.f(3);
         let buffers = [call.take(0), call.take(1), call.take(2)];
-        par::zipped(buffers, CPU_PIECE, |start, buffers| factors.update(buffers, &grad[start..]));
+        par::zipped(
+            buffers,
+            CPU_PIECE,
+            #[inline(always)]
+            |start, buffers| factors.update(buffers, &grad[start..]),
+        );
     }
 }
 
@@ -108,14 +113,15 @@ pub(super) struct Factors<T> {
 
 impl<T: Real> Factors<T> {
     /// Updates parameters and moments in place.
+    #[inline(always)]
     pub fn update(&self, [p, m, v]: [&mut [T]; 3], grad: &[T]) {
+        let (shrink, decay) = match self.decoupled {
+            true => (T::ONE - self.rate * self.decay, T::ZERO),
+            false => (T::ONE, self.decay),
+        };
         for ((p, (m, v)), &g) in p.iter_mut().zip(m.iter_mut().zip(v)).zip(grad) {
-            let mut g = g * self.clip;
-            if self.decoupled {
-                *p *= T::ONE - self.rate * self.decay;
-            } else {
-                g += self.decay * *p;
-            }
+            let g = g * self.clip + decay * *p;
+            *p *= shrink;
             *m = self.beta1[0] * *m + self.beta1[1] * g;
             *v = self.beta2[0] * *v + self.beta2[1] * g * g;
             *p -= self.pace * *m / (v.sqrt() / self.correction2 + self.eps);

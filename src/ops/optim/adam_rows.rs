@@ -91,11 +91,17 @@ impl AdamRows {
         let numbers: Vec<u32> = runs.keys.iter().zip(runs.ends).map(&mut number).collect();
         let width = runs.width();
         let buffers = [call.take(0), call.take(1), call.take(2)].map(|b| &mut b[..self.hits.rows * width]);
-        par::picked(buffers, width, runs.keys, |hit, rows| {
-            let mut grad = vec![T::ZERO; width];
-            runs.sum(hit, &mut grad);
-            self.adam.factors(f64::from(numbers[hit]), lr, norm_sq).update(rows, &grad);
-        });
+        par::picked(
+            buffers,
+            width,
+            runs.keys,
+            #[inline(always)]
+            |hit, rows| {
+                let mut grad = vec![T::ZERO; width];
+                runs.sum(hit, &mut grad);
+                self.adam.factors(f64::from(numbers[hit]), lr, norm_sq).update(rows, &grad);
+            },
+        );
     }
 }
 

@@ -73,10 +73,20 @@ impl Sgd {
         let factors = self.factors(scalar(call, n + 1), scalar(call, n + 2));
         let grad = call.f(n);
         if n == 1 {
-            par::zipped([call.take(0)], CPU_PIECE, |start, [p]| factors.plain(p, &grad[start..]));
+            par::zipped(
+                [call.take(0)],
+                CPU_PIECE,
+                #[inline(always)]
+                |start, [p]| factors.plain(p, &grad[start..]),
+            );
         } else {
             let buffers = [call.take(0), call.take(1)];
-            par::zipped(buffers, CPU_PIECE, |start, buffers| factors.heavy(buffers, &grad[start..]));
+            par::zipped(
+                buffers,
+                CPU_PIECE,
+                #[inline(always)]
+                |start, buffers| factors.heavy(buffers, &grad[start..]),
+            );
         }
     }
 
@@ -103,6 +113,7 @@ pub(super) struct Factors<T> {
 
 impl<T: Real> Factors<T> {
     /// Updates parameters in place.
+    #[inline(always)]
     pub fn plain(&self, p: &mut [T], grad: &[T]) {
         for (p, &g) in p.iter_mut().zip(grad) {
             let g = g * self.clip + self.decay * *p;
@@ -111,6 +122,7 @@ impl<T: Real> Factors<T> {
     }
 
     /// Updates parameters and velocities in place.
+    #[inline(always)]
     pub fn heavy(&self, [p, v]: [&mut [T]; 2], grad: &[T]) {
         for ((p, v), &g) in p.iter_mut().zip(v).zip(grad) {
             let g = g * self.clip + self.decay * *p;

@@ -72,10 +72,22 @@ impl SgdRows {
             grad
         };
         if first == 1 {
-            par::picked([&mut call.take(0)[..n]], width, runs.keys, |hit, [row]| factors.plain(row, &grad(hit)));
+            par::picked(
+                [&mut call.take(0)[..n]],
+                width,
+                runs.keys,
+                #[inline(always)]
+                |hit, [row]| factors.plain(row, &grad(hit)),
+            );
         } else {
             let buffers = [call.take(0), call.take(1)].map(|b| &mut b[..n]);
-            par::picked(buffers, width, runs.keys, |hit, rows| factors.heavy(rows, &grad(hit)));
+            par::picked(
+                buffers,
+                width,
+                runs.keys,
+                #[inline(always)]
+                |hit, rows| factors.heavy(rows, &grad(hit)),
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::vector::dot;
 use crate::kernels::{Buffer, CpuCall, Kernel, Lower, par};
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
@@ -29,16 +30,16 @@ impl SquareSum {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let x = call.f(0);
         let mut partial = vec![T::ZERO; x.len().div_ceil(PIECE)];
-        par::rows(&mut partial, 1, PIECE, |i, y| {
-            // Eight partial sums: short dependency chains, and a fixed order.
-            let mut lanes = [T::ZERO; 8];
-            for chunk in x[i * PIECE..((i + 1) * PIECE).min(x.len())].chunks(8) {
-                for (l, &v) in lanes.iter_mut().zip(chunk) {
-                    *l += v * v;
-                }
-            }
-            y[0] = lanes.into_iter().sum();
-        });
+        par::rows(
+            &mut partial,
+            1,
+            PIECE,
+            #[inline(always)]
+            |i, y| {
+                let x = &x[i * PIECE..((i + 1) * PIECE).min(x.len())];
+                y[0] = dot(x, x);
+            },
+        );
         call.out(0).fill(partial.into_iter().sum());
     }
 }

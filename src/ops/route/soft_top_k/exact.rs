@@ -49,22 +49,23 @@ pub fn apply<'g>(s: Var<'g>, k: Var<'g>, eps: f64, mask: Option<Var<'g>>) -> Var
 }
 
 /// The pair (p, d) of valid scores with a count inside (0, number of scores). Reorders the scores.
+#[inline(always)]
 fn solve<T: Real>(scores: &mut [T], k: T, e: T) -> (T, T) {
     let rank = (k.f64().ceil() as usize).clamp(1, scores.len()) - 1;
     let descending = |a: &T, b: &T| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal);
     let p = *scores.select_nth_unstable_by(rank, descending).1;
-    let (mut d, mut clipped) = (T::ZERO, 0);
+    let (mut d, mut clipped) = (T::ZERO, T::ZERO);
     for pass in 0..PASSES {
-        let now = scores.iter().filter(|s| (**s - p) + d > T::ZERO).count();
-        if (pass > 0 && now == clipped) || (pass > 1 && now < clipped) || T::of(now as f64) >= k {
+        let (total, now) = exp_total(scores, |s| {
+            let x = s - p;
+            let above = x + d > T::ZERO;
+            (if above { T::LOWEST } else { x / e }, above)
+        });
+        if (pass > 0 && now == clipped) || (pass > 1 && now < clipped) || now >= k {
             break;
         }
-        let total = exp_total(scores, |s| {
-            let x = s - p;
-            if x + d > T::ZERO { T::LOWEST } else { x / e }
-        });
         clipped = now;
-        d = e * ((k - T::of(now as f64)).ln() - total.ln());
+        d = e * ((k - now).ln() - total.ln());
     }
     (p, d)
 }
@@ -74,21 +75,28 @@ impl Exact {
         let input = Rows::new(call, 1, self.masked.then_some(2));
         let (y, pairs) = (call.take(0), call.take(1));
         let (e, grain) = (T::of(f64::from(self.eps)), input.grain(8));
-        par::ragged_pair((y, input.n), (pairs, 2), input.rows, grain, |_, piece, y, pairs| {
-            for (i, pair) in pairs.chunks_mut(2).enumerate() {
-                let row = piece * grain + i;
-                let (k, mut scores) = (input.k(row), input.valid(row));
-                let open = k > T::ZERO && k < T::of(scores.len() as f64);
-                let (p, d) = if open { solve(&mut scores, k, e) } else { (T::ZERO, T::of(ALL)) };
-                (pair[0], pair[1]) = (p, d);
-                let y = &mut y[i * input.n..(i + 1) * input.n];
-                input.write(row, y, |s| lesser((s - p) + d, T::ZERO) / e);
-                let wanted = k > T::ZERO;
-                if !wanted {
-                    y.fill(T::ZERO);
+        par::ragged_pair(
+            (y, input.n),
+            (pairs, 2),
+            input.rows,
+            grain,
+            #[inline(always)]
+            |_, piece, y, pairs| {
+                for (i, pair) in pairs.chunks_mut(2).enumerate() {
+                    let row = piece * grain + i;
+                    let (k, mut scores) = (input.k(row), input.valid(row));
+                    let open = k > T::ZERO && k < T::of(scores.len() as f64);
+                    let (p, d) = if open { solve(&mut scores, k, e) } else { (T::ZERO, T::of(ALL)) };
+                    (pair[0], pair[1]) = (p, d);
+                    let y = &mut y[i * input.n..(i + 1) * input.n];
+                    input.write(row, y, |s| lesser((s - p) + d, T::ZERO) / e);
+                    let wanted = k > T::ZERO;
+                    if !wanted {
+                        y.fill(T::ZERO);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -10,7 +10,6 @@ use super::rows::{Rows, SMALLEST, infer, lesser, like_counts};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Gradient, Op, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::exp_slice;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::types::{Real, TensorType};
 
@@ -20,6 +19,8 @@ pub static DESCENT_WEIGHTS: Kernel = kernel!("route/descent_weights");
 pub static DESCENT_GRAD: Kernel = kernel!("route/descent_grad");
 
 const WIDTH: usize = 64;
+/// Scores that stay in the nearest cache while all iterations pass over them.
+const BLOCK: usize = 1024;
 /// Exponents below this are 0 in single precision.
 const FLOOR: f64 = -104.0;
 
@@ -67,21 +68,16 @@ impl<'a, T: Real> Recurrence<'a, T> {
     }
 
     /// Takes from gradients what the sums inside the iterations take from them; 0 from clipped scores.
+    #[inline(always)]
     fn take(&self, scores: &[T], weights: &[T], ds: &mut [T]) {
         let first = usize::from(self.descent.start == Start::Scores);
-        let mut block = [T::ZERO; 256];
-        for (scores, ds) in scores.chunks(block.len()).zip(ds.chunks_mut(block.len())) {
-            let block = &mut block[..scores.len()];
+        for (scores, ds) in scores.chunks(BLOCK).zip(ds.chunks_mut(BLOCK)) {
             for t in (first..self.a.len()).rev() {
                 let before = if t > 0 { -self.a[t - 1] } else { T::ZERO };
-                let (a, e) = (self.a[t], self.e(t));
-                for (x, &s) in block.iter_mut().zip(scores) {
-                    let free = lesser((s + a) / e - self.log_k, T::ZERO);
-                    *x = if s > before { T::LOWEST } else { free };
-                }
-                exp_slice(block);
-                for (d, x) in ds.iter_mut().zip(block.iter()) {
-                    *d -= weights[t] * *x;
+                let (a, inverse, weight) = (self.a[t], T::ONE / self.e(t), weights[t]);
+                for (d, &s) in ds.iter_mut().zip(scores) {
+                    let taken = lesser((s + a) * inverse - self.log_k, T::ZERO).exp();
+                    *d -= weight * if s > before { T::ZERO } else { taken };
                 }
             }
         }
@@ -95,18 +91,25 @@ impl DescentGrad {
         let width = 2 * self.0.iterations();
         let (ds, dk) = (call.take(0), call.take(1));
         let grain = input.grain(self.0.iterations());
-        par::ragged_pair((ds, input.n), (dk, 1), input.rows, grain, |_, piece, ds, dk| {
-            for (i, dk) in dk.iter_mut().enumerate() {
-                let row = piece * grain + i;
-                let k = input.k(row);
-                let recurrence = Recurrence::new(&self.0, &trace[row * width..(row + 1) * width], k);
-                let (weights, sum) = recurrence.weights(totals[row]);
-                *dk = if k > T::of(SMALLEST) { sum / k } else { T::ZERO };
-                let ds = &mut ds[i * input.n..(i + 1) * input.n];
-                ds.copy_from_slice(&u[row * input.n..(row + 1) * input.n]);
-                recurrence.take(&input.all(row), &weights, ds);
-            }
-        });
+        par::ragged_pair(
+            (ds, input.n),
+            (dk, 1),
+            input.rows,
+            grain,
+            #[inline(always)]
+            |_, piece, ds, dk| {
+                for (i, dk) in dk.iter_mut().enumerate() {
+                    let row = piece * grain + i;
+                    let k = input.k(row);
+                    let recurrence = Recurrence::new(&self.0, &trace[row * width..(row + 1) * width], k);
+                    let (weights, sum) = recurrence.weights(totals[row]);
+                    *dk = if k > T::of(SMALLEST) { sum / k } else { T::ZERO };
+                    let ds = &mut ds[i * input.n..(i + 1) * input.n];
+                    ds.copy_from_slice(&u[row * input.n..(row + 1) * input.n]);
+                    recurrence.take(&input.all(row), &weights, ds);
+                }
+            },
+        );
     }
 }
 

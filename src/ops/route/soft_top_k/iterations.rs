@@ -9,7 +9,7 @@ use super::{Start, composed, long};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::exp::max;
+use crate::kernels::vector::max;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::ops::softmax::row_grid;
 use crate::types::{Real, Tensor, TensorType};
@@ -71,6 +71,7 @@ impl Descent {
     }
 
     /// The recurrence over the valid scores of a row; fills the trace.
+    #[inline(always)]
     fn solve<T: Real>(&self, scores: &[T], k: T, trace: &mut [T]) -> T {
         let (a_trace, c_trace) = trace.split_at_mut(self.iterations());
         let log_k = k.max(T::of(SMALLEST)).ln();
@@ -82,17 +83,17 @@ impl Descent {
         }
         for (t, e) in self.schedule[..self.iterations()].iter().enumerate() {
             let e = T::of(f64::from(*e));
-            let mut clipped = 0;
+            let mut clipped = T::ZERO;
             if t == 0 && self.start == Start::Scores {
                 a = e * (log_k - T::of(scores.len() as f64).ln());
             } else {
                 let x = top.min(-a);
-                clipped = scores.iter().filter(|s| **s > -a).count();
-                let total = exp_total(scores, |s| (lesser(s, -a) - x) / e);
+                let (total, above) = exp_total(scores, |s| ((lesser(s, -a) - x) * (T::ONE / e), s > -a));
                 a = e * (log_k - total.ln()) - x;
+                clipped = above;
             }
             a_trace[t] = a;
-            c_trace[t] = T::of(clipped as f64);
+            c_trace[t] = clipped;
         }
         a
     }
@@ -102,19 +103,26 @@ impl Descent {
         let (y, trace) = (call.take(0), call.take(1));
         let (width, grain) = (2 * self.iterations(), input.grain(self.iterations()));
         let e = T::of(f64::from(self.schedule[self.iterations()]));
-        par::ragged_pair((y, input.n), (trace, width), input.rows, grain, |_, piece, y, trace| {
-            for (i, trace) in trace.chunks_mut(width).enumerate() {
-                let row = piece * grain + i;
-                let k = input.k(row);
-                let a = self.solve(&input.valid(row), k, trace);
-                let y = &mut y[i * input.n..(i + 1) * input.n];
-                input.write(row, y, |s| lesser(s + a, T::ZERO) / e);
-                let wanted = k > T::ZERO;
-                if !wanted {
-                    y.fill(T::ZERO);
+        par::ragged_pair(
+            (y, input.n),
+            (trace, width),
+            input.rows,
+            grain,
+            #[inline(always)]
+            |_, piece, y, trace| {
+                for (i, trace) in trace.chunks_mut(width).enumerate() {
+                    let row = piece * grain + i;
+                    let k = input.k(row);
+                    let a = self.solve(&input.valid(row), k, trace);
+                    let y = &mut y[i * input.n..(i + 1) * input.n];
+                    input.write(row, y, |s| lesser(s + a, T::ZERO) / e);
+                    let wanted = k > T::ZERO;
+                    if !wanted {
+                        y.fill(T::ZERO);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -3,11 +3,13 @@
 use crate::error::Refusal;
 use crate::graph::Var;
 use crate::kernels::CpuCall;
-use crate::kernels::exp::{exp_slice, exp_sum};
+use crate::kernels::vector::two_sums;
 use crate::types::{DType, Real, Shape, TensorType};
 
 /// Larger magnitudes count as this one, so that no difference or sum of two overflows in single precision.
 pub const BOUND: f64 = 1.5e38;
+/// Terms of one sum; longer ones are sums of such sums, so that they lose no digits.
+const BLOCK: usize = 2048;
 /// Smallest count inside the logarithm.
 pub const SMALLEST: f64 = 1e-20;
 
@@ -70,42 +72,52 @@ impl<'a, T: Real> Rows<'a, T> {
     }
 
     /// Whether the mask lets an entry in.
+    #[inline(always)]
     pub fn unmasked(&self, i: usize) -> bool {
         self.mask.is_none_or(|m| m[i] != 0)
     }
 
     /// Whether an entry takes part: unmasked and a number.
+    #[inline(always)]
     pub fn takes_part(&self, i: usize) -> bool {
         self.unmasked(i) && !is_nan(self.scores[i])
     }
 
     /// A score within the bounds.
+    #[inline(always)]
     pub fn score(&self, i: usize) -> T {
-        self.scores[i].max(T::of(-BOUND)).min(T::of(BOUND))
+        bound(self.scores[i])
     }
 
     /// Scores of a row that take part.
+    #[inline(always)]
     pub fn valid(&self, row: usize) -> Vec<T> {
         let entries = row * self.n..(row + 1) * self.n;
+        let own = &self.scores[entries.clone()];
+        if self.mask.is_none() && !own.iter().any(|s| is_nan(*s)) {
+            return own.iter().map(|s| bound(*s)).collect();
+        }
         entries.filter(|i| self.takes_part(*i)).map(|i| self.score(i)).collect()
     }
 
     /// Scores of a row; what takes no part is above all others, so that no gradient is taken from it.
+    #[inline(always)]
     pub fn all(&self, row: usize) -> Vec<T> {
         let entries = row * self.n..(row + 1) * self.n;
         entries.map(|i| if self.takes_part(i) { self.score(i) } else { T::of(f64::INFINITY) }).collect()
     }
 
     /// Writes a solved row: `exp(f(score))` where a score takes part, 0 where it is masked, NaN where it is NaN.
+    #[inline(always)]
     pub fn write(&self, row: usize, y: &mut [T], f: impl Fn(T) -> T) {
-        for (i, y) in (row * self.n..).zip(y.iter_mut()) {
-            *y = match () {
-                () if !self.unmasked(i) => T::LOWEST,
-                () if is_nan(self.scores[i]) => self.scores[i],
-                () => f(self.score(i)),
-            };
+        let entries = row * self.n..(row + 1) * self.n;
+        for (y, &s) in y.iter_mut().zip(&self.scores[entries.clone()]) {
+            let solved = f(bound(s)).exp();
+            *y = if is_nan(s) { s } else { solved };
         }
-        exp_slice(y);
+        if let Some(mask) = self.mask {
+            y.iter_mut().zip(&mask[entries]).for_each(|(y, m)| *y = if *m == 0 { T::ZERO } else { *y });
+        }
     }
 
     /// Rows that one thread takes at a time, if an entry costs this many visits.
@@ -114,6 +126,13 @@ impl<'a, T: Real> Rows<'a, T> {
     }
 }
 
+/// A score within the bounds.
+#[inline(always)]
+fn bound<T: Real>(score: T) -> T {
+    score.max(T::of(-BOUND)).min(T::of(BOUND))
+}
+
+#[inline(always)]
 pub fn is_nan<T: Real>(x: T) -> bool {
     x.partial_cmp(&x).is_none()
 }
@@ -124,15 +143,18 @@ pub fn lesser<T: Real>(a: T, b: T) -> T {
     if a < b { a } else { b }
 }
 
-/// Sum of `exp(f(s))` in blocks; an exponent of `T::LOWEST` adds nothing.
-pub fn exp_total<T: Real>(scores: &[T], f: impl Fn(T) -> T) -> T {
-    let mut block = [T::ZERO; 256];
-    let sums = scores.chunks(block.len()).map(|part| {
-        let block = &mut block[..part.len()];
-        for (x, s) in block.iter_mut().zip(part) {
-            *x = f(*s);
-        }
-        exp_sum(block, T::ZERO)
-    });
-    sums.sum()
+/// Sums of `exp(exponent)` and of how many entries are counted, of `f(s) = (exponent, counted)`; an exponent of `T::LOWEST`
+/// adds nothing.
+#[inline(always)]
+pub fn exp_total<T: Real>(scores: &[T], f: impl Fn(T) -> (T, bool)) -> (T, T) {
+    let (mut total, mut count) = (T::ZERO, T::ZERO);
+    for part in scores.chunks(BLOCK) {
+        let [terms, counted] = two_sums(part, |s| {
+            let (exponent, counted) = f(s);
+            [exponent.exp(), if counted { T::ONE } else { T::ZERO }]
+        });
+        total += terms;
+        count += counted;
+    }
+    (total, count)
 }
