@@ -175,7 +175,7 @@ impl Error {
 }
 
 /// A place in the caller's source.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Where(pub(crate) &'static Location<'static>);
 
 impl Where {
@@ -183,6 +183,16 @@ impl Where {
     #[track_caller]
     pub fn caller() -> Self {
         Where(Location::caller())
+    }
+
+    /// The source file, as the compiler was given it.
+    pub fn file(&self) -> &'static str {
+        self.0.file()
+    }
+
+    /// The line, from 1 on.
+    pub fn line(&self) -> u32 {
+        self.0.line()
     }
 }
 

@@ -18,6 +18,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod plan;
+mod trace;
 pub mod train;
 pub mod types;
 #[cfg(target_arch = "wasm32")]

@@ -1,13 +1,14 @@
 //! The CPU executor.
 
 use super::{Fed, Feed, Memory};
-use crate::device::lock;
+use crate::device::{clock::now, lock};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::kernels::{CpuCall, CpuInput, CpuOutput, Slice, SliceMut};
 use crate::plan::{Origin, Program};
 use crate::types::{DType, Data, Operand, Real, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// A float type the executor runs in.
 pub(crate) trait Executed: Real {
@@ -165,6 +166,20 @@ impl<T: Executed> CpuPlan<T> {
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
+        self.run_with(feed, || {})
+    }
+
+    /// Runs, and returns start and time of each step.
+    pub fn profile(&self, feed: &Feed<'_>) -> Result<Vec<(Duration, Duration)>> {
+        let mut ends = Vec::with_capacity(self.program.steps.len() + 1);
+        let start = now();
+        self.run_with(feed, || ends.push(now().saturating_sub(start)))?;
+        let starts = std::iter::once(Duration::ZERO).chain(ends.iter().copied());
+        Ok(starts.zip(&ends).map(|(start, end)| (start, end.saturating_sub(start))).collect())
+    }
+
+    /// Runs, and calls `after` at the end of each step.
+    fn run_with(&self, feed: &Feed<'_>, mut after: impl FnMut()) -> Result<()> {
         // Everything is checked before anything changes.
         let mut states = Vec::new();
         let mut inputs = Vec::new();
@@ -193,6 +208,7 @@ impl<T: Executed> CpuPlan<T> {
         }
         for step in &self.program.steps {
             self.step(step, &mut loan.cells, feed);
+            after();
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! The GPU executor: lowers a program once, then replays it with one submit a run.
 
 mod print;
+mod timed;
 
 use super::store::from_bytes;
 use super::{Fed, Feed, Memory};
-use crate::device::clock::{self, Clock};
+use crate::device::clock::Clock;
 use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
@@ -15,7 +16,6 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Bytes between uniforms in their buffer.
 const ALIGN: u64 = 256;
@@ -63,12 +63,13 @@ pub(crate) struct GpuPlan {
 pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> Result<(Vec<Dispatch>, Vec<usize>)> {
     let mut temps = Vec::new();
     let mut all = Vec::new();
-    for step in &program.steps {
+    for (number, step) in program.steps.iter().enumerate() {
         let mut cx = Lower {
             caps,
             inputs: &step.inputs,
             outputs: &step.outputs,
             label: step.op.name().to_owned(),
+            step: number,
             dispatches: Vec::new(),
             temps: &mut temps,
         };
@@ -79,7 +80,8 @@ pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> R
     Ok((all, temps))
 }
 
-fn plan_slots(program: &Program, dispatches: &[Dispatch], temps: &[usize]) -> Slots {
+/// Lives of computed buffers and temporaries over the dispatches.
+fn lives<'a>(program: &Program, dispatches: impl Iterator<Item = &'a Dispatch>, temps: &[usize]) -> Vec<Life> {
     let n = program.buffers.len();
     let mut lives: Vec<Life> = Vec::new();
     for (b, info) in program.buffers.iter().enumerate() {
@@ -89,17 +91,18 @@ fn plan_slots(program: &Program, dispatches: &[Dispatch], temps: &[usize]) -> Sl
     for (t, len) in temps.iter().enumerate() {
         lives.push(Life { key: n + t, bytes: *len as u64 * 4, first: usize::MAX, last: 0, used: true });
     }
-    for (d, dispatch) in dispatches.iter().enumerate() {
+    let mut end = 0;
+    for (d, dispatch) in dispatches.enumerate() {
+        end = d + 1;
         for binding in &dispatch.bindings {
             lives[key(n, binding.buffer)].touch(d);
         }
     }
     for (_, operand) in &program.outputs {
-        lives[operand.buffer].touch(dispatches.len());
-        lives[operand.buffer].first = lives[operand.buffer].first.min(dispatches.len());
+        lives[operand.buffer].touch(end);
     }
     lives.retain(|l| l.used && l.first != usize::MAX);
-    assign_slots(&lives, program.options.reuse)
+    lives
 }
 
 fn key(buffers: usize, buffer: Buffer) -> usize {
@@ -112,7 +115,7 @@ fn key(buffers: usize, buffer: Buffer) -> usize {
 impl GpuPlan {
     pub async fn new(gpu: Arc<Gpu>, program: &Arc<Program>) -> Result<Self> {
         let (dispatches, temps) = lower(program, gpu.capabilities())?;
-        let slots = plan_slots(program, &dispatches, &temps);
+        let slots = assign_slots(&lives(program, dispatches.iter(), &temps), program.options.reuse);
         let peak = slots.peak;
         // Everything that the limits refuse is refused before anything is made.
         for bytes in &slots.bytes {
@@ -268,20 +271,24 @@ impl GpuPlan {
         self.submit(feed, None)
     }
 
-    /// Runs, waits, and returns the time that the device's clock gives; without a clock it only runs.
-    pub async fn run_timed(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
-        let Some(clock) = Clock::new(&self.gpu) else {
-            self.run(feed)?;
-            return Ok(None);
-        };
-        self.submit(feed, Some(&clock))?;
-        let ticks = self.readback.read(&self.gpu, &clock.ticks, 0, clock::BYTES).await?;
-        Ok(clock.between(&ticks))
-    }
-
     /// Dispatches of a run.
     pub fn dispatches(&self) -> usize {
         self.ready.len()
+    }
+
+    /// What they are.
+    pub fn lowered(&self) -> impl Iterator<Item = &Dispatch> {
+        self.ready.iter().map(|r| &r.dispatch)
+    }
+
+    /// When values live.
+    pub fn lives(&self) -> Vec<Life> {
+        lives(&self.program, self.lowered(), &self.temps)
+    }
+
+    /// Where they live.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     fn submit(&self, feed: &Feed<'_>, clock: Option<&Clock>) -> Result<()> {
@@ -338,15 +345,19 @@ impl GpuPlan {
         let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, 0];
         self.gpu.queue.write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
         encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
-        let timestamp_writes = clock.map(Clock::writes);
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-        for (ready, group) in self.ready.iter().zip(groups.iter()) {
-            let [x, y] = ready.dispatch.grid;
-            pass.set_pipeline(&ready.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.dispatch_workgroups(x, y, 1);
+        // One pass, or one for each dispatch if each is timed.
+        let passes = clock.map_or(1, Clock::passes);
+        let each = self.ready.len().div_ceil(passes);
+        for number in 0..passes {
+            let timestamp_writes = clock.and_then(|clock| clock.writes(number));
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            for (ready, group) in self.ready.iter().zip(groups.iter()).skip(number * each).take(each) {
+                let [x, y] = ready.dispatch.grid;
+                pass.set_pipeline(&ready.pipeline);
+                pass.set_bind_group(0, group, &[]);
+                pass.dispatch_workgroups(x, y, 1);
+            }
         }
-        drop(pass);
         if let Some(clock) = clock {
             clock.resolve(encoder);
         }

@@ -2,11 +2,19 @@
 
 mod cache;
 mod cpu;
+mod explain;
 mod gpu;
+mod memory;
+mod profile;
+mod roofline;
 mod store;
 
 pub use cache::{CacheStats, PlanCache};
+pub use explain::{Explained, Explanation};
 pub(crate) use gpu::lower;
+pub use memory::{MemoryReport, Resident, Slot};
+pub use profile::{KernelTime, Profile, Timing};
+pub use roofline::Roofline;
 pub use store::{Memory, State, Store};
 
 use crate::device::Device;
@@ -14,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::kernels::{Capabilities, Dispatch};
 use crate::plan::{Options, Program};
+use crate::trace::{event, span, within};
 use crate::types::{Operand, Tensor, TensorType};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,8 +153,9 @@ impl Device {
 
     /// [`compile`](Self::compile) with options.
     pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
-        let program = Arc::new(Program::build(graph, outputs, options)?);
-        self.prepare(program).await
+        let span = span!(DEBUG, "compile", nodes = graph.len(), outputs = outputs.len());
+        let program = Arc::new(span.in_scope(|| Program::build(graph, outputs, options))?);
+        within(span, self.prepare(program)).await
     }
 
     pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
@@ -159,7 +169,15 @@ impl Device {
             Device::Cpu(_) => return Err(Error::argument("compile", "this build of the library has no CPU executor")),
         };
         let device = self.clone();
-        Ok(Plan { device, program, executor })
+        let plan = Plan { device, program, executor };
+        event!(
+            DEBUG,
+            "compiled",
+            steps = plan.program.steps.len(),
+            dispatches = plan.dispatches(),
+            bytes = plan.bytes()
+        );
+        Ok(plan)
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
@@ -205,13 +223,13 @@ impl Plan {
     /// other one and wait for itself. Threads of your own are fine.
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
         feed.lives_on(&self.device)?;
-        match &self.executor {
+        span!(TRACE, "run", step = feed.step).in_scope(|| match &self.executor {
             Executor::Gpu(p) => p.run(feed),
             #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.run(feed),
             #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.run(feed),
-        }
+        })
     }
 
     /// [`run`](Self::run), and the time from the first dispatch to the end of the last by the device's own clock, without
@@ -251,14 +269,14 @@ impl Plan {
     /// inputs given last. What changes between them belongs into states.
     pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         feed.lives_on(&self.device)?;
-        match &self.executor {
+        span!(TRACE, "encode", step = feed.step).in_scope(|| match &self.executor {
             Executor::Gpu(p) => p.encode(feed, encoder),
             #[cfg(feature = "cpu")]
             _ => Err(Error::argument(
                 "encode",
                 "the plan runs on the CPU executor, which has no command encoder; use run",
             )),
-        }
+        })
     }
 
     /// Reads a named output of the last run.
@@ -268,7 +286,7 @@ impl Plan {
             let message = format!("the plan has no such output; it has {}", listed(known));
             return Err(Error::Name { kind: "output", name: name.to_owned(), message });
         };
-        self.read_operand(operand).await
+        within(span!(TRACE, "read", name = name, elements = operand.numel()), self.read_operand(operand)).await
     }
 
     /// Reads a value of the program that still has its memory after the run.

@@ -4,6 +4,7 @@ use super::cpu::zeros;
 use crate::device::readback::Readback;
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
+use crate::trace::{span, within};
 use crate::types::{DType, Data, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -194,7 +195,8 @@ impl Store {
                 let Device::Gpu(gpu) = &self.device else {
                     return Err(Error::argument("state", "lives on another device"));
                 };
-                let bytes = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4).await?;
+                let read = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4);
+                let bytes = within(span!(TRACE, "read", name = name, elements = state.ty.numel()), read).await?;
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),

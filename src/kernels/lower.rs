@@ -133,6 +133,8 @@ pub struct Dispatch {
     pub grid: [u32; 2],
     /// Name of the step it belongs to.
     pub label: String,
+    /// Number of that step in the program.
+    pub step: usize,
 }
 
 /// Collects the dispatches of one step.
@@ -144,6 +146,7 @@ pub struct Lower<'a> {
     /// Outputs of the step.
     pub outputs: &'a [Operand],
     pub(crate) label: String,
+    pub(crate) step: usize,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) temps: &'a mut Vec<usize>,
 }
@@ -174,6 +177,7 @@ impl<'a> Lower<'a> {
             globals: false,
             grid: [0, 0],
             label: self.label.clone(),
+            step: self.step,
         };
         DispatchBuilder { lower: self, dispatch, error: None }
     }
