@@ -73,10 +73,12 @@ pub enum Error {
         message: String,
     },
     /// A shader did not compile on this device.
-    #[error("shader {kernel} does not compile: {log}")]
+    #[error("shader {kernel} does not compile{}: {log}", .line.map(|l| format!(", line {l}")).unwrap_or_default())]
     ShaderCompile {
         /// Kernel name.
         kernel: String,
+        /// Line of the WGSL text, from 1 on, where it is known: for a [`CustomOp`](crate::ops::custom::CustomOp).
+        line: Option<u32>,
         /// Compiler output.
         log: String,
     },

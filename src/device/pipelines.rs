@@ -68,7 +68,11 @@ impl Gpu {
             for (key, kernel, error) in pending {
                 if let Some(error) = error.await {
                     lock(&self.caches).pipelines.remove(key);
-                    failed.get_or_insert(Error::ShaderCompile { kernel: kernel.to_owned(), log: error.to_string() });
+                    failed.get_or_insert(Error::ShaderCompile {
+                        kernel: kernel.to_owned(),
+                        line: None,
+                        log: error.to_string(),
+                    });
                 }
             }
             self.check()?;

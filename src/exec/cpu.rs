@@ -127,6 +127,10 @@ pub(crate) struct CpuPlan<T> {
 
 impl<T: Executed> CpuPlan<T> {
     pub fn new(program: Arc<Program>) -> Result<Self> {
+        if let Some(step) = program.steps.iter().find(|step| !step.op.on_cpu()) {
+            let message = "has no CPU twin; give it one with CustomOpBuilder::cpu, or compile for a GPU";
+            return Err(Error::argument(step.op.name(), message));
+        }
         let floats = program.slots(Some(DType::F32));
         let ints = program.slots(Some(DType::U32));
         let mut cells: Vec<Cell<T>> = Vec::new();
@@ -200,6 +204,9 @@ impl<T: Executed> CpuPlan<T> {
                     v.iter_mut().zip(t.floats()).for_each(|(v, d)| *v = T::of(f64::from(*d)));
                 }
                 (Cell::Int(v), Fed::Tensor(t)) => v.copy_from_slice(t.ints()),
+                (_, Fed::Buffer(_)) => {
+                    return Err(Error::argument("run", "a buffer of a GPU cannot be an input of the CPU executor"));
+                }
                 _ => {}
             }
         }
@@ -265,7 +272,7 @@ impl<T: Executed> CpuPlan<T> {
         Tensor::new(operand.ty.shape.clone(), data)
     }
 
-    #[cfg(all(not(target_arch = "wasm32"), feature = "oracle"))]
+    #[cfg(feature = "oracle")]
     pub fn read_raw(&self, operand: &Operand) -> Result<Vec<f64>> {
         let cells = lock(&self.cells);
         let range = operand.layout.offset..operand.layout.offset + operand.numel();

@@ -127,7 +127,7 @@ fn touched(step: &Step, buffer: usize) -> usize {
 }
 
 /// A step of the CPU executor.
-fn on_cpu(step: &Step) -> Explained {
+fn on_cpu(program: &Program, step: &Step) -> Explained {
     let mut buffers: Vec<usize> = step.reads().map(|(_, o)| o.buffer).collect();
     buffers.extend(step.outputs.iter().map(|o| o.buffer));
     buffers.sort_unstable();
@@ -137,7 +137,8 @@ fn on_cpu(step: &Step) -> Explained {
         operation: step.op.name(),
         kernel: "cpu".into(),
         workgroups: [0, 0],
-        bytes: buffers.into_iter().map(|b| touched(step, b) as u64 * 4).sum(),
+        // An expanded view has more elements than there are.
+        bytes: buffers.into_iter().map(|b| touched(step, b).min(program.buffers[b].ty.numel()) as u64 * 4).sum(),
         operations: step.op.operations(&step.inputs, &step.outputs),
     }
 }
@@ -194,7 +195,7 @@ impl Plan {
         let dispatches = match &self.executor {
             Executor::Gpu(p) => of_dispatches(&self.program, p.lowered()),
             #[cfg(feature = "cpu")]
-            _ => self.program.steps.iter().map(on_cpu).collect(),
+            _ => self.program.steps.iter().map(|step| on_cpu(&self.program, step)).collect(),
         };
         Explanation { device: self.device.to_string(), dispatches, roofline: None }
     }

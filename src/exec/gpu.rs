@@ -1,7 +1,10 @@
 //! The GPU executor: lowers a program once, then replays it with one submit a run.
 
+mod places;
 mod print;
 mod timed;
+
+pub(super) use places::slots;
 
 use super::store::from_bytes;
 use super::{Fed, Feed, Memory};
@@ -10,7 +13,7 @@ use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
 use crate::kernels::{Buffer, Dispatch, Lower};
-use crate::plan::{Life, Origin, Program, Slots, assign_slots};
+use crate::plan::{Life, Origin, Program, Slots};
 use crate::types::{Operand, Tensor, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -37,7 +40,14 @@ struct Ready {
     uniform: u64,
 }
 
-/// Bind groups for one set of states, in the order of the dispatches.
+/// What may be another buffer in the next run.
+#[derive(PartialEq)]
+enum Bindable {
+    State(u64),
+    Input(usize, wgpu::Buffer),
+}
+
+/// Bind groups for one set of states and callers' inputs, in the order of the dispatches.
 type Bound = Arc<Vec<wgpu::BindGroup>>;
 
 pub(crate) struct GpuPlan {
@@ -52,7 +62,7 @@ pub(crate) struct GpuPlan {
     globals: wgpu::Buffer,
     ring: wgpu::Buffer,
     turn: Mutex<u32>,
-    bound: Mutex<VecDeque<(Vec<u64>, Bound)>>,
+    bound: Mutex<VecDeque<(Vec<Bindable>, Bound)>>,
     #[cfg(not(target_arch = "wasm32"))]
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     readback: Readback,
@@ -80,42 +90,10 @@ pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> R
     Ok((all, temps))
 }
 
-/// Lives of computed buffers and temporaries over the dispatches.
-fn lives<'a>(program: &Program, dispatches: impl Iterator<Item = &'a Dispatch>, temps: &[usize]) -> Vec<Life> {
-    let n = program.buffers.len();
-    let mut lives: Vec<Life> = Vec::new();
-    for (b, info) in program.buffers.iter().enumerate() {
-        let used = matches!(info.origin, Origin::Computed);
-        lives.push(Life { key: b, bytes: info.ty.numel() as u64 * 4, first: usize::MAX, last: 0, used });
-    }
-    for (t, len) in temps.iter().enumerate() {
-        lives.push(Life { key: n + t, bytes: *len as u64 * 4, first: usize::MAX, last: 0, used: true });
-    }
-    let mut end = 0;
-    for (d, dispatch) in dispatches.enumerate() {
-        end = d + 1;
-        for binding in &dispatch.bindings {
-            lives[key(n, binding.buffer)].touch(d);
-        }
-    }
-    for (_, operand) in &program.outputs {
-        lives[operand.buffer].touch(end);
-    }
-    lives.retain(|l| l.used && l.first != usize::MAX);
-    lives
-}
-
-fn key(buffers: usize, buffer: Buffer) -> usize {
-    match buffer {
-        Buffer::Program(b) => b,
-        Buffer::Temp(t) => buffers + t,
-    }
-}
-
 impl GpuPlan {
     pub async fn new(gpu: Arc<Gpu>, program: &Arc<Program>) -> Result<Self> {
         let (dispatches, temps) = lower(program, gpu.capabilities())?;
-        let slots = assign_slots(&lives(program, dispatches.iter(), &temps), program.options.reuse);
+        let slots = slots(program, &dispatches, &temps);
         let peak = slots.peak;
         // Everything that the limits refuse is refused before anything is made.
         for bytes in &slots.bytes {
@@ -209,9 +187,15 @@ impl GpuPlan {
         })
     }
 
-    fn bind(&self, feed: &Feed<'_>) -> Result<Bound> {
+    fn bind(&self, feed: &Feed<'_>, inputs: &[(usize, Fed<'_>, &TensorType)]) -> Result<Bound> {
         let mut states: FxHashMap<usize, wgpu::Buffer> = FxHashMap::default();
         let mut ids = Vec::new();
+        for (b, fed, _) in inputs {
+            if let Fed::Buffer(buffer) = fed {
+                states.insert(*b, (*buffer).clone());
+                ids.push(Bindable::Input(*b, (*buffer).clone()));
+            }
+        }
         for (b, info) in self.program.buffers.iter().enumerate() {
             let Origin::State(name) = &info.origin else {
                 continue;
@@ -221,7 +205,7 @@ impl GpuPlan {
                 return Err(Error::argument("run", "a state lives on another device than the plan"));
             };
             states.insert(b, buffer.clone());
-            ids.push(state.id);
+            ids.push(Bindable::State(state.id));
         }
         let mut bound = lock(&self.bound);
         if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == ids) {
@@ -283,7 +267,7 @@ impl GpuPlan {
 
     /// When values live.
     pub fn lives(&self) -> Vec<Life> {
-        lives(&self.program, self.lowered(), &self.temps)
+        places::lives(&self.program, self.lowered(), &self.temps)
     }
 
     /// Where they live.
@@ -333,7 +317,7 @@ impl GpuPlan {
                 inputs.push((b, feed.find(name, &info.ty)?, &info.ty));
             }
         }
-        let groups = self.bind(feed)?;
+        let groups = self.bind(feed, &inputs)?;
         for (b, fed, ty) in inputs {
             self.write(b, fed, ty);
         }
@@ -377,7 +361,15 @@ impl GpuPlan {
                 let single: Vec<f32> = d.iter().map(|x| *x as f32).collect();
                 self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&single));
             }
+            Fed::Buffer(_) => {}
         }
+    }
+
+    /// Where a run leaves an output.
+    pub fn output(&self, operand: &Operand) -> Option<wgpu::BufferSlice<'_>> {
+        let buffer = self.buffers.get(&Buffer::Program(operand.buffer)).filter(|_| operand.numel() > 0)?;
+        let start = operand.layout.offset as u64 * 4;
+        Some(buffer.slice(start..start + operand.numel() as u64 * 4))
     }
 
     pub async fn read(&self, operand: &Operand) -> Result<Tensor> {

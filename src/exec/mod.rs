@@ -6,6 +6,7 @@ mod explain;
 mod gpu;
 mod memory;
 mod profile;
+mod requirements;
 mod roofline;
 mod store;
 
@@ -14,6 +15,7 @@ pub use explain::{Explained, Explanation};
 pub(crate) use gpu::lower;
 pub use memory::{MemoryReport, Resident, Slot};
 pub use profile::{KernelTime, Profile, Timing};
+pub use requirements::Requirements;
 pub use roofline::Roofline;
 pub use store::{Memory, State, Store};
 
@@ -41,6 +43,7 @@ pub struct Feed<'a> {
 pub(crate) enum Fed<'a> {
     Tensor(&'a Tensor),
     Double(&'a [f64]),
+    Buffer(&'a wgpu::Buffer),
 }
 
 impl<'a> Feed<'a> {
@@ -64,6 +67,14 @@ impl<'a> Feed<'a> {
     /// Sets a float input in double precision, for the oracle.
     pub fn input_f64(mut self, name: &'a str, values: &'a [f64]) -> Self {
         self.inputs.push((name, Fed::Double(values)));
+        self
+    }
+
+    /// Lets a buffer of the caller stand for an input, without a copy: from its start, with the usage `STORAGE`, on the
+    /// plan's device. It must not be written while the run reads it; what was submitted to the queue before is done by then.
+    /// The plan keeps the bind groups of the last few buffers, so that a ring of them costs nothing.
+    pub fn buffer(mut self, name: &'a str, buffer: &'a wgpu::Buffer) -> Self {
+        self.inputs.push((name, Fed::Buffer(buffer)));
         self
     }
 
@@ -95,11 +106,13 @@ impl<'a> Feed<'a> {
         let fits = match fed {
             Fed::Tensor(t) => t.ty() == *ty,
             Fed::Double(v) => v.len() == ty.numel() && ty.dtype == crate::types::DType::F32,
+            Fed::Buffer(b) => store::holds(b, ty),
         };
         if !fits {
             let got = match fed {
                 Fed::Tensor(t) => t.ty().to_string(),
                 Fed::Double(v) => format!("{} doubles", v.len()),
+                Fed::Buffer(b) => format!("a buffer of {} bytes for {:?}", b.size(), b.usage()),
             };
             let message = format!("expected {ty}, got {got}; give the type the graph declares or build another plan");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
@@ -279,6 +292,19 @@ impl Plan {
         })
     }
 
+    /// The buffer that a run leaves a named output in, for others on the same device: they read it after a run and before
+    /// the next, without a copy. It has the usages `STORAGE` and `COPY_SRC`; to have a result in a buffer of your own, of
+    /// any usage, [`Graph::assign`] it to a state in it ([`Store::adopt`]). `None` on the CPU executor, for an output
+    /// without elements, and for one that the plan does not have.
+    pub fn buffer(&self, name: &str) -> Option<wgpu::BufferSlice<'_>> {
+        let (_, operand) = self.program.outputs.iter().find(|(n, _)| n == name)?;
+        match &self.executor {
+            Executor::Gpu(p) => p.output(operand),
+            #[cfg(feature = "cpu")]
+            _ => None,
+        }
+    }
+
     /// Reads a named output of the last run.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         let Some((_, operand)) = self.program.outputs.iter().find(|(n, _)| n == name) else {
@@ -306,20 +332,24 @@ impl Plan {
         pollster::block_on(self.read(name))
     }
 
-    /// Reads a float output in double precision; on other executors than the oracle it is converted.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+    /// Reads an output in double precision; on other executors than the oracle it is converted.
+    pub(crate) async fn read_double(&self, name: &str) -> Result<Vec<f64>> {
         #[cfg(feature = "oracle")]
         if let (Executor::Cpu64(p), Some((_, o))) =
             (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
         {
             return p.read_raw(o);
         }
-        let tensor = self.read_blocking(name)?;
-        Ok(match tensor.data() {
+        Ok(match self.read(name).await?.data() {
             crate::types::Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
             crate::types::Data::U32(v) => v.iter().map(|x| f64::from(*x)).collect(),
         })
+    }
+
+    /// Reads a float output in double precision; on other executors than the oracle it is converted.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+        pollster::block_on(self.read_double(name))
     }
 }
 

@@ -84,6 +84,11 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
         (read + own.map(|o| outputs[o].numel()).sum::<usize>()) as u64
     }
 
+    /// Whether there is a CPU twin; without one the CPU executor refuses the operation.
+    fn on_cpu(&self) -> bool {
+        true
+    }
+
     /// CPU twin in single precision.
     #[cfg(feature = "cpu")]
     fn cpu_f32(&self, call: &mut CpuCall<'_, f32>);

@@ -275,6 +275,14 @@ impl DispatchBuilder<'_, '_> {
         self
     }
 
+    /// Sets the static uniform to words, filled up to what uniforms are aligned to.
+    pub fn words(mut self, words: &[u32]) -> Self {
+        let mut bytes: Vec<u8> = bytemuck::cast_slice(words).to_vec();
+        bytes.resize(bytes.len().next_multiple_of(16).max(16), 0);
+        self.dispatch.uniform = Some(bytes);
+        self
+    }
+
     /// Binds the per-step uniform (step, seed) after the static one.
     pub fn globals(mut self) -> Self {
         self.dispatch.globals = true;
