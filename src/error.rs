@@ -73,10 +73,12 @@ pub enum Error {
         message: String,
     },
     /// A shader did not compile on this device.
-    #[error("shader {kernel} does not compile: {log}")]
+    #[error("shader {kernel} does not compile{}: {log}", .line.map(|l| format!(", line {l}")).unwrap_or_default())]
     ShaderCompile {
         /// Kernel name.
         kernel: String,
+        /// Line of the WGSL text, from 1 on, where it is known: for a [`CustomOp`](crate::ops::custom::CustomOp).
+        line: Option<u32>,
         /// Compiler output.
         log: String,
     },
@@ -175,7 +177,7 @@ impl Error {
 }
 
 /// A place in the caller's source.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Where(pub(crate) &'static Location<'static>);
 
 impl Where {
@@ -183,6 +185,16 @@ impl Where {
     #[track_caller]
     pub fn caller() -> Self {
         Where(Location::caller())
+    }
+
+    /// The source file, as the compiler was given it.
+    pub fn file(&self) -> &'static str {
+        self.0.file()
+    }
+
+    /// The line, from 1 on.
+    pub fn line(&self) -> u32 {
+        self.0.line()
     }
 }
 

@@ -38,6 +38,7 @@ pub mod models;
 pub mod nn;
 pub mod ops;
 pub mod plan;
+mod trace;
 pub mod train;
 pub mod types;
 #[cfg(target_arch = "wasm32")]
@@ -47,7 +48,11 @@ pub use device::{Device, GpuOptions};
 pub use error::{Error, Result};
 pub use exec::{Feed, Plan, PlanCache, Store};
 pub use graph::{Graph, Mode, Var};
+pub use ops::custom::CustomOp;
 pub use plan::Options;
+/// The GPU library, in the version that this one is built with: its devices, buffers and encoders can be shared.
+pub use wgpu;
+
 pub use types::{DType, Data, Shape, Tensor, TensorType};
 
 /// The README's example is compiled and run like those of the documentation.

@@ -5,6 +5,7 @@ use super::browser::{self, pick};
 use super::pipelines::Caches;
 use crate::error::{Error, Result};
 use crate::kernels::Capabilities;
+use crate::trace::event;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -102,14 +103,21 @@ impl Gpu {
         let failure = Arc::new(Mutex::new(None));
         let slot = failure.clone();
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            event!(ERROR, "the device refused a command", error = e.to_string());
             lock(&slot).get_or_insert(translate(e));
         }));
         let slot = failure.clone();
         device.set_device_lost_callback(move |reason, message| {
             let reason = format!("{reason:?}: {message}");
+            event!(ERROR, "device lost", reason = reason.as_str());
             *lock(&slot) = Some(Error::DeviceLost { reason });
         });
         let mut gpu = Self::new(device, queue, Some(info), limits, failure);
+        if gpu.caps.software {
+            event!(WARN, "a software driver, which is slow", adapter = gpu.to_string());
+        } else {
+            event!(INFO, "device made", adapter = gpu.to_string());
+        }
         gpu.caps.software &= !options.hardware_kernels;
         Ok(gpu)
     }

@@ -25,6 +25,7 @@ pub(crate) use gpu::lock;
 pub use gpu::{Counters, Gpu, GpuOptions, PowerPreference};
 
 use crate::error::{Error, Result};
+use crate::trace::event;
 use std::sync::Arc;
 
 /// Precision of the CPU executor.
@@ -52,7 +53,10 @@ impl Device {
     pub async fn auto() -> Result<Device> {
         match Device::gpu(GpuOptions::default()).await {
             Ok(device) => Ok(device),
-            Err(Error::NoAdapter { .. } | Error::Limit { .. } | Error::Device { .. }) => Ok(Device::cpu()),
+            Err(_error @ (Error::NoAdapter { .. } | Error::Limit { .. } | Error::Device { .. })) => {
+                event!(WARN, "no GPU, taking the CPU executor", reason = _error.to_string());
+                Ok(Device::cpu())
+            }
             Err(other) => Err(other),
         }
     }

@@ -3,6 +3,7 @@
 use super::gpu::{Gpu, lock};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Dispatch};
+use crate::trace::event;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,6 +54,9 @@ impl Gpu {
             }
         }
         self.counters.wanted.fetch_add(missing.len() as u64, Ordering::Relaxed);
+        if !missing.is_empty() {
+            event!(DEBUG, "making pipelines", missing = missing.len());
+        }
         let mut failed = None;
         for slice in missing.chunks(SLICE) {
             let mut pending = Vec::with_capacity(slice.len());
@@ -64,7 +68,11 @@ impl Gpu {
             for (key, kernel, error) in pending {
                 if let Some(error) = error.await {
                     lock(&self.caches).pipelines.remove(key);
-                    failed.get_or_insert(Error::ShaderCompile { kernel: kernel.to_owned(), log: error.to_string() });
+                    failed.get_or_insert(Error::ShaderCompile {
+                        kernel: kernel.to_owned(),
+                        line: None,
+                        log: error.to_string(),
+                    });
                 }
             }
             self.check()?;

@@ -5,6 +5,7 @@ use crate::device::{Device, lock};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Kind, Var};
 use crate::plan::Options;
+use crate::trace::event;
 use crate::types::Tensor;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
@@ -125,6 +126,7 @@ impl PlanCache {
         let sound = graph.error().is_none() && outputs.iter().all(|(_, v)| v.graph().same(graph));
         let key = Key::of(graph, outputs, options);
         if let (true, Some(plan)) = (sound, self.find(&key)) {
+            event!(DEBUG, "plan found in the cache", kept = self.len());
             return Ok(plan);
         }
         // Not under the lock: others may use and compile meanwhile.

@@ -1,13 +1,14 @@
 //! The CPU executor.
 
 use super::{Fed, Feed, Memory};
-use crate::device::lock;
+use crate::device::{clock::now, lock};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 use crate::kernels::{CpuCall, CpuInput, CpuOutput, Slice, SliceMut, par};
 use crate::plan::{Origin, Program};
 use crate::types::{DType, Data, Operand, Real, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// A float type the executor runs in.
 pub(crate) trait Executed: Real {
@@ -131,6 +132,10 @@ pub(crate) struct CpuPlan<T> {
 
 impl<T: Executed> CpuPlan<T> {
     pub fn new(program: Arc<Program>) -> Result<Self> {
+        if let Some(step) = program.steps.iter().find(|step| !step.op.on_cpu()) {
+            let message = "has no CPU twin; give it one with CustomOpBuilder::cpu, or compile for a GPU";
+            return Err(Error::argument(step.op.name(), message));
+        }
         let floats = program.slots(Some(DType::F32));
         let ints = program.slots(Some(DType::U32));
         let mut cells: Vec<Cell<T>> = Vec::new();
@@ -172,6 +177,20 @@ impl<T: Executed> CpuPlan<T> {
     }
 
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
+        self.run_with(feed, || {})
+    }
+
+    /// Runs, and returns start and time of each step.
+    pub fn profile(&self, feed: &Feed<'_>) -> Result<Vec<(Duration, Duration)>> {
+        let mut ends = Vec::with_capacity(self.program.steps.len() + 1);
+        let start = now();
+        self.run_with(feed, || ends.push(now().saturating_sub(start)))?;
+        let starts = std::iter::once(Duration::ZERO).chain(ends.iter().copied());
+        Ok(starts.zip(&ends).map(|(start, end)| (start, end.saturating_sub(start))).collect())
+    }
+
+    /// Runs, and calls `after` at the end of each step.
+    fn run_with(&self, feed: &Feed<'_>, mut after: impl FnMut()) -> Result<()> {
         // Everything is checked before anything changes.
         let mut states = Vec::new();
         let mut inputs = Vec::new();
@@ -192,18 +211,27 @@ impl<T: Executed> CpuPlan<T> {
                     v.iter_mut().zip(t.floats()).for_each(|(v, d)| *v = T::of(f64::from(*d)));
                 }
                 (Cell::Int(v), Fed::Tensor(t)) => v.copy_from_slice(t.ints()),
+                (_, Fed::Buffer(_)) => {
+                    return Err(Error::argument("run", "a buffer of a GPU cannot be an input of the CPU executor"));
+                }
                 _ => {}
             }
         }
         for (b, state) in &states {
             loan.take(self.place[*b], &state.memory)?;
         }
+<<<<<<< HEAD
         let cells = &mut loan.cells[..];
         let mut steps = || self.program.steps.iter().for_each(|step| self.step(step, cells, feed));
         if self.large {
             par::in_pool(steps)
         } else {
             steps()
+=======
+        for step in &self.program.steps {
+            self.step(step, &mut loan.cells, feed);
+            after();
+>>>>>>> host
         }
         Ok(())
     }
@@ -260,7 +288,7 @@ impl<T: Executed> CpuPlan<T> {
         Tensor::new(operand.ty.shape.clone(), data)
     }
 
-    #[cfg(all(not(target_arch = "wasm32"), feature = "oracle"))]
+    #[cfg(feature = "oracle")]
     pub fn read_raw(&self, operand: &Operand) -> Result<Vec<f64>> {
         let cells = lock(&self.cells);
         let range = operand.layout.offset..operand.layout.offset + operand.numel();

@@ -1,21 +1,24 @@
 //! The GPU executor: lowers a program once, then replays it with one submit a run.
 
+mod places;
 mod print;
+mod timed;
+
+pub(super) use places::slots;
 
 use super::store::from_bytes;
 use super::{Fed, Feed, Memory};
-use crate::device::clock::{self, Clock};
+use crate::device::clock::Clock;
 use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
 use crate::kernels::{Buffer, Dispatch, Lower};
-use crate::plan::{Life, Origin, Program, Slots, assign_slots};
+use crate::plan::{Life, Origin, Program, Slots};
 use crate::types::{Operand, Tensor, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Bytes between uniforms in their buffer.
 const ALIGN: u64 = 256;
@@ -37,7 +40,14 @@ struct Ready {
     uniform: u64,
 }
 
-/// Bind groups for one set of states, in the order of the dispatches.
+/// What may be another buffer in the next run.
+#[derive(PartialEq)]
+enum Bindable {
+    State(u64),
+    Input(usize, wgpu::Buffer),
+}
+
+/// Bind groups for one set of states and callers' inputs, in the order of the dispatches.
 type Bound = Arc<Vec<wgpu::BindGroup>>;
 
 pub(crate) struct GpuPlan {
@@ -52,7 +62,7 @@ pub(crate) struct GpuPlan {
     globals: wgpu::Buffer,
     ring: wgpu::Buffer,
     turn: Mutex<u32>,
-    bound: Mutex<VecDeque<(Vec<u64>, Bound)>>,
+    bound: Mutex<VecDeque<(Vec<Bindable>, Bound)>>,
     #[cfg(not(target_arch = "wasm32"))]
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     readback: Readback,
@@ -63,12 +73,13 @@ pub(crate) struct GpuPlan {
 pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> Result<(Vec<Dispatch>, Vec<usize>)> {
     let mut temps = Vec::new();
     let mut all = Vec::new();
-    for step in &program.steps {
+    for (number, step) in program.steps.iter().enumerate() {
         let mut cx = Lower {
             caps,
             inputs: &step.inputs,
             outputs: &step.outputs,
             label: step.op.name().to_owned(),
+            step: number,
             dispatches: Vec::new(),
             temps: &mut temps,
         };
@@ -79,40 +90,10 @@ pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> R
     Ok((all, temps))
 }
 
-fn plan_slots(program: &Program, dispatches: &[Dispatch], temps: &[usize]) -> Slots {
-    let n = program.buffers.len();
-    let mut lives: Vec<Life> = Vec::new();
-    for (b, info) in program.buffers.iter().enumerate() {
-        let used = matches!(info.origin, Origin::Computed);
-        lives.push(Life { key: b, bytes: info.ty.numel() as u64 * 4, first: usize::MAX, last: 0, used });
-    }
-    for (t, len) in temps.iter().enumerate() {
-        lives.push(Life { key: n + t, bytes: *len as u64 * 4, first: usize::MAX, last: 0, used: true });
-    }
-    for (d, dispatch) in dispatches.iter().enumerate() {
-        for binding in &dispatch.bindings {
-            lives[key(n, binding.buffer)].touch(d);
-        }
-    }
-    for (_, operand) in &program.outputs {
-        lives[operand.buffer].touch(dispatches.len());
-        lives[operand.buffer].first = lives[operand.buffer].first.min(dispatches.len());
-    }
-    lives.retain(|l| l.used && l.first != usize::MAX);
-    assign_slots(&lives, program.options.reuse)
-}
-
-fn key(buffers: usize, buffer: Buffer) -> usize {
-    match buffer {
-        Buffer::Program(b) => b,
-        Buffer::Temp(t) => buffers + t,
-    }
-}
-
 impl GpuPlan {
     pub async fn new(gpu: Arc<Gpu>, program: &Arc<Program>) -> Result<Self> {
         let (dispatches, temps) = lower(program, gpu.capabilities())?;
-        let slots = plan_slots(program, &dispatches, &temps);
+        let slots = slots(program, &dispatches, &temps);
         let peak = slots.peak;
         // Everything that the limits refuse is refused before anything is made.
         for bytes in &slots.bytes {
@@ -206,9 +187,15 @@ impl GpuPlan {
         })
     }
 
-    fn bind(&self, feed: &Feed<'_>) -> Result<Bound> {
+    fn bind(&self, feed: &Feed<'_>, inputs: &[(usize, Fed<'_>, &TensorType)]) -> Result<Bound> {
         let mut states: FxHashMap<usize, wgpu::Buffer> = FxHashMap::default();
         let mut ids = Vec::new();
+        for (b, fed, _) in inputs {
+            if let Fed::Buffer(buffer) = fed {
+                states.insert(*b, (*buffer).clone());
+                ids.push(Bindable::Input(*b, (*buffer).clone()));
+            }
+        }
         for (b, info) in self.program.buffers.iter().enumerate() {
             let Origin::State(name) = &info.origin else {
                 continue;
@@ -218,7 +205,7 @@ impl GpuPlan {
                 return Err(Error::argument("run", "a state lives on another device than the plan"));
             };
             states.insert(b, buffer.clone());
-            ids.push(state.id);
+            ids.push(Bindable::State(state.id));
         }
         let mut bound = lock(&self.bound);
         if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == ids) {
@@ -268,20 +255,24 @@ impl GpuPlan {
         self.submit(feed, None)
     }
 
-    /// Runs, waits, and returns the time that the device's clock gives; without a clock it only runs.
-    pub async fn run_timed(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
-        let Some(clock) = Clock::new(&self.gpu) else {
-            self.run(feed)?;
-            return Ok(None);
-        };
-        self.submit(feed, Some(&clock))?;
-        let ticks = self.readback.read(&self.gpu, &clock.ticks, 0, clock::BYTES).await?;
-        Ok(clock.between(&ticks))
-    }
-
     /// Dispatches of a run.
     pub fn dispatches(&self) -> usize {
         self.ready.len()
+    }
+
+    /// What they are.
+    pub fn lowered(&self) -> impl Iterator<Item = &Dispatch> {
+        self.ready.iter().map(|r| &r.dispatch)
+    }
+
+    /// When values live.
+    pub fn lives(&self) -> Vec<Life> {
+        places::lives(&self.program, self.lowered(), &self.temps)
+    }
+
+    /// Where they live.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     fn submit(&self, feed: &Feed<'_>, clock: Option<&Clock>) -> Result<()> {
@@ -326,7 +317,7 @@ impl GpuPlan {
                 inputs.push((b, feed.find(name, &info.ty)?, &info.ty));
             }
         }
-        let groups = self.bind(feed)?;
+        let groups = self.bind(feed, &inputs)?;
         for (b, fed, ty) in inputs {
             self.write(b, fed, ty);
         }
@@ -338,15 +329,19 @@ impl GpuPlan {
         let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, 0];
         self.gpu.queue.write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
         encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
-        let timestamp_writes = clock.map(Clock::writes);
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
-        for (ready, group) in self.ready.iter().zip(groups.iter()) {
-            let [x, y] = ready.dispatch.grid;
-            pass.set_pipeline(&ready.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.dispatch_workgroups(x, y, 1);
+        // One pass, or one for each dispatch if each is timed.
+        let passes = clock.map_or(1, Clock::passes);
+        let each = self.ready.len().div_ceil(passes);
+        for number in 0..passes {
+            let timestamp_writes = clock.and_then(|clock| clock.writes(number));
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            for (ready, group) in self.ready.iter().zip(groups.iter()).skip(number * each).take(each) {
+                let [x, y] = ready.dispatch.grid;
+                pass.set_pipeline(&ready.pipeline);
+                pass.set_bind_group(0, group, &[]);
+                pass.dispatch_workgroups(x, y, 1);
+            }
         }
-        drop(pass);
         if let Some(clock) = clock {
             clock.resolve(encoder);
         }
@@ -366,7 +361,15 @@ impl GpuPlan {
                 let single: Vec<f32> = d.iter().map(|x| *x as f32).collect();
                 self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&single));
             }
+            Fed::Buffer(_) => {}
         }
+    }
+
+    /// Where a run leaves an output.
+    pub fn output(&self, operand: &Operand) -> Option<wgpu::BufferSlice<'_>> {
+        let buffer = self.buffers.get(&Buffer::Program(operand.buffer)).filter(|_| operand.numel() > 0)?;
+        let start = operand.layout.offset as u64 * 4;
+        Some(buffer.slice(start..start + operand.numel() as u64 * 4))
     }
 
     pub async fn read(&self, operand: &Operand) -> Result<Tensor> {

@@ -19,11 +19,21 @@
 
 mod cache;
 mod cpu;
+mod explain;
 mod gpu;
+mod memory;
+mod profile;
+mod requirements;
+mod roofline;
 mod store;
 
 pub use cache::{CacheStats, PlanCache};
+pub use explain::{Explained, Explanation};
 pub(crate) use gpu::lower;
+pub use memory::{MemoryReport, Resident, Slot};
+pub use profile::{KernelTime, Profile, Timing};
+pub use requirements::Requirements;
+pub use roofline::Roofline;
 pub use store::{Memory, State, Store};
 
 use crate::device::Device;
@@ -31,6 +41,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Var};
 use crate::kernels::{Capabilities, Dispatch};
 use crate::plan::{Options, Program};
+use crate::trace::{event, span, within};
 use crate::types::{Operand, Tensor, TensorType};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +60,7 @@ pub struct Feed<'a> {
 pub(crate) enum Fed<'a> {
     Tensor(&'a Tensor),
     Double(&'a [f64]),
+    Buffer(&'a wgpu::Buffer),
 }
 
 impl<'a> Feed<'a> {
@@ -72,6 +84,14 @@ impl<'a> Feed<'a> {
     /// Sets a float input in double precision, for the oracle.
     pub fn input_f64(mut self, name: &'a str, values: &'a [f64]) -> Self {
         self.inputs.push((name, Fed::Double(values)));
+        self
+    }
+
+    /// Lets a buffer of the caller stand for an input, without a copy: from its start, with the usage `STORAGE`, on the
+    /// plan's device. It must not be written while the run reads it; what was submitted to the queue before is done by then.
+    /// The plan keeps the bind groups of the last few buffers, so that a ring of them costs nothing.
+    pub fn buffer(mut self, name: &'a str, buffer: &'a wgpu::Buffer) -> Self {
+        self.inputs.push((name, Fed::Buffer(buffer)));
         self
     }
 
@@ -103,11 +123,13 @@ impl<'a> Feed<'a> {
         let fits = match fed {
             Fed::Tensor(t) => t.ty() == *ty,
             Fed::Double(v) => v.len() == ty.numel() && ty.dtype == crate::types::DType::F32,
+            Fed::Buffer(b) => store::holds(b, ty),
         };
         if !fits {
             let got = match fed {
                 Fed::Tensor(t) => t.ty().to_string(),
                 Fed::Double(v) => format!("{} doubles", v.len()),
+                Fed::Buffer(b) => format!("a buffer of {} bytes for {:?}", b.size(), b.usage()),
             };
             let message = format!("expected {ty}, got {got}; give the type the graph declares or build another plan");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
@@ -161,8 +183,9 @@ impl Device {
 
     /// [`compile`](Self::compile) with options.
     pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
-        let program = Arc::new(Program::build(graph, outputs, options)?);
-        self.prepare(program).await
+        let span = span!(DEBUG, "compile", nodes = graph.len(), outputs = outputs.len());
+        let program = Arc::new(span.in_scope(|| Program::build(graph, outputs, options))?);
+        within(span, self.prepare(program)).await
     }
 
     pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
@@ -176,7 +199,15 @@ impl Device {
             Device::Cpu(_) => return Err(Error::argument("compile", "this build of the library has no CPU executor")),
         };
         let device = self.clone();
-        Ok(Plan { device, program, executor })
+        let plan = Plan { device, program, executor };
+        event!(
+            DEBUG,
+            "compiled",
+            steps = plan.program.steps.len(),
+            dispatches = plan.dispatches(),
+            bytes = plan.bytes()
+        );
+        Ok(plan)
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
@@ -222,13 +253,13 @@ impl Plan {
     /// other one and wait for itself. Threads of your own are fine.
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
         feed.lives_on(&self.device)?;
-        match &self.executor {
+        span!(TRACE, "run", step = feed.step).in_scope(|| match &self.executor {
             Executor::Gpu(p) => p.run(feed),
             #[cfg(feature = "cpu")]
             Executor::Cpu32(p) => p.run(feed),
             #[cfg(feature = "oracle")]
             Executor::Cpu64(p) => p.run(feed),
-        }
+        })
     }
 
     /// [`run`](Self::run), and the time from the first dispatch to the end of the last by the device's own clock, without
@@ -268,13 +299,26 @@ impl Plan {
     /// inputs given last. What changes between them belongs into states.
     pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         feed.lives_on(&self.device)?;
-        match &self.executor {
+        span!(TRACE, "encode", step = feed.step).in_scope(|| match &self.executor {
             Executor::Gpu(p) => p.encode(feed, encoder),
             #[cfg(feature = "cpu")]
             _ => Err(Error::argument(
                 "encode",
                 "the plan runs on the CPU executor, which has no command encoder; use run",
             )),
+        })
+    }
+
+    /// The buffer that a run leaves a named output in, for others on the same device: they read it after a run and before
+    /// the next, without a copy. It has the usages `STORAGE` and `COPY_SRC`; to have a result in a buffer of your own, of
+    /// any usage, [`Graph::assign`] it to a state in it ([`Store::adopt`]). `None` on the CPU executor, for an output
+    /// without elements, and for one that the plan does not have.
+    pub fn buffer(&self, name: &str) -> Option<wgpu::BufferSlice<'_>> {
+        let (_, operand) = self.program.outputs.iter().find(|(n, _)| n == name)?;
+        match &self.executor {
+            Executor::Gpu(p) => p.output(operand),
+            #[cfg(feature = "cpu")]
+            _ => None,
         }
     }
 
@@ -285,7 +329,7 @@ impl Plan {
             let message = format!("the plan has no such output; it has {}", listed(known));
             return Err(Error::Name { kind: "output", name: name.to_owned(), message });
         };
-        self.read_operand(operand).await
+        within(span!(TRACE, "read", name = name, elements = operand.numel()), self.read_operand(operand)).await
     }
 
     /// Reads a value of the program that still has its memory after the run.
@@ -305,20 +349,24 @@ impl Plan {
         pollster::block_on(self.read(name))
     }
 
-    /// Reads a float output in double precision; on other executors than the oracle it is converted.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+    /// Reads an output in double precision; on other executors than the oracle it is converted.
+    pub(crate) async fn read_double(&self, name: &str) -> Result<Vec<f64>> {
         #[cfg(feature = "oracle")]
         if let (Executor::Cpu64(p), Some((_, o))) =
             (&self.executor, self.program.outputs.iter().find(|(n, _)| n == name))
         {
             return p.read_raw(o);
         }
-        let tensor = self.read_blocking(name)?;
-        Ok(match tensor.data() {
+        Ok(match self.read(name).await?.data() {
             crate::types::Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
             crate::types::Data::U32(v) => v.iter().map(|x| f64::from(*x)).collect(),
         })
+    }
+
+    /// Reads a float output in double precision; on other executors than the oracle it is converted.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
+        pollster::block_on(self.read_double(name))
     }
 }
 

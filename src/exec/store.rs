@@ -4,6 +4,7 @@ use super::cpu::zeros;
 use crate::device::readback::Readback;
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
+use crate::trace::{span, within};
 use crate::types::{DType, Data, Tensor, TensorType};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +46,21 @@ pub struct Store {
     readback: Readback,
 }
 
+/// Whether a buffer can be bound as a tensor of a type.
+pub(super) fn holds(buffer: &wgpu::Buffer, ty: &TensorType) -> bool {
+    buffer.size() >= (ty.numel() as u64 * 4).max(4) && buffer.usage().contains(wgpu::BufferUsages::STORAGE)
+}
+
+impl State {
+    /// Its buffer, on a GPU: for others on the same device to read or write between runs, without a copy.
+    pub fn buffer(&self) -> Option<&wgpu::Buffer> {
+        match &self.memory {
+            Memory::Gpu(buffer) => Some(buffer),
+            _ => None,
+        }
+    }
+}
+
 impl Store {
     /// An empty store.
     pub fn new(device: &Device) -> Self {
@@ -77,6 +93,29 @@ impl Store {
                 Ok(())
             }
         }
+    }
+
+    /// Makes a buffer of the caller a state, without a copy: plans read it, and write it with
+    /// [`Graph::assign`](crate::Graph::assign). It holds the tensor from its start on, row by row, four bytes an element. It
+    /// must be of the store's device and have the usage `STORAGE`, for [`set`](Self::set) also `COPY_DST`, for
+    /// [`read`](Self::read) `COPY_SRC`. A state of that name is replaced.
+    pub fn adopt(&self, name: &str, ty: &TensorType, buffer: wgpu::Buffer) -> Result<()> {
+        ty.check_size(|| format!("state {name}"))?;
+        let refuse = |message: String| Err(Error::Name { kind: "state", name: name.to_owned(), message });
+        if !self.device.is_gpu() {
+            return refuse(format!("a buffer of a GPU cannot be a state on {}; use set", self.device));
+        }
+        if !holds(&buffer, ty) {
+            return refuse(format!(
+                "{ty} needs a buffer of at least {} bytes with the usage STORAGE, this one has {} bytes for {:?}",
+                (ty.numel() * 4).max(4),
+                buffer.size(),
+                buffer.usage()
+            ));
+        }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.insert(name, State { id, ty: ty.clone(), memory: Memory::Gpu(buffer) });
+        Ok(())
     }
 
     /// Adds states of zeros, all of them or none: what the device's limits or its memory refuse is refused before any state
@@ -194,7 +233,8 @@ impl Store {
                 let Device::Gpu(gpu) = &self.device else {
                     return Err(Error::argument("state", "lives on another device"));
                 };
-                let bytes = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4).await?;
+                let read = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4);
+                let bytes = within(span!(TRACE, "read", name = name, elements = state.ty.numel()), read).await?;
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),

@@ -1,6 +1,6 @@
 //! Reverse mode: walks the tape backwards and appends ordinary nodes.
 
-use super::{Graph, Kind, NodeId, Value, Var};
+use super::{Call, Graph, Kind, NodeId, Part, Value, Var};
 use crate::error::{Error, Where};
 use crate::types::{DType, TensorType};
 use rustc_hash::FxHashMap;
@@ -170,7 +170,8 @@ impl<'g> Recompute<'g> {
             g.copies += 1;
             g.copies
         });
-        g.nodes.push(super::Node { inputs, copy: number, ..node });
+        let call = Call { part: Part::Recomputed, ..node.call };
+        g.nodes.push(super::Node { inputs, copy: number, call, ..node });
         let copy = NodeId(g.nodes.len() as u32 - 1);
         self.copies.insert(value.node, copy);
         Value { node: copy, output: value.output }
@@ -238,6 +239,7 @@ impl Graph {
             }
             let node = self.borrow().nodes[id as usize].clone();
             let Kind::Op(op) = node.kind else { continue };
+            let _calling = self.calling(Call { part: Part::Gradient, ..node.call });
             let value = |output| Value { node: NodeId(id), output };
             let cotangents: Vec<Option<Var<'g>>> =
                 (0..node.types.len() as u32).map(|o| sums.get(&value(o)).and_then(|s| collapse(s))).collect();

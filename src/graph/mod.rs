@@ -14,11 +14,13 @@
 //! assert!(graph.error().is_some_and(|e| e.to_string().contains("matmul")));
 //! ```
 
+mod call;
 mod grad;
 mod mode;
 mod op;
 mod var;
 
+pub use call::{Call, Part};
 pub(crate) use grad::SharedOp;
 pub use grad::{Cotangent, Factors, Gradient, Rows, Vjp};
 pub use mode::Mode;
@@ -68,6 +70,8 @@ pub(crate) struct Node {
     pub segment: Option<u32>,
     /// 0 for original nodes; copies made for recomputation carry their own number, so that they are not merged back.
     pub copy: u32,
+    /// Who asked for it.
+    pub call: Call,
 }
 
 #[derive(Default)]
@@ -82,6 +86,8 @@ pub(crate) struct Inner {
     pub gate: Option<Value>,
     /// Where the composed operation under construction was called.
     pub place: Option<Where>,
+    /// The call whose gradient is under construction.
+    pub call: Option<Call>,
     pub names: rustc_hash::FxHashMap<(bool, Arc<str>), Value>,
 }
 
@@ -194,7 +200,8 @@ impl Graph {
         let ty = if fits.is_ok() { ty } else { TensorType::f32([]) };
         fits.unwrap_or_else(|error| self.fail(error));
         let mut g = self.borrow_mut();
-        g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0 });
+        let call = g.call.unwrap_or(Call::forward(location));
+        g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0, call });
         Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }
     }
 
@@ -235,9 +242,10 @@ impl Graph {
                 }
                 let mut g = self.borrow_mut();
                 let (segment, copy) = (g.segment, g.copy);
+                let call = g.call.unwrap_or(Call::forward(location));
                 let inputs = inputs.iter().map(|v| v.value).collect();
                 let n = out.len() as u32;
-                g.nodes.push(Node { kind: Kind::Op(op), inputs, types: out, segment, copy });
+                g.nodes.push(Node { kind: Kind::Op(op), inputs, types: out, segment, copy, call });
                 let node = NodeId(g.nodes.len() as u32 - 1);
                 (0..n).map(|output| Var::new(self, Value { node, output })).collect()
             }

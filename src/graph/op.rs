@@ -4,7 +4,7 @@ use super::{Cotangent, SharedOp, Vjp};
 use crate::error::{Refusal, Result};
 use crate::kernels::{CpuCall, Lower};
 use crate::ops::elementwise::Scalar;
-use crate::types::{Layout, TensorType};
+use crate::types::{Layout, Operand, TensorType};
 
 /// An operation: shapes, gradient, kernels and CPU twin in one place.
 ///
@@ -67,6 +67,26 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// is only for operations that must never merge).
     fn unmergeable(&self) -> bool {
         false
+    }
+
+    /// Elements of input `index` that a run reads or writes at the most: fewer than it has where rows are picked. For
+    /// estimates ([`Plan::explain`](crate::Plan::explain)).
+    fn touches(&self, index: usize, inputs: &[Operand]) -> usize {
+        inputs[index].numel()
+    }
+
+    /// Additions, multiplications and functions of one run, for estimates: one for each element read or written unless the
+    /// operation says otherwise.
+    fn operations(&self, inputs: &[Operand], outputs: &[Operand]) -> u64 {
+        let shared = self.in_place();
+        let own = (0..outputs.len()).filter(|o| !shared.iter().any(|(_, output)| output == o));
+        let read: usize = (0..inputs.len()).map(|i| self.touches(i, inputs)).sum();
+        (read + own.map(|o| outputs[o].numel()).sum::<usize>()) as u64
+    }
+
+    /// Whether there is a CPU twin; without one the CPU executor refuses the operation.
+    fn on_cpu(&self) -> bool {
+        true
     }
 
     /// CPU twin in single precision.

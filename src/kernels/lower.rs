@@ -133,6 +133,8 @@ pub struct Dispatch {
     pub grid: [u32; 2],
     /// Name of the step it belongs to.
     pub label: String,
+    /// Number of that step in the program.
+    pub step: usize,
 }
 
 /// Collects the dispatches of one step.
@@ -144,6 +146,7 @@ pub struct Lower<'a> {
     /// Outputs of the step.
     pub outputs: &'a [Operand],
     pub(crate) label: String,
+    pub(crate) step: usize,
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) temps: &'a mut Vec<usize>,
 }
@@ -174,6 +177,7 @@ impl<'a> Lower<'a> {
             globals: false,
             grid: [0, 0],
             label: self.label.clone(),
+            step: self.step,
         };
         DispatchBuilder { lower: self, dispatch, error: None }
     }
@@ -268,6 +272,14 @@ impl DispatchBuilder<'_, '_> {
             Ok(()) => self.dispatch.uniform = Some(buffer.into_inner()),
             Err(e) => self.error = Some(Error::Device { message: format!("uniform of {}: {e}", self.dispatch.label) }),
         }
+        self
+    }
+
+    /// Sets the static uniform to words, filled up to what uniforms are aligned to.
+    pub fn words(mut self, words: &[u32]) -> Self {
+        let mut bytes: Vec<u8> = bytemuck::cast_slice(words).to_vec();
+        bytes.resize(bytes.len().next_multiple_of(16).max(16), 0);
+        self.dispatch.uniform = Some(bytes);
         self
     }
 

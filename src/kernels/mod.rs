@@ -91,6 +91,7 @@ pub fn expand(name: &str, source: &str) -> Result<String> {
                 let Some((_, text)) = SHARED.iter().find(|(n, _)| *n == file) else {
                     return Err(Error::ShaderCompile {
                         kernel: name.to_owned(),
+                        line: source.lines().position(|l| l.contains(file)).map(|l| l as u32 + 1),
                         log: format!("unknown include {file}"),
                     });
                 };

@@ -1,5 +1,6 @@
 //! Generic checks of samples, shared by native and browser tests.
 
+use super::gradcheck::{GradCheck, gradcheck};
 use super::samples::{Draw, Sample, values};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -106,25 +107,6 @@ impl Compiled {
         }
         Ok(out)
     }
-
-    /// `sum(output * cotangent)` in double precision, with one float input replaced.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn loss(&self, inputs: &[Tensor], replaced: usize, values: &[f64]) -> Result<f64> {
-        let mut feed = Feed::new().step(3, 11);
-        for (i, (n, t)) in self.inputs.iter().zip(inputs).enumerate() {
-            feed = if i == replaced { feed.input_f64(n, values) } else { feed.input(n, t) };
-        }
-        for (n, t) in &self.feeds {
-            feed = feed.input(n, t);
-        }
-        self.plan.run(&feed)?;
-        let mut loss = 0.0;
-        for (n, t) in &self.feeds {
-            let out = self.plan.read_f64(&n.replace("cotangent", "out"))?;
-            loss += out.iter().zip(t.floats()).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
-        }
-        Ok(loss)
-    }
 }
 
 /// Largest difference relative to the largest value (at least 1e-3); integers must be equal.
@@ -190,47 +172,10 @@ pub async fn shaders() -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// Compares gradients in f64 with central differences along single entries and a random direction.
-#[cfg(not(target_arch = "wasm32"))]
-pub fn gradient(sample: &Sample) -> Result<f64> {
-    use rand::RngExt;
+/// Compares a sample's gradients with central differences, in double precision.
+pub async fn gradient(sample: &Sample) -> Result<f64> {
+    let device = Device::cpu_f64();
     let inputs = sample.draw(1)?;
-    let oracle = pollster::block_on(Compiled::new(sample, &Device::cpu_f64(), Options::default()))?;
-    let mut rng = ChaCha8Rng::seed_from_u64(5);
-    let mut worst = 0.0f64;
-    for (i, (ty, _)) in sample.inputs.iter().enumerate() {
-        if ty.dtype != DType::F32 || ty.numel() == 0 {
-            continue;
-        }
-        let x: Vec<f64> = inputs[i].floats().iter().map(|v| f64::from(*v)).collect();
-        oracle.loss(&inputs, i, &x)?;
-        let name = format!("grad{i}");
-        let grad = if oracle.names.contains(&name) { oracle.plan.read_f64(&name)? } else { vec![0.0; x.len()] };
-        let scale = grad.iter().fold(1e-3f64, |m, g| m.max(g.abs()));
-        let mut directions: Vec<Vec<(usize, f64)>> = Vec::new();
-        for _ in 0..6 {
-            directions.push(vec![(rng.random_range(0..x.len()), 1.0)]);
-        }
-        if x.len() <= 2000 {
-            directions.push((0..x.len()).map(|j| (j, rng.random::<f64>() - 0.5)).collect());
-        }
-        for direction in directions {
-            let h = 1e-6;
-            let at = |sign: f64| {
-                let mut moved = x.clone();
-                direction.iter().for_each(|(j, d)| moved[*j] += sign * h * d);
-                oracle.loss(&inputs, i, &moved)
-            };
-            let numeric = (at(1.0)? - at(-1.0)?) / (2.0 * h);
-            let exact: f64 = direction.iter().map(|(j, d)| grad[*j] * d).sum();
-            let norm = direction.iter().map(|(_, d)| d.abs()).sum::<f64>().max(1.0);
-            let error = (numeric - exact).abs() / (scale * norm);
-            if error > 2e-4 || error.is_nan() {
-                let message = format!("gradient of input {i}: {exact} by the tape, {numeric} by differences");
-                return Err(Error::argument(sample.name.clone(), message));
-            }
-            worst = worst.max(error);
-        }
-    }
-    Ok(worst)
+    let check = gradcheck(&device, GradCheck::of(&device), &inputs, |graph, vars| (sample.build)(graph, vars));
+    check.await.map_err(|e| Error::argument(sample.name.clone(), e.to_string()))
 }

@@ -4,7 +4,7 @@ use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, SliceMut, par};
-use crate::types::{DType, Real, TensorType};
+use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 
 /// One element an invocation.
@@ -54,6 +54,15 @@ impl Gather {
     }
 }
 
+/// What is read of input `index` by picking rows of the first `pieces` inputs with the indices that follow them.
+pub(crate) fn picked(index: usize, inputs: &[Operand], pieces: usize) -> usize {
+    let all = inputs[index].numel();
+    match (inputs.get(pieces), inputs[index].shape().last()) {
+        (Some(indices), Some(width)) if index < pieces => all.min(indices.numel() * width),
+        _ => all,
+    }
+}
+
 impl Op for Gather {
     fn name(&self) -> &'static str {
         "gather"
@@ -88,6 +97,10 @@ impl Op for Gather {
         }
         grads.push(None);
         grads
+    }
+
+    fn touches(&self, index: usize, inputs: &[Operand]) -> usize {
+        picked(index, inputs, inputs.len() - 1)
     }
 
     cpu_twin!();

@@ -5,7 +5,7 @@ use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::gemm::{Matrix, gemm, gemm_parallel};
 use crate::kernels::{CpuCall, Kernel, Lower, Slice, par};
-use crate::types::{DType, Layout, Real, Shape, TensorType};
+use crate::types::{DType, Layout, Operand, Real, Shape, TensorType};
 use encase::ShaderType;
 use glam::UVec4;
 
@@ -180,6 +180,11 @@ impl Op for Matmul {
 
     fn strided(&self, _: usize) -> bool {
         true
+    }
+
+    fn operations(&self, inputs: &[Operand], outputs: &[Operand]) -> u64 {
+        let depth = inputs[0].shape().last().copied().unwrap_or(0);
+        2 * outputs[0].numel() as u64 * depth as u64
     }
 
     cpu_twin!();

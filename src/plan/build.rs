@@ -4,7 +4,7 @@ use super::fuse::Groups;
 use super::simplify::{Simplified, simplify};
 use super::{BufferInfo, Options, Origin, Program, Step};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Kind, SharedOp, Value, Var};
+use crate::graph::{Call, Graph, Kind, SharedOp, Value, Var};
 use crate::ops::assign::Assign;
 use crate::ops::view::View;
 use crate::types::{Layout, Operand, TensorType};
@@ -18,6 +18,15 @@ struct Builder {
     program: Program,
     operands: FxHashMap<Value, Operand>,
     dense: Vec<(Operand, Operand)>,
+    /// Who asked for what is being emitted.
+    calls: Vec<Call>,
+}
+
+impl Builder {
+    fn new(options: Options) -> Builder {
+        let program = Program::empty(options);
+        Builder { program, operands: FxHashMap::default(), dense: Vec::new(), calls: Vec::new() }
+    }
 }
 
 pub(super) fn build(
@@ -50,7 +59,7 @@ pub(super) fn build(
     let simple = simplify(&inner.nodes, &roots, merge_copies);
     let external: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
     let groups = Groups::find(&simple.nodes, &external, options.fuse);
-    let mut b = Builder { program: Program::empty(options), operands: FxHashMap::default(), dense: Vec::new() };
+    let mut b = Builder::new(options);
     b.nodes(&simple, &groups);
     if let Some(gate) = inner.gate {
         // Assignments must not change the gate while they read it.
@@ -82,7 +91,7 @@ pub(super) fn inspection(graph: &Graph, outputs: &[Var<'_>]) -> Program {
     let options = Options { fuse: false, reuse: false };
     let roots: Vec<Value> = roots.iter().map(|v| simple.value(*v)).collect();
     let groups = Groups::find(&simple.nodes, &roots, options.fuse);
-    let mut b = Builder { program: Program::empty(options), operands: FxHashMap::default(), dense: Vec::new() };
+    let mut b = Builder::new(options);
     b.nodes(&simple, &groups);
     for (i, root) in roots.into_iter().enumerate() {
         let operand = b.operand(root);
@@ -96,6 +105,7 @@ pub(super) fn inspection(graph: &Graph, outputs: &[Var<'_>]) -> Program {
 impl Builder {
     fn nodes(&mut self, simple: &Simplified, groups: &Groups) {
         for (i, node) in simple.nodes.iter().enumerate() {
+            self.calls = groups.calls(&simple.nodes, i);
             let value = Value { node: crate::graph::NodeId(i as u32), output: 0 };
             let origin = match &node.kind {
                 Kind::Input(name) => Origin::Input(name.clone()),
@@ -119,6 +129,11 @@ impl Builder {
             let operand = self.buffer(origin, &node.types[0]);
             self.operands.insert(value, operand);
         }
+        self.calls.clear();
+    }
+
+    fn push(&mut self, op: SharedOp, inputs: Vec<Operand>, outputs: Vec<Operand>) {
+        self.program.steps.push(Step { op, inputs, outputs, calls: self.calls.clone() });
     }
 
     fn buffer(&mut self, origin: Origin, ty: &TensorType) -> Operand {
@@ -165,7 +180,7 @@ impl Builder {
     fn copy(&mut self, operand: &Operand) -> Operand {
         let copy = self.buffer(Origin::Computed, &operand.ty);
         let op = Arc::new(View::Reshape(operand.ty.shape.clone()));
-        self.program.steps.push(Step { op, inputs: vec![operand.clone()], outputs: vec![copy.clone()] });
+        self.push(op, vec![operand.clone()], vec![copy.clone()]);
         copy
     }
 
@@ -180,13 +195,12 @@ impl Builder {
         for (i, o) in op.in_place() {
             // Start from a copy; it disappears below if the old value is not needed any more.
             let copy = Arc::new(View::Reshape(operands[*i].ty.shape.clone()));
-            let step = Step { op: copy, inputs: vec![operands[*i].clone()], outputs: vec![outputs[*o].clone()] };
-            self.program.steps.push(step);
+            self.push(copy, vec![operands[*i].clone()], vec![outputs[*o].clone()]);
         }
         for (o, operand) in outputs.iter().enumerate() {
             self.operands.insert(Value { output: o as u32, ..value }, operand.clone());
         }
-        self.program.steps.push(Step { op, inputs: operands, outputs });
+        self.push(op, operands, outputs);
     }
 
     fn is_state(&self, operand: &Operand) -> bool {
@@ -219,7 +233,7 @@ impl Builder {
             let mut inputs = vec![state.clone(), value];
             inputs.extend(self.program.gate.clone());
             let op = Arc::new(Assign { gated: inputs.len() == 3 });
-            self.program.steps.push(Step { op, inputs, outputs: vec![state] });
+            self.push(op, inputs, vec![state]);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Elementwise fusion: a value whose every user is in one kernel of the same shape is computed inside that kernel.
 
-use crate::graph::{Kind, Node, NodeId, Value};
+use crate::graph::{Call, Kind, Node, NodeId, Value};
 use crate::ops::elementwise::{Argument, Fused, Scalar};
 
 /// Inputs of one fused kernel: eight bindings, one of them the output.
@@ -90,6 +90,19 @@ impl Groups {
     /// Whether `node` is computed inside another node's kernel.
     pub fn inner(&self, node: usize) -> bool {
         self.written[node] || self.root[node].is_some_and(|r| r != node)
+    }
+
+    /// Who asked for a node: for a fused kernel its own call, then those of the others in it.
+    pub fn calls(&self, nodes: &[Node], root: usize) -> Vec<Call> {
+        let mut calls = vec![nodes[root].call];
+        if self.root[root] == Some(root) && self.size[root] > 1 {
+            for (i, _) in self.root[..root].iter().enumerate().filter(|(_, r)| **r == Some(root)) {
+                if !calls.contains(&nodes[i].call) {
+                    calls.push(nodes[i].call);
+                }
+            }
+        }
+        calls
     }
 
     /// The fused program of a root and the values it reads.

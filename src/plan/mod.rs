@@ -25,8 +25,7 @@ pub use memory::Slots;
 pub(crate) use memory::{Life, assign_slots};
 
 use crate::error::Result;
-use crate::graph::SharedOp;
-use crate::graph::{Graph, Var};
+use crate::graph::{Call, Graph, SharedOp, Var};
 use crate::types::{DType, Operand, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -76,6 +75,8 @@ pub struct Step {
     pub inputs: Vec<Operand>,
     /// What it writes, dense from the start of their buffers.
     pub outputs: Vec<Operand>,
+    /// Who asked for it: several lines if calls were fused, none for what the planner added.
+    pub calls: Vec<Call>,
 }
 
 impl Step {
@@ -137,6 +138,11 @@ impl Program {
     /// Lifetimes of computed buffers over the steps, and their places in shared slots. With `dtype`, only buffers of that
     /// element type share.
     pub fn slots(&self, dtype: Option<DType>) -> Slots {
+        assign_slots(&self.lives(dtype), self.options.reuse)
+    }
+
+    /// Lifetimes of computed buffers over the steps.
+    pub(crate) fn lives(&self, dtype: Option<DType>) -> Vec<Life> {
         let mut lives: Vec<Life> = Vec::new();
         for (b, info) in self.buffers.iter().enumerate() {
             let counts = matches!(info.origin, Origin::Computed) && dtype.is_none_or(|d| d == info.ty.dtype);
@@ -155,6 +161,6 @@ impl Program {
             lives[gate.buffer].touch(self.steps.len());
         }
         lives.retain(|l| l.used && l.first != usize::MAX);
-        assign_slots(&lives, self.options.reuse)
+        lives
     }
 }

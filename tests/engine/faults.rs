@@ -245,7 +245,7 @@ fn a_shader_that_does_not_compile_is_named_each_time() {
     let y = graph.apply(Broken { in_place: false }, &[x, x])[0];
     for _ in 0..2 {
         match device.compile_blocking(&graph, &[("y", y)]).err() {
-            Some(Error::ShaderCompile { kernel, log }) => {
+            Some(Error::ShaderCompile { kernel, log, .. }) => {
                 assert_eq!(kernel, "broken");
                 assert!(log.contains("fn main( {"), "{log}");
             }

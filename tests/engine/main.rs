@@ -2,8 +2,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod custom;
 mod faults;
 mod invalid_programs;
 mod limits;
+mod observe;
 mod plan_cache;
 mod plans;
+mod sharing;

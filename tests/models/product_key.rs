@@ -172,7 +172,7 @@ fn gradients_of_every_option() {
         for input in sample.inputs.iter_mut().filter(|(ty, _)| ty.shape.len() > 1) {
             input.1 = wgrad::ops::samples::Draw::Normal;
         }
-        check::gradient(&sample).unwrap_or_else(|e| panic!("{name}: {e}"));
+        pollster::block_on(check::gradient(&sample)).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 

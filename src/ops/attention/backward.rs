@@ -5,7 +5,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower};
-use crate::types::TensorType;
+use crate::types::{Operand, TensorType};
 use encase::ShaderType;
 use glam::UVec4;
 
@@ -70,6 +70,12 @@ impl Op for Backward {
 
     fn strided(&self, index: usize) -> bool {
         index < 4
+    }
+
+    fn operations(&self, inputs: &[Operand], _: &[Operand]) -> u64 {
+        // Scores again and the gradients of queries and keys; the gradients of scores and of values.
+        let e = Extents::new(inputs[0].shape(), inputs[1].shape(), inputs[2].shape());
+        2 * self.kind.pairs(&e) * (3 * e.width + 2 * e.value_width) as u64
     }
 
     #[cfg(feature = "cpu")]

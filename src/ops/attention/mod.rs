@@ -105,6 +105,12 @@ impl Extents {
 }
 
 impl Kind {
+    /// Pairs of query and key that are looked at, whatever masks and counts say.
+    fn pairs(&self, e: &Extents) -> u64 {
+        let keys: usize = (0..e.queries).map(|query| self.interval(e, query, e.keys).len()).sum();
+        (e.batches * e.heads) as u64 * keys as u64
+    }
+
     /// Keys that `query` may see, whatever the mask says; `count` keys count.
     fn interval(&self, e: &Extents, query: usize, count: usize) -> std::ops::Range<usize> {
         let position = query as i64 + count as i64 - e.queries as i64;
@@ -320,6 +326,11 @@ impl Op for Forward {
 
     fn strided(&self, index: usize) -> bool {
         index < 3
+    }
+
+    fn operations(&self, inputs: &[Operand], _: &[Operand]) -> u64 {
+        let e = Extents::new(inputs[0].shape(), inputs[1].shape(), inputs[2].shape());
+        2 * self.kind.pairs(&e) * (e.width + e.value_width) as u64
     }
 
     #[cfg(feature = "cpu")]

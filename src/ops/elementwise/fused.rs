@@ -6,7 +6,7 @@ use super::scalar::{iota, select, to_floats};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp};
 use crate::kernels::{CpuCall, CpuInput, Lower, Slice, SliceMut, expand, par};
-use crate::types::{DType, Layout, Real, Shape, TensorType};
+use crate::types::{DType, Layout, Operand, Real, Shape, TensorType};
 use encase::ShaderType;
 use glam::UVec4;
 use std::fmt::Write;
@@ -265,6 +265,10 @@ impl Op for Fused {
 
     fn strided(&self, _: usize) -> bool {
         true
+    }
+
+    fn operations(&self, _: &[Operand], outputs: &[Operand]) -> u64 {
+        self.nodes.len() as u64 * outputs[0].numel() as u64
     }
 
     #[cfg(feature = "cpu")]

@@ -7,6 +7,7 @@ use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::nn::Sharded;
+use crate::ops::gather::picked;
 use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 
@@ -158,6 +159,15 @@ impl Op for WeightedGather {
         grads.extend([None, Some(dots.into())]);
         grads.resize(cx.inputs.len(), None);
         grads
+    }
+
+    fn touches(&self, index: usize, inputs: &[Operand]) -> usize {
+        picked(index, inputs, self.pieces(inputs.len()))
+    }
+
+    fn operations(&self, inputs: &[Operand], _: &[Operand]) -> u64 {
+        let pieces = self.pieces(inputs.len());
+        2 * (0..pieces).map(|i| self.touches(i, inputs)).max().unwrap_or(0) as u64
     }
 
     cpu_twin!();

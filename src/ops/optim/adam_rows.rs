@@ -2,13 +2,13 @@
 
 use super::adam::{Adam, ln};
 use super::row_factors::row_factors;
-use super::{Controls, check_rows, flag, scalar};
+use super::{Controls, check_rows, flag, scalar, touched};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::ops::runs::{RUNS, RunMeta, RunShape, Runs};
-use crate::types::{DType, Real, TensorType};
+use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
 use std::ops::Range;
 
@@ -136,6 +136,10 @@ impl Op for AdamRows {
     fn in_place(&self) -> &'static [(usize, usize)] {
         let all = &[(0, 0), (1, 1), (2, 2), (3, 3)];
         &all[..self.buffers()]
+    }
+
+    fn touches(&self, index: usize, inputs: &[Operand]) -> usize {
+        touched(index, inputs, self.buffers(), self.buffers())
     }
 
     cpu_twin!();

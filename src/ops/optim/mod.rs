@@ -26,7 +26,7 @@ use crate::error::{Refusal, Result};
 use crate::graph::Var;
 use crate::kernels::CpuCall;
 use crate::ops::runs::{RUNS, RunShape};
-use crate::types::{DType, Real, TensorType};
+use crate::types::{DType, Operand, Real, TensorType};
 
 /// Elements a workgroup of an optimizer kernel updates.
 const PER_GROUP: usize = 256;
@@ -103,6 +103,16 @@ fn check_rows(inputs: &[TensorType], buffers: usize, skip: usize, hits: RunShape
     like.extend(flat.first().cloned());
     like.extend(scalars.iter().cloned());
     check(&like, buffers + 1)
+}
+
+/// What a step on rows touches of input `index`: of the first `buffers` inputs as much as the sorted hits, which begin at
+/// input `first`, name.
+fn touched(index: usize, inputs: &[Operand], buffers: usize, first: usize) -> usize {
+    let all = inputs[index].numel();
+    match (inputs.get(first).and_then(|values| values.shape().last()), inputs.get(first + 2)) {
+        (Some(width), Some(hits)) if index < buffers => all.min(hits.numel() * width),
+        _ => all,
+    }
 }
 
 /// First element of a float scalar.

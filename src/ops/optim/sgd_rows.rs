@@ -2,13 +2,13 @@
 
 use super::row_factors::row_factors;
 use super::sgd::Sgd;
-use super::{Controls, check_rows, flag, scalar};
+use super::{Controls, check_rows, flag, scalar, touched};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
 use crate::ops::runs::{RUNS, RunMeta, RunShape, Runs};
-use crate::types::{Real, TensorType};
+use crate::types::{Operand, Real, TensorType};
 use encase::ShaderType;
 use std::ops::Range;
 
@@ -111,6 +111,10 @@ impl Op for SgdRows {
 
     fn in_place(&self) -> &'static [(usize, usize)] {
         self.sgd.in_place()
+    }
+
+    fn touches(&self, index: usize, inputs: &[Operand]) -> usize {
+        touched(index, inputs, self.sgd.buffers(), self.sgd.buffers())
     }
 
     cpu_twin!();
