@@ -217,14 +217,8 @@ impl Trainer {
     pub fn step_with(&mut self, inputs: &[(&str, &Tensor)], stores: &[&Store]) -> Result<()> {
         let micro = self.settings.micro;
         let turn = self.runs % micro;
-        let controls = Self::controls(self.learning_rate(), turn)?;
-        let mut feed = Feed::new().store(&self.store).step(self.runs, self.seed);
-        for store in stores {
-            feed = feed.store(store);
-        }
-        for (name, tensor) in controls.iter().map(|(name, tensor)| (*name, tensor)).chain(inputs.iter().copied()) {
-            feed = feed.input(name, tensor);
-        }
+        let controls = controls(self.learning_rate(), turn)?;
+        let feed = self.feed(&controls, inputs, stores).step(self.runs, self.seed);
         if let Some(plan) = &self.accumulate {
             plan.run(&feed)?;
         }
@@ -237,10 +231,16 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the plans of a step want to know beside the batch.
-    pub(super) fn controls(lr: f64, turn: u32) -> Result<[(&'static str, Tensor); 3]> {
-        let number = |n: u32| Tensor::u32([], vec![n]);
-        Ok([(LR, Tensor::scalar(lr as f32)), (FIRST, number(u32::from(turn == 0))?), (TURN, number(turn)?)])
+    /// What the plans of a step get: the trainer's own states before the caller's, and controls beside the batch.
+    pub(super) fn feed<'a>(
+        &'a self,
+        controls: &'a [(&'static str, Tensor)],
+        inputs: &[(&'a str, &'a Tensor)],
+        stores: &[&'a Store],
+    ) -> Feed<'a> {
+        let feed = stores.iter().fold(Feed::new().store(&self.store), |feed, store| feed.store(store));
+        let controls = controls.iter().map(|(name, tensor)| (*name, tensor));
+        controls.chain(inputs.iter().copied()).fold(feed, |feed, (name, tensor)| feed.input(name, tensor))
     }
 
     /// Learning rate of the next step, before group factors.
@@ -324,4 +324,10 @@ impl Trainer {
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.accumulate.iter().chain([&self.apply])
     }
+}
+
+/// What the plans of a step want to know beside the batch.
+pub(super) fn controls(lr: f64, turn: u32) -> Result<[(&'static str, Tensor); 3]> {
+    let number = |n: u32| Tensor::u32([], vec![n]);
+    Ok([(LR, Tensor::scalar(lr as f32)), (FIRST, number(u32::from(turn == 0))?), (TURN, number(turn)?)])
 }
