@@ -12,7 +12,8 @@ impl Trainer {
     /// name, else an operation with type and place of what it computed. For a step of which [`loss`](Self::loss) says
     /// [`NotFinite`](crate::Error::NotFinite): such a step changed nothing, so it can be done again, with the same inputs and
     /// stores. With micro-batches this is about the last one of them, the only one whose random numbers are still known, and
-    /// about its own loss and gradients; hand over the inputs of that one. If it is fine, an earlier one was not.
+    /// about its own loss and gradients; hand over the inputs of that one. If it is fine, an earlier one was not. A training
+    /// that has stopped ([`NotFinite::Stop`](super::NotFinite::Stop)) wants the inputs of the step that the error names.
     ///
     /// Loss and gradients are computed once more by a plan made for it, which keeps every value in memory of its own, and read
     /// back one after the other; nothing is changed. `None` if all are finite.
@@ -25,11 +26,14 @@ impl Trainer {
                 return Ok(Some(format!("input {name:?} {} at element {at}", tensor.ty())));
             }
         }
-        let controls = controls(0.0, 0)?;
-        let feed = self.feed(&controls, inputs, stores).step(self.runs.wrapping_sub(1), self.seed);
-        let plan = self.apply.device().prepare(self.inspection.clone()).await?;
+        let controls = controls(0.0, 0, 0)?;
+        // The step that stopped the training may lie back.
+        let micro = u64::from(self.design.settings.micro);
+        let end = self.stopped.get().map_or(self.runs, |(step, _)| ((step + 1) * micro) as u32);
+        let feed = self.feed(&controls, inputs, stores).step(end.wrapping_sub(1), self.seed);
+        let plan = self.store.device().prepare(self.design.inspection.clone()).await?;
         plan.run(&feed)?;
-        for (number, (step, operand)) in written(&self.inspection).into_iter().enumerate() {
+        for (number, (step, operand)) in written(&self.design.inspection).into_iter().enumerate() {
             if let Some(at) = bad(&plan.read_operand(operand).await?) {
                 let op = step.op.name();
                 return Ok(Some(format!("{op} {} at element {at}, value {} of the step", operand.ty, number + 1)));
