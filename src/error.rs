@@ -93,7 +93,7 @@ pub enum Error {
         peak: u64,
     },
     /// The device is gone; all later calls on it fail the same way.
-    #[error("device lost: {reason}; make a new device and restore the last checkpoint")]
+    #[error("device lost: {reason}; make a new device and restore the last snapshot or checkpoint")]
     DeviceLost {
         /// The driver's words.
         reason: String,

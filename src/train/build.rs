@@ -14,6 +14,8 @@ pub(super) const LR: &str = "train/lr";
 pub(super) const FIRST: &str = "train/first";
 /// Input: number of this micro-batch within its step.
 pub(super) const TURN: &str = "train/turn";
+/// Input: steps that may have been skipped before this one, for [`NotFinite::Stop`].
+pub(super) const ALLOWED: &str = "train/allowed";
 /// State: steps done, steps skipped.
 pub(super) const PROGRESS: &str = "optim/progress";
 /// Slot: touches of each row.
@@ -30,6 +32,22 @@ pub(super) struct Settings {
     pub max_norm: f64,
     /// Micro-batches a step.
     pub micro: u32,
+    pub not_finite: NotFinite,
+}
+
+/// What follows a step whose loss or gradients are infinite or NaN. In any case that step changes nothing: neither
+/// parameters, nor what the optimizer keeps, nor what the loss carries (which with micro-batches moves with each of them
+/// whose own loss is finite).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotFinite {
+    /// The next step is made as if nothing had been: one bad batch costs that batch.
+    #[default]
+    Skip,
+    /// No later step changes anything either, whenever the loss is read: the device itself holds still, so that everything
+    /// is as it was before the bad step. Once [`Trainer::loss`](super::Trainer::loss) or
+    /// [`report`](super::Trainer::report) has said so, [`step`](super::Trainer::step) is the same
+    /// [`Error::NotFinite`], which names the step. To go on, restore a snapshot or load a checkpoint, one of that moment too.
+    Stop,
 }
 
 /// Name of what the optimizer keeps for a shard.
@@ -150,7 +168,7 @@ impl Settings {
             let total = graph.state(name, value.ty());
             graph.assign(total, Accumulate { scale }.add(total, value, first));
         };
-        let ok = loss.is_finite();
+        let ok = self.going_on(graph, loss.is_finite());
         let put = |name: &str, value: Var<'g>| {
             let n = value.shape().numel();
             let all = graph.state(name, TensorType { dtype: value.dtype(), shape: [self.micro as usize, n].into() });
@@ -189,6 +207,15 @@ impl Settings {
         self.optimize(graph, loss, trained, &grads)
     }
 
+    /// `ok`, and that the training has not stopped.
+    fn going_on<'g>(&self, graph: &'g Graph, ok: Var<'g>) -> Var<'g> {
+        if self.not_finite == NotFinite::Skip {
+            return ok;
+        }
+        let skipped = graph.state(PROGRESS, TensorType::u32([2])).slice(0, 1, 1).reshape([]);
+        ok.and(skipped.le(graph.input(ALLOWED, TensorType::u32([]))))
+    }
+
     fn optimize<'g>(&self, graph: &'g Graph, loss: Var<'g>, trained: &[Trained], grads: &[Grad<'g>]) -> Var<'g> {
         let squares = grads.iter().filter_map(|grad| match grad {
             Grad::Dense(grad) => Some(grad.square_sum()),
@@ -196,7 +223,7 @@ impl Settings {
             Grad::Rows(rows) => rows.as_ref().map(Rows::square_sum),
         });
         let norm_sq = squares.reduce(|a, b| a + b).unwrap_or(graph.full([], 0.0));
-        let ok = loss.is_finite().and(norm_sq.is_finite());
+        let ok = self.going_on(graph, loss.is_finite().and(norm_sq.is_finite()));
         graph.gate(ok);
         let controls = Controls {
             lr: graph.input(LR, TensorType::f32([])),

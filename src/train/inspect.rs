@@ -1,8 +1,8 @@
 //! Where a number that is none came from.
 
-use super::trainer::Trainer;
+use super::trainer::{Trainer, controls};
 use crate::error::Result;
-use crate::exec::{Feed, Store};
+use crate::exec::Store;
 use crate::plan::{Program, Step};
 use crate::types::{DType, Operand, Tensor};
 use std::collections::HashMap;
@@ -11,7 +11,9 @@ impl Trainer {
     /// Which value of the last batch, in the order of the computation, was the first with an infinity or a NaN: an input by its
     /// name, else an operation with type and place of what it computed. For a step of which [`loss`](Self::loss) says
     /// [`NotFinite`](crate::Error::NotFinite): such a step changed nothing, so it can be done again, with the same inputs and
-    /// stores.
+    /// stores. With micro-batches this is about the last one of them, the only one whose random numbers are still known, and
+    /// about its own loss and gradients; hand over the inputs of that one. If it is fine, an earlier one was not. A training
+    /// that has stopped ([`NotFinite::Stop`](super::NotFinite::Stop)) wants the inputs of the step that the error names.
     ///
     /// Loss and gradients are computed once more by a plan made for it, which keeps every value in memory of its own, and read
     /// back one after the other; nothing is changed. `None` if all are finite.
@@ -24,17 +26,14 @@ impl Trainer {
                 return Ok(Some(format!("input {name:?} {} at element {at}", tensor.ty())));
             }
         }
-        let controls = Self::controls(0.0, 0)?;
-        let mut feed = Feed::new().store(&self.store).step(self.runs.wrapping_sub(1), self.seed);
-        for store in stores {
-            feed = feed.store(store);
-        }
-        for (name, tensor) in controls.iter().map(|(name, tensor)| (*name, tensor)).chain(inputs.iter().copied()) {
-            feed = feed.input(name, tensor);
-        }
-        let plan = self.apply.device().prepare(self.inspection.clone()).await?;
+        let controls = controls(0.0, 0, 0)?;
+        // The step that stopped the training may lie back.
+        let micro = u64::from(self.design.settings.micro);
+        let end = self.stopped.get().map_or(self.runs, |(step, _)| ((step + 1) * micro) as u32);
+        let feed = self.feed(&controls, inputs, stores).step(end.wrapping_sub(1), self.seed);
+        let plan = self.store.device().prepare(self.design.inspection.clone()).await?;
         plan.run(&feed)?;
-        for (number, (step, operand)) in written(&self.inspection).into_iter().enumerate() {
+        for (number, (step, operand)) in written(&self.design.inspection).into_iter().enumerate() {
             if let Some(at) = bad(&plan.read_operand(operand).await?) {
                 let op = step.op.name();
                 return Ok(Some(format!("{op} {} at element {at}, value {} of the step", operand.ty, number + 1)));
@@ -52,10 +51,12 @@ impl Trainer {
 
 /// The float values of a program with the step that leaves them as they are at the end.
 fn written(program: &Program) -> Vec<(&Step, &Operand)> {
-    let each = || program.steps.iter().flat_map(|step| step.outputs.iter().map(move |o| (step, o)));
-    let last: HashMap<usize, *const Step> = each().map(|(step, o)| (o.buffer, std::ptr::from_ref(step))).collect();
-    let floats = each().filter(|(_, o)| o.ty.dtype == DType::F32 && o.numel() > 0);
-    floats.filter(|(step, o)| last.get(&o.buffer).is_some_and(|l| std::ptr::eq(*l, *step))).collect()
+    let steps = program.steps.iter().enumerate();
+    let each: Vec<(usize, &Step, &Operand)> =
+        steps.flat_map(|(at, step)| step.outputs.iter().map(move |o| (at, step, o))).collect();
+    let last: HashMap<usize, usize> = each.iter().map(|(at, _, o)| (o.buffer, *at)).collect();
+    let floats = each.into_iter().filter(|(_, _, o)| o.ty.dtype == DType::F32 && o.numel() > 0);
+    floats.filter(|(at, _, o)| last.get(&o.buffer) == Some(at)).map(|(_, step, o)| (step, o)).collect()
 }
 
 /// The first element that is infinite or NaN.

@@ -31,11 +31,14 @@ mod resume;
 mod rounded;
 mod rows;
 mod schedule;
+mod snapshot;
 mod trainer;
 
 pub use crate::ops::optim::Report;
+pub use build::NotFinite;
 pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
 pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
 pub use rows::RowUpdates;
 pub use schedule::Schedule;
+pub use snapshot::Snapshot;
 pub use trainer::{Trainer, TrainerBuilder};

@@ -51,22 +51,22 @@ struct Part {
 impl Trainer {
     /// Parameters, what the optimizer keeps for them, touches of rows, and what the loss carries.
     fn stored(&self) -> Result<Vec<Stored>> {
-        let shards = self.params.shards()?;
+        let shards = self.design.params.shards()?;
         let flat = |shard: &Shard, state: String, name: &dyn Fn(&str) -> String| {
             let part = |s: &crate::nn::Segment| {
-                let p = self.params.nth(s.param)?;
+                let p = self.design.params.nth(s.param)?;
                 let place = s.offset..s.offset + s.len;
                 Some(Part { tensor: name(p.name()), shape: p.shape().clone(), start: s.start, place })
             };
             Stored { state, ty: shard.ty(), parts: shard.segments.iter().filter_map(part).collect() }
         };
         let mut all: Vec<Stored> = shards.iter().map(|s| flat(s, s.state.clone(), &str::to_owned)).collect();
-        let optimizer = &self.settings.optimizer;
+        let optimizer = &self.design.settings.optimizer;
         for slot in optimizer.slots() {
             let trained = shards.iter().filter(|s| s.group.is_some());
             all.extend(trained.map(|s| flat(s, slot_name(slot, s), &|name| slot_of(slot, name))));
         }
-        for (t, table) in self.trained.iter().filter_map(|t| Some((t, t.counted(optimizer)?))) {
+        for (t, table) in self.design.trained.iter().filter_map(|t| Some((t, t.counted(optimizer)?))) {
             for (shard, rows) in t.shards.iter().zip(&table.pieces) {
                 let (tensor, shape) = (slot_of(COUNT, &table.name), [table.rows].into());
                 let part = Part { tensor, shape, start: rows.start, place: 0..rows.len() };
@@ -74,7 +74,7 @@ impl Trainer {
                 all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part] });
             }
         }
-        for (name, ty) in &self.carried {
+        for (name, ty) in &self.design.carried {
             let part =
                 Part { tensor: slot_of(CARRIED, name), shape: ty.shape.clone(), start: 0, place: 0..ty.shape.numel() };
             all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part] });
@@ -106,7 +106,7 @@ impl Trainer {
 
     /// Hands over the bytes of the file part by part: only one state at a time is in host memory.
     async fn write(&self, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        if !self.runs.is_multiple_of(self.settings.micro) {
+        if !self.runs.is_multiple_of(self.design.settings.micro) {
             let message = "some micro-batches of this step are still missing; save after the last one";
             return Err(Error::argument("save", message));
         }
@@ -130,15 +130,15 @@ impl Trainer {
         let progress = self.store.read(PROGRESS).await?;
         let count = |i: usize| progress.ints().get(i).copied().unwrap_or(0).to_string();
         let mut metadata = HashMap::from([
-            (key("optimizer"), self.settings.optimizer.name().to_owned()),
+            (key("optimizer"), self.design.settings.optimizer.name().to_owned()),
             (key("runs"), self.runs.to_string()),
             (key("steps"), self.steps.to_string()),
             (key("seed"), self.seed.to_string()),
             (key("done"), count(0)),
             (key("skipped"), count(1)),
-            (key("config"), self.config.clone()),
+            (key("config"), self.design.config.clone()),
         ]);
-        let rules = rules(&self.trained, &self.settings.optimizer);
+        let rules = rules(&self.design.trained, &self.design.settings.optimizer);
         if !rules.is_empty() {
             let failed = |e| Error::checkpoint(None, format!("writing failed: {e}"));
             metadata.insert(key("rows"), serde_json::to_string(&rules).map_err(failed)?);
@@ -162,21 +162,22 @@ impl Trainer {
     /// [`from_bytes`](Self::from_bytes) of an opened checkpoint.
     pub fn resume(&mut self, file: &Checkpoint) -> Result<()> {
         let counters = self.counters(file)?;
-        let optimizer = &self.settings.optimizer;
-        check_rules(file.metadata(&key("rows")), &rules(&self.trained, optimizer), &self.params)?;
+        let optimizer = &self.design.settings.optimizer;
+        check_rules(file.metadata(&key("rows")), &rules(&self.design.trained, optimizer), &self.design.params)?;
         let slots = optimizer.slots();
         let ours = |name: &str| {
             let kept = |slot: &str| name.strip_prefix(OPTIMIZER).and_then(|n| n.strip_prefix(slot)?.strip_prefix('.'));
-            let param = slots.iter().find_map(|slot| kept(slot)).and_then(|n| self.params.get(n).ok());
-            let mut counted = self.trained.iter().filter_map(|t| t.counted(optimizer));
+            let param = slots.iter().find_map(|slot| kept(slot)).and_then(|n| self.design.params.get(n).ok());
+            let mut counted = self.design.trained.iter().filter_map(|t| t.counted(optimizer));
             let count = kept(COUNT).is_some_and(|n| counted.any(|table| table.name == n));
-            let carried = kept(CARRIED).is_some_and(|n| self.carried.iter().any(|(name, _)| name == n));
+            let carried = kept(CARRIED).is_some_and(|n| self.design.carried.iter().any(|(name, _)| name == n));
             count || carried || param.is_some_and(|p| p.is_trainable())
         };
-        file.compare(&self.params, &LoadOptions::default(), ours)?;
+        file.compare(&self.design.params, &LoadOptions::default(), ours)?;
         let theirs = file.metadata("wgrad.config").unwrap_or_default();
-        if !self.config.is_empty() && !theirs.is_empty() && theirs != self.config {
-            let message = format!("made for another model: {}; build the same one", difference(theirs, &self.config));
+        if !self.design.config.is_empty() && !theirs.is_empty() && theirs != self.design.config {
+            let message =
+                format!("made for another model: {}; build the same one", difference(theirs, &self.design.config));
             return Err(Error::checkpoint(None, message));
         }
         let stored = self.stored()?;
@@ -187,13 +188,12 @@ impl Trainer {
             self.store.set(&s.state, &restored(file, s)?)?;
         }
         self.store.set(PROGRESS, &Tensor::u32([2], vec![counters.done, counters.skipped])?)?;
-        (self.runs, self.steps, self.seed) = (counters.runs, counters.steps, counters.seed);
-        self.reported = false;
+        self.go_on(counters.runs, counters.steps, counters.seed, counters.skipped);
         Ok(())
     }
 
     fn counters(&self, file: &Checkpoint) -> Result<Counters> {
-        let (own, theirs) = (self.settings.optimizer.name(), file.metadata(&key("optimizer")));
+        let (own, theirs) = (self.design.settings.optimizer.name(), file.metadata(&key("optimizer")));
         if theirs != Some(own) {
             let found = theirs.map_or("no trainer's state".to_owned(), |t| format!("state of {t}"));
             let message = format!(
@@ -202,7 +202,7 @@ impl Trainer {
             return Err(Error::checkpoint(None, message));
         }
         let runs: u32 = number(file, "runs")?;
-        let micro = self.settings.micro;
+        let micro = self.design.settings.micro;
         if !runs.is_multiple_of(micro) {
             let message = format!("{runs} micro-batches are no whole steps of {micro}");
             return Err(Error::checkpoint(None, message));

@@ -1,6 +1,6 @@
 //! The trainer: one plan a step, nothing read back inside it.
 
-use super::build::{FIRST, LR, Settings, TURN};
+use super::build::{ALLOWED, FIRST, LR, NotFinite, Settings, TURN};
 use super::optimizer::{Group, Optimizer};
 use super::rows::Trained;
 use super::schedule::Schedule;
@@ -12,7 +12,7 @@ use crate::nn::{ParamVars, Params};
 use crate::ops::optim::Report;
 use crate::plan::{Options, Program};
 use crate::types::{Tensor, TensorType};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Settings of a trainer; [`compile`](Self::compile) makes it.
 pub struct TrainerBuilder {
@@ -28,7 +28,8 @@ pub struct TrainerBuilder {
 
 /// Trains parameters on one device. A step is one plan: loss, gradients, clipping and optimizer, in one submit.
 ///
-/// A step whose loss or gradients are not finite changes nothing; it is counted and reported when the loss is read.
+/// A step whose loss or gradients are not finite changes nothing; it is counted and reported when the loss is read. Whether
+/// training goes on after it is [`TrainerBuilder::on_not_finite`].
 ///
 /// ```no_run
 /// # use wgrad::{Device, TensorType, nn::{Linear, Params}, train::{AdamW, Trainer}};
@@ -52,27 +53,38 @@ pub struct TrainerBuilder {
 /// # }
 /// ```
 pub struct Trainer {
-    pub(super) params: Params,
-    pub(super) settings: Settings,
-    pub(super) trained: Vec<Trained>,
+    pub(super) design: Arc<Design>,
     pub(super) store: Store,
     pub(super) seed: u64,
-    pub(super) config: String,
-    /// States of the loss that go into checkpoints.
-    pub(super) carried: Vec<(String, TensorType)>,
     /// Micro-batches so far: the step number of random numbers.
     pub(super) runs: u32,
     /// Steps so far, skipped ones included: the step number of the schedule.
     pub(super) steps: u64,
     /// Whether the plan's report is about these parameters: not before the first step, nor after a resume.
     pub(super) reported: bool,
-    schedule: Schedule,
+    /// Steps that were skipped before the training began or went on; with [`NotFinite::Stop`] one more ends it.
+    pub(super) allowed: u32,
+    /// With [`NotFinite::Stop`]: the step that ended the training and what was wrong, once a report has said so.
+    pub(super) stopped: OnceLock<(u64, &'static str)>,
     /// Loss and gradients into totals, when a step has several micro-batches.
     accumulate: Option<Plan>,
     /// The optimizer, and without micro-batches everything before it.
     pub(super) apply: Plan,
+}
+
+/// A trainer without its device and what it has learnt: settings, and programs.
+pub(super) struct Design {
+    pub params: Params,
+    pub settings: Settings,
+    pub trained: Vec<Trained>,
+    pub config: String,
+    /// States of the loss that go into checkpoints.
+    pub carried: Vec<(String, TensorType)>,
+    schedule: Schedule,
+    accumulate: Option<Arc<Program>>,
+    apply: Arc<Program>,
     /// Loss and gradients with all that leads to them, for looking at values.
-    pub(super) inspection: Arc<Program>,
+    pub inspection: Arc<Program>,
 }
 
 impl TrainerBuilder {
@@ -113,9 +125,16 @@ impl TrainerBuilder {
     }
 
     /// Keeps states of the loss (see [`Graph::state`]) in the trainer's store, zeros at first, and in its checkpoints: what a
-    /// model carries from one batch to the next. A step that is skipped leaves them as they are.
+    /// model carries from one batch to the next. A step that is skipped leaves them as they are, and so does each micro-batch
+    /// whose loss is not finite.
     pub fn carry(mut self, states: impl IntoIterator<Item = (String, TensorType)>) -> Self {
         self.carried.extend(states);
+        self
+    }
+
+    /// Sets what follows a step whose loss or gradients are not finite: by default it is skipped.
+    pub fn on_not_finite(mut self, then: NotFinite) -> Self {
+        self.settings.not_finite = then;
         self
     }
 
@@ -158,32 +177,21 @@ impl TrainerBuilder {
         }
         store.reserve(&states)?;
         let inspection = Arc::new(Program::inspection(&graph, report.as_slice()));
+        let build = |graph: &Graph, outputs: &[(&str, Var<'_>)]| Program::build(graph, outputs, options).map(Arc::new);
         let (accumulate, apply) = match report {
-            Some(report) => (None, device.compile_with(&graph, &[("report", report)], options).await?),
+            Some(report) => (None, build(&graph, &[("report", report)])?),
             None => {
-                let first = device.compile_with(&graph, &[], options).await?;
+                let first = build(&graph, &[])?;
                 let graph = Graph::new();
                 let report = settings.apply(&graph, &trained);
-                (Some(first), device.compile_with(&graph, &[("report", report)], options).await?)
+                (Some(first), build(&graph, &[("report", report)])?)
             }
         };
-        params.load_into(&store)?;
-        Ok(Trainer {
-            params,
-            settings,
-            trained,
-            store,
-            seed: self.seed,
-            config: self.config,
-            carried,
-            runs: 0,
-            steps: 0,
-            reported: false,
-            schedule: self.schedule,
-            accumulate,
-            apply,
-            inspection,
-        })
+        let (config, schedule) = (self.config, self.schedule);
+        let design = Design { params, settings, trained, config, carried, schedule, accumulate, apply, inspection };
+        let trainer = Trainer::assemble(Arc::new(design), store, self.seed).await?;
+        trainer.design.params.load_into(&trainer.store)?;
+        Ok(trainer)
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
@@ -200,12 +208,40 @@ impl Trainer {
             device: device.clone(),
             seed: params.seed(),
             params,
-            settings: Settings { optimizer: optimizer.into(), groups: Vec::new(), max_norm: 0.0, micro: 1 },
+            settings: Settings {
+                optimizer: optimizer.into(),
+                groups: Vec::new(),
+                max_norm: 0.0,
+                micro: 1,
+                not_finite: NotFinite::default(),
+            },
             schedule: Schedule::default(),
             config: String::new(),
             options: Options::default(),
             carried: Vec::new(),
         }
+    }
+
+    /// Compiles the programs of a design for the device of `store`, which has its states.
+    pub(super) async fn assemble(design: Arc<Design>, store: Store, seed: u64) -> Result<Trainer> {
+        let device = store.device().clone();
+        let accumulate = match &design.accumulate {
+            Some(program) => Some(device.prepare(program.clone()).await?),
+            None => None,
+        };
+        let apply = device.prepare(design.apply.clone()).await?;
+        Ok(Trainer {
+            design,
+            store,
+            seed,
+            runs: 0,
+            steps: 0,
+            reported: false,
+            allowed: 0,
+            stopped: OnceLock::new(),
+            accumulate,
+            apply,
+        })
     }
 
     /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued.
@@ -215,16 +251,13 @@ impl Trainer {
 
     /// [`step`](Self::step) with stores for the states of the loss, such as the memories of a stream.
     pub fn step_with(&mut self, inputs: &[(&str, &Tensor)], stores: &[&Store]) -> Result<()> {
-        let micro = self.settings.micro;
+        if let Some(error) = self.stop() {
+            return Err(error);
+        }
+        let micro = self.design.settings.micro;
         let turn = self.runs % micro;
-        let controls = Self::controls(self.learning_rate(), turn)?;
-        let mut feed = Feed::new().store(&self.store).step(self.runs, self.seed);
-        for store in stores {
-            feed = feed.store(store);
-        }
-        for (name, tensor) in controls.iter().map(|(name, tensor)| (*name, tensor)).chain(inputs.iter().copied()) {
-            feed = feed.input(name, tensor);
-        }
+        let controls = controls(self.learning_rate(), turn, self.allowed)?;
+        let feed = self.feed(&controls, inputs, stores).step(self.runs, self.seed);
         if let Some(plan) = &self.accumulate {
             plan.run(&feed)?;
         }
@@ -237,26 +270,32 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the plans of a step want to know beside the batch.
-    pub(super) fn controls(lr: f64, turn: u32) -> Result<[(&'static str, Tensor); 3]> {
-        let number = |n: u32| Tensor::u32([], vec![n]);
-        Ok([(LR, Tensor::scalar(lr as f32)), (FIRST, number(u32::from(turn == 0))?), (TURN, number(turn)?)])
+    /// What the plans of a step get: the trainer's own states before the caller's, and controls beside the batch.
+    pub(super) fn feed<'a>(
+        &'a self,
+        controls: &'a [(&'static str, Tensor)],
+        inputs: &[(&'a str, &'a Tensor)],
+        stores: &[&'a Store],
+    ) -> Feed<'a> {
+        let feed = stores.iter().fold(Feed::new().store(&self.store), |feed, store| feed.store(store));
+        let controls = controls.iter().map(|(name, tensor)| (*name, tensor));
+        controls.chain(inputs.iter().copied()).fold(feed, |feed, (name, tensor)| feed.input(name, tensor))
     }
 
     /// Learning rate of the next step, before group factors.
     pub fn learning_rate(&self) -> f64 {
-        self.settings.optimizer.learning_rate() * self.schedule.factor(self.steps)
+        self.design.settings.optimizer.learning_rate() * self.design.schedule.factor(self.steps)
     }
 
-    /// Loss of the last step, averaged over its micro-batches. [`Error::NotFinite`] if that step was skipped;
-    /// [`first_not_finite`](Self::first_not_finite) says where it began.
+    /// Loss of the last step, averaged over its micro-batches. [`Error::NotFinite`] if that step was skipped, or if the
+    /// training has stopped; [`first_not_finite`](Self::first_not_finite) says where it began.
     pub async fn loss(&self) -> Result<f32> {
         let report = self.report().await?;
         if report.ok {
             return Ok(report.loss);
         }
-        let node = if report.loss.is_finite() { "norm of the gradients" } else { "loss" };
-        Err(Error::NotFinite { node: node.into(), step: self.steps.saturating_sub(1) })
+        let last = self.steps.saturating_sub(1);
+        Err(self.stop().unwrap_or(Error::NotFinite { node: wrong(&report).into(), step: last }))
     }
 
     /// Everything that is known about the last step: loss, norm of the gradients, counts of steps done and skipped.
@@ -266,7 +305,27 @@ impl Trainer {
             return Err(missing());
         }
         let words = self.apply.read("report").await?;
-        Report::from_words(words.ints()).ok_or_else(missing)
+        let report = Report::from_words(words.ints()).ok_or_else(missing)?;
+        if !report.ok && self.design.settings.not_finite == NotFinite::Stop {
+            // All steps from that one on were skipped.
+            let step = u64::from(report.done) + u64::from(self.allowed);
+            let node = if step + 1 == self.steps { wrong(&report) } else { "loss or gradients" };
+            let _ = self.stopped.set((step, node));
+        }
+        Ok(report)
+    }
+
+    /// Why no further step is made, if the training has stopped.
+    fn stop(&self) -> Option<Error> {
+        let (step, node) = *self.stopped.get()?;
+        Some(Error::NotFinite { node: node.to_owned(), step })
+    }
+
+    /// Goes on from states that are in the store now: what was skipped before them is past.
+    pub(super) fn go_on(&mut self, runs: u32, steps: u64, seed: u64, skipped: u32) {
+        (self.runs, self.steps, self.seed, self.allowed) = (runs, steps, seed, skipped);
+        self.reported = false;
+        self.stopped = OnceLock::new();
     }
 
     /// [`loss`](Self::loss), waiting on this thread.
@@ -298,18 +357,18 @@ impl Trainer {
 
     /// Names, shapes and groups of the parameters, to build other graphs with; the values are those from the start.
     pub fn params(&self) -> &Params {
-        &self.params
+        &self.design.params
     }
 
     /// Parameters of which only touched rows are updated, see [`RowUpdates`](super::RowUpdates). What else is in their
     /// groups has dense gradients.
     pub fn row_updates(&self) -> impl Iterator<Item = &str> {
-        self.trained.iter().filter_map(|t| Some(t.table.as_ref()?.name.as_str()))
+        self.design.trained.iter().filter_map(|t| Some(t.table.as_ref()?.name.as_str()))
     }
 
     /// The parameters with their present values.
     pub async fn read_params(&self) -> Result<Params> {
-        let mut params = self.params.clone();
+        let mut params = self.design.params.clone();
         params.read_from(&self.store).await?;
         Ok(params)
     }
@@ -324,4 +383,16 @@ impl Trainer {
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
         self.accumulate.iter().chain([&self.apply])
     }
+}
+
+/// What the plans of a step want to know beside the batch.
+pub(super) fn controls(lr: f64, turn: u32, allowed: u32) -> Result<[(&'static str, Tensor); 4]> {
+    let number = |n: u32| Tensor::u32([], vec![n]);
+    let first = number(u32::from(turn == 0))?;
+    Ok([(LR, Tensor::scalar(lr as f32)), (FIRST, first), (TURN, number(turn)?), (ALLOWED, number(allowed)?)])
+}
+
+/// What was not finite in a step.
+fn wrong(report: &Report) -> &'static str {
+    if report.loss.is_finite() { "norm of the gradients" } else { "loss" }
 }

@@ -4,6 +4,7 @@
 use crate::{common, run, trainer};
 use std::sync::mpsc;
 use std::time::Duration;
+use wgrad::train::{Snapshot, Trainer};
 use wgrad::{Device, Error, Result};
 
 /// What the training does when the device goes.
@@ -12,13 +13,14 @@ enum During {
     Steps,
     ReadBacks,
     Checkpoints,
+    Snapshots,
     Compiling,
+    Restoring,
 }
 
 /// Works until the device is lost.
-fn work(device: &Device, during: During, started: &mpsc::Sender<()>) -> Result<()> {
-    let mut t = trainer(device, 24)?;
-    t.from_bytes(snapshot(device)?.0)?;
+fn work(device: &Device, during: During, last: &Snapshot, started: &mpsc::Sender<()>) -> Result<()> {
+    let mut t = Trainer::restore_blocking(last, device)?;
     started.send(()).expect("somebody listens");
     for step in 10..1_000_000 {
         match during {
@@ -28,39 +30,47 @@ fn work(device: &Device, during: During, started: &mpsc::Sender<()>) -> Result<(
             }
             During::ReadBacks => drop(run(&mut t, step..step + 1)?),
             During::Checkpoints => drop(pollster::block_on(t.to_bytes())?),
+            During::Snapshots => drop(t.snapshot_blocking()?),
             During::Compiling => drop(trainer(device, 24 + step)?),
+            During::Restoring => drop(Trainer::restore_blocking(last, device)?),
         }
     }
     Ok(())
 }
 
-/// A checkpoint after 10 steps, and the losses of 10 more.
-fn snapshot(device: &Device) -> Result<(Vec<u8>, Vec<u32>)> {
+/// A snapshot and a checkpoint after 10 steps, and the losses of 10 more.
+fn ten_steps(device: &Device) -> Result<(Snapshot, Vec<u8>, Vec<u32>)> {
     let mut t = trainer(device, 24)?;
     run(&mut t, 0..10)?;
-    let bytes = pollster::block_on(t.to_bytes())?;
-    Ok((bytes, run(&mut t, 10..20)?))
+    let (snapshot, bytes) = (t.snapshot_blocking()?, pollster::block_on(t.to_bytes())?);
+    Ok((snapshot, bytes, run(&mut t, 10..20)?))
 }
 
 #[test]
 fn a_lost_device_is_replaced_and_training_goes_on_bit_for_bit() -> Result<()> {
-    for during in [During::Steps, During::ReadBacks, During::Checkpoints, During::Compiling] {
-        let Some(device) = common::fresh(common::options()) else { return Ok(()) };
-        let (bytes, want) = snapshot(&device)?;
-        let worker = device.clone();
-        let (started, start) = mpsc::channel();
-        let (ended, end) = mpsc::channel();
-        std::thread::spawn(move || ended.send(work(&worker, during, &started)));
-        start.recv_timeout(Duration::from_secs(60)).expect("the work starts");
-        std::thread::sleep(Duration::from_millis(40));
-        device.as_gpu().expect("a GPU").wgpu().0.destroy();
-        let result = end.recv_timeout(Duration::from_secs(60));
-        let result = result.unwrap_or_else(|_| panic!("{during:?}: the work does not end"));
-        assert!(matches!(result, Err(Error::DeviceLost { .. })), "{during:?}: {result:?}");
-        let new = common::fresh(common::options()).expect("a device like the first");
-        let mut t = trainer(&new, 24)?;
-        t.from_bytes(bytes)?;
-        assert_eq!(run(&mut t, 10..20)?, want, "{during:?}");
+    use During::{Checkpoints, Compiling, ReadBacks, Restoring, Snapshots, Steps};
+    for during in [Steps, ReadBacks, Checkpoints, Snapshots, Compiling, Restoring] {
+        // At several moments of whatever is going on.
+        for pause in [0, 3_000, 41_000] {
+            let Some(device) = common::fresh(common::options()) else { return Ok(()) };
+            let (snapshot, bytes, want) = ten_steps(&device)?;
+            let (worker, last) = (device.clone(), snapshot.clone());
+            let (started, start) = mpsc::channel();
+            let (ended, end) = mpsc::channel();
+            std::thread::spawn(move || ended.send(work(&worker, during, &last, &started)));
+            start.recv_timeout(Duration::from_secs(60)).expect("the work starts");
+            std::thread::sleep(Duration::from_micros(pause));
+            device.as_gpu().expect("a GPU").wgpu().0.destroy();
+            let result = end.recv_timeout(Duration::from_secs(60));
+            let result = result.unwrap_or_else(|_| panic!("{during:?}: the work does not end"));
+            assert!(matches!(result, Err(Error::DeviceLost { .. })), "{during:?}: {result:?}");
+            let new = common::fresh(common::options()).expect("a device like the first");
+            let mut t = Trainer::restore_blocking(&snapshot, &new)?;
+            assert_eq!(run(&mut t, 10..20)?, want, "{during:?}");
+            let mut t = trainer(&new, 24)?;
+            t.from_bytes(bytes)?;
+            assert_eq!(run(&mut t, 10..20)?, want, "{during:?}");
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod common;
 mod million_slots;
 mod quantized_params;
+mod restore;
 mod row_updates;
 mod sharded_params;
 mod train;
