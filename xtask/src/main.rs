@@ -16,6 +16,7 @@ mod setup;
 mod steps;
 mod summary;
 mod test;
+mod validation;
 mod web;
 
 use std::process::ExitCode;
@@ -45,7 +46,11 @@ enum Command {
     /// Try random programs and mutated files until the time is over; failures are kept as tests
     Fuzz(fuzz::FuzzArgs),
     /// List the Vulkan adapters: kind, name, driver
-    Adapters,
+    Adapters {
+        /// Do something that a validation layer must object to
+        #[arg(long, hide = true)]
+        mistake: bool,
+    },
 }
 
 #[derive(Args)]
@@ -81,7 +86,8 @@ fn chore(command: &Command) -> Result<bool> {
         }
         Command::Setup(args) => setup::all(args.no_install)?,
         Command::Fuzz(args) => fuzz::run(args)?,
-        Command::Adapters => adapters::print()?,
+        Command::Adapters { mistake: true } => adapters::mistake()?,
+        Command::Adapters { mistake: false } => adapters::print()?,
     }
     Ok(true)
 }
