@@ -15,7 +15,7 @@ pub struct FuzzArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// Only this test
-    #[arg(long)]
+    #[arg(long, value_parser = TESTS.map(|[name, ..]| name))]
     test: Option<String>,
     /// On a second driver, SwiftShader
     #[arg(long)]

@@ -28,6 +28,9 @@ struct Args {
     /// Only these numbers of the sample
     #[arg(long, value_delimiter = ',')]
     only: Vec<usize>,
+    /// Tests to try, in this order; `lib` stands for the unit tests
+    #[arg(long, value_delimiter = ',', default_values = TESTS)]
+    tests: Vec<String>,
     /// Only say which ones
     #[arg(long)]
     list: bool,
@@ -44,7 +47,7 @@ fn main() -> Result<()> {
     let copy = root.join("target/mutants");
     fresh(&root, &copy)?;
     let not_built = build(&root, &copy, &mutants)?;
-    let programs = programs(&root, &copy)?;
+    let programs = programs(&root, &copy, &args.tests)?;
     let chosen = |mutant: &&Mutant| args.only.is_empty() || args.only.contains(&mutant.id);
     let tried: Vec<&Mutant> = mutants.iter().filter(chosen).filter(|mutant| !not_built.contains(&mutant.id)).collect();
     trial::all(&root, &programs, &tried)?;
@@ -111,13 +114,13 @@ fn build(root: &Path, copy: &Path, mutants: &[Mutant]) -> Result<BTreeSet<usize>
 fn cargo(root: &Path, copy: &Path, verb: &str) -> Command {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(copy).args([verb, "--package", "wgrad", "--message-format", "json", "--target-dir"]);
-    cargo.arg(root.join("target"));
+    cargo.arg(root.join("target")).env("CARGO_PROFILE_DEV_DEBUG", "false");
     cargo
 }
 
 /// File, byte and text of each error of the library.
 fn errors(root: &Path, copy: &Path) -> Result<Vec<(String, usize, String)>> {
-    let out = cargo(root, copy, "check").arg("--lib").output().context("cannot start cargo")?;
+    let out = cargo(root, copy, "build").arg("--lib").output().context("cannot start cargo")?;
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(&out.stdout).lines() {
         let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
@@ -138,12 +141,18 @@ fn errors(root: &Path, copy: &Path) -> Result<Vec<(String, usize, String)>> {
 }
 
 /// The test programs that need no GPU, in the order in which they are tried.
-const TESTS: [&str; 7] = ["engine", "ops", "gradients", "kernels", "training", "random_programs", "parity"];
+const TESTS: [&str; 8] = ["lib", "engine", "ops", "gradients", "kernels", "training", "random_programs", "parity"];
 
 /// Builds the tests: name and path of each program.
-fn programs(root: &Path, copy: &Path) -> Result<Vec<(String, PathBuf)>> {
+fn programs(root: &Path, copy: &Path, tests: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = cargo(root, copy, "test");
-    cargo.args(["--no-run", "--lib"]).args(TESTS.iter().flat_map(|test| ["--test", test]));
+    cargo.arg("--no-run");
+    for test in tests {
+        match test.as_str() {
+            "lib" => cargo.arg("--lib"),
+            test => cargo.args(["--test", test]),
+        };
+    }
     let out = cargo.output().context("cannot start cargo")?;
     if !out.status.success() {
         bail!("{}", String::from_utf8_lossy(&out.stderr));
@@ -152,9 +161,10 @@ fn programs(root: &Path, copy: &Path) -> Result<Vec<(String, PathBuf)>> {
     for line in String::from_utf8_lossy(&out.stdout).lines() {
         let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
         if let (Some(path), Some(name)) = (value["executable"].as_str(), value["target"]["name"].as_str()) {
+            let name = if name == "wgrad" { "lib" } else { name };
             found.push((name.to_owned(), PathBuf::from(path)));
         }
     }
-    found.sort_by_key(|(name, _)| TESTS.iter().position(|test| test == name));
+    found.sort_by_key(|(name, _)| tests.iter().position(|test| test == name));
     Ok(found)
 }
