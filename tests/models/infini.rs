@@ -97,6 +97,30 @@ fn recomputation_changes_memory_and_nothing_else() {
 }
 
 #[test]
+fn losses_of_the_tokens_have_the_loss_as_their_mean() {
+    let device = Device::cpu();
+    let (model, params) = model(tiny());
+    // Whole segments, a short last one, one short segment.
+    for n in [15, 13, 3] {
+        for sequential in [false, true] {
+            let options = SegmentLoss { segment_length: 5, sequential, ..Default::default() };
+            let graph = Graph::new();
+            let p = params.vars(&graph);
+            let input = graph.input("ids", TensorType::u32([2, n + 1]));
+            let each = model.segment_losses(&p, input, options);
+            let mean = model.segment_loss(&p, input, options, Mode::Eval);
+            assert_eq!(each.shape()[..], [2, n]);
+            let plan = device.compile_blocking(&graph, &[("each", each), ("mean", mean)]).unwrap();
+            let tokens = Tensor::u32([2, n + 1], ids(2, n + 1, 4)).unwrap();
+            plan.run(&Feed::new().store(&params.store(&device).unwrap()).input("ids", &tokens)).unwrap();
+            let (each, mean) = (plan.read_blocking("each").unwrap(), plan.read_blocking("mean").unwrap());
+            let average = each.floats().iter().sum::<f32>() / (2 * n) as f32;
+            assert!((average - mean.floats()[0]).abs() < 1e-5, "{n} tokens, sequential {sequential}");
+        }
+    }
+}
+
+#[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let config = InfiniConfig { dim_head: 32, heads: 4, ..InfiniConfig::new(VOCABULARY, 96, 2) };
     let options = SegmentLoss { segment_length: 64, ..Default::default() };

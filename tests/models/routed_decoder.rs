@@ -1,6 +1,7 @@
 //! The decoder of routed attention: causal, trained, and the same text read at once or token by token.
 
 use crate::common;
+use crate::common::modules::run;
 use wgrad::models::conditional::{AutoregressiveConfig, RoutedDecoder, RoutedDecoderConfig, RoutedStream};
 use wgrad::models::infini::Sampling;
 use wgrad::nn::Params;
@@ -57,6 +58,30 @@ fn later_tokens_change_nothing_before_them() {
             close(&before[..at * VOCABULARY], &after[..at * VOCABULARY], &format!("{keys} keys, before token {at}"));
             assert_ne!(before[at * VOCABULARY..], after[at * VOCABULARY..], "token {at} counts");
         }
+    }
+}
+
+/// Scores of each layer's router.
+fn scores(model: &RoutedDecoder, params: &Params, text: &[u32]) -> Vec<Tensor> {
+    let ids = Tensor::u32([1, text.len()], text.to_vec()).expect("a tensor");
+    run(&Device::cpu(), params, &[("ids", &ids)], |p, ids| model.router_scores(p, ids[0]))
+}
+
+#[test]
+fn router_scores_see_the_text_so_far_and_tell_the_layers_apart() {
+    let (model, params) = model(config(3));
+    let whole = text(15, 1);
+    let before = scores(&model, &params, &whole);
+    assert!(before.len() == 2 && before.iter().all(|s| s.shape()[..] == [1, 15]));
+    assert_ne!(before[0], before[1]);
+    let mut changed = whole.clone();
+    changed[9] = (changed[9] + 5) % VOCABULARY as u32;
+    for (layer, (before, after)) in before.iter().zip(scores(&model, &params, &changed)).enumerate() {
+        let (before, after) = (before.floats(), after.floats());
+        close(&before[..9], &after[..9], &format!("layer {layer}"));
+        assert_ne!(before[9], after[9], "layer {layer}");
+        // The first layer scores each token by itself; the second has seen others.
+        assert_eq!(before[10..] == after[10..], layer == 0, "layer {layer}");
     }
 }
 

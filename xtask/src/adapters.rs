@@ -63,6 +63,12 @@ pub fn print() -> Result<()> {
 }
 
 fn enumerate() -> Result<Vec<Adapter>> {
+    // SAFETY: `each` hands out devices of a living instance.
+    each(|instance, device| unsafe { describe(instance, device) })
+}
+
+/// What `f` finds out about each physical device.
+fn each<T>(f: impl Fn(&ash::Instance, vk::PhysicalDevice) -> T) -> Result<Vec<T>> {
     // SAFETY: the loader is the system's own; nothing outlives `entry`, and the instance is destroyed at the end.
     unsafe {
         let entry = ash::Entry::load().context("the Vulkan loader does not load")?;
@@ -74,11 +80,25 @@ fn enumerate() -> Result<Vec<Adapter>> {
             Err(error) => bail!("no Vulkan instance: {error}"),
         };
         let found = instance.enumerate_physical_devices();
-        let adapters = found.iter().flatten().map(|device| describe(&instance, *device)).collect();
+        let answers = found.iter().flatten().map(|device| f(&instance, *device)).collect();
         instance.destroy_instance(None);
         found.context("cannot list the Vulkan devices")?;
-        Ok(adapters)
+        Ok(answers)
     }
+}
+
+/// `cargo xtask adapters --mistake`: asks each adapter for images that nothing uses, which Vulkan forbids and a
+/// validation layer must see.
+pub fn mistake() -> Result<()> {
+    let ask = |instance: &ash::Instance, device: vk::PhysicalDevice| {
+        let (format, usage) = (vk::Format::R8G8B8A8_UNORM, vk::ImageUsageFlags::empty());
+        let (kind, tiling) = (vk::ImageType::TYPE_2D, vk::ImageTiling::OPTIMAL);
+        let flags = vk::ImageCreateFlags::empty();
+        // SAFETY: a question; every driver answers one that makes no sense with an error.
+        let _ =
+            unsafe { instance.get_physical_device_image_format_properties(device, format, kind, tiling, usage, flags) };
+    };
+    each(ask).map(drop)
 }
 
 /// # Safety

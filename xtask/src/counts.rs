@@ -34,7 +34,15 @@ impl Counts {
 
     /// Runs a test runner and reads what it prints. A run in which no test passed is no success.
     pub fn watch(&mut self, command: &mut Command) -> Result<(), Stop> {
-        let ended = run::watch(command, LIMIT, |line| self.read(line));
+        self.watch_also(command, |_| {})
+    }
+
+    /// The same, with every line also handed to `each`.
+    pub fn watch_also(&mut self, command: &mut Command, mut each: impl FnMut(&str)) -> Result<(), Stop> {
+        let ended = run::watch(command, LIMIT, |line| {
+            self.read(line);
+            each(line);
+        });
         ended.map_err(|error| match self.failed {
             0 => error,
             failed => error.context(format!("{failed} failed, {} passed", self.passed)),

@@ -34,6 +34,16 @@ pub fn swiftshader(chromium: &Path) -> Result<PathBuf> {
     found.next().context("no vk_swiftshader_icd.json beside Chromium")
 }
 
+/// The manifest of Vulkan's validation layer, and the version that it speaks of.
+pub fn validation_layer() -> Result<String> {
+    let folders = ["/usr/share/vulkan/explicit_layer.d", "/usr/local/share/vulkan/explicit_layer.d"];
+    let mut found = folders.iter().flat_map(|folder| manifests(Path::new(folder), "VkLayer_khronos_validation"));
+    let path = found.next().with_context(|| format!("no VkLayer_khronos_validation.json in {}", folders.join(", ")))?;
+    let text = fs::read_to_string(&path)?;
+    let version = text.split("\"api_version\"").nth(1).and_then(|rest| rest.split('"').nth(1)).unwrap_or("?");
+    Ok(format!("Khronos validation layer {version}"))
+}
+
 /// Chromium's path and what it calls itself.
 pub fn chromium() -> Result<(PathBuf, String)> {
     const VARIABLE: &str = "WGRAD_CHROMIUM";

@@ -1,11 +1,10 @@
 //! `cargo xtask fuzz`: random programs and mutated files for as long as one likes.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 
 use crate::lab::Lab;
 use crate::run;
-use crate::summary::Stop;
 
 #[derive(Args)]
 pub struct FuzzArgs {
@@ -16,7 +15,7 @@ pub struct FuzzArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// Only this test
-    #[arg(long)]
+    #[arg(long, value_parser = TESTS.map(|[name, ..]| name))]
     test: Option<String>,
     /// On a second driver, SwiftShader
     #[arg(long)]
@@ -32,11 +31,7 @@ const TESTS: [[&str; 3]; 3] = [
 
 pub fn run(args: &FuzzArgs) -> Result<()> {
     let lab = Lab::new(false, false);
-    let gpu = if args.swiftshader { lab.swiftshader() } else { lab.gpu() };
-    let gpu = gpu.map_err(|stop| match stop {
-        Stop::Failed(error) => error,
-        Stop::Missing(reason) | Stop::Skipped(reason) => anyhow!(reason),
-    })?;
+    let gpu = if args.swiftshader { lab.swiftshader()? } else { lab.gpu()? };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let seed = args.seed.unwrap_or(now * 1_000_000);
     println!("from seed {seed} on, on {}", gpu.place());

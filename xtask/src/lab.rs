@@ -19,6 +19,7 @@ const ADAPTER: &str = "WGRAD_TEST_ADAPTER";
 #[derive(Clone, Copy, PartialEq)]
 pub enum Need {
     Gpu,
+    ValidationLayer,
     SwiftShader,
     Chromium,
     Node,
@@ -31,6 +32,7 @@ pub struct Lab {
     pub allow_missing: bool,
     setup: RefCell<Setup>,
     gpu: Found<Gpu>,
+    validation_layer: Found<String>,
     swiftshader: Found<Gpu>,
     chromium: Found<(PathBuf, String)>,
     node: Found<Node>,
@@ -66,6 +68,7 @@ impl Lab {
             allow_missing,
             setup: RefCell::new(Setup::new(no_install)),
             gpu: OnceCell::new(),
+            validation_layer: OnceCell::new(),
             swiftshader: OnceCell::new(),
             chromium: OnceCell::new(),
             node: OnceCell::new(),
@@ -77,6 +80,7 @@ impl Lab {
         for need in needs {
             let _ = match need {
                 Need::Gpu => self.gpu().map(drop),
+                Need::ValidationLayer => self.validation_layer().map(drop),
                 Need::SwiftShader => self.swiftshader().map(drop),
                 Need::Chromium => self.chromium().map(drop),
                 Need::Node => self.node().map(drop),
@@ -105,6 +109,11 @@ impl Lab {
             }
             Ok(Gpu { adapter: Some(adapter), manifest: Some(manifest) })
         })
+    }
+
+    /// The validation layer's name and version.
+    pub fn validation_layer(&self) -> Result<&String, Stop> {
+        once(&self.validation_layer, || self.setup.borrow_mut().validation_layer())
     }
 
     /// The Vulkan driver that Chromium carries.

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz`.
+//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | deny`.
 
 mod adapters;
 mod apt;
@@ -16,6 +16,8 @@ mod setup;
 mod steps;
 mod summary;
 mod test;
+mod tools;
+mod validation;
 mod web;
 
 use std::process::ExitCode;
@@ -44,8 +46,18 @@ enum Command {
     Setup(SetupArgs),
     /// Try random programs and mutated files until the time is over; failures are kept as tests
     Fuzz(fuzz::FuzzArgs),
+    /// Measure which lines the tests run (installs cargo-llvm-cov)
+    Coverage(tools::ToolArgs),
+    /// Try whether the tests see changes of the code (installs cargo-mutants)
+    Mutants(tools::MutantsArgs),
+    /// Check licences and sources of the dependencies (installs cargo-deny)
+    Deny(tools::DenyArgs),
     /// List the Vulkan adapters: kind, name, driver
-    Adapters,
+    Adapters {
+        /// Do something that a validation layer must object to
+        #[arg(long, hide = true)]
+        mistake: bool,
+    },
 }
 
 #[derive(Args)]
@@ -81,7 +93,11 @@ fn chore(command: &Command) -> Result<bool> {
         }
         Command::Setup(args) => setup::all(args.no_install)?,
         Command::Fuzz(args) => fuzz::run(args)?,
-        Command::Adapters => adapters::print()?,
+        Command::Coverage(args) => tools::coverage(args)?,
+        Command::Mutants(args) => tools::mutants(args)?,
+        Command::Deny(args) => tools::deny(args)?,
+        Command::Adapters { mistake: true } => adapters::mistake()?,
+        Command::Adapters { mistake: false } => adapters::print()?,
     }
     Ok(true)
 }

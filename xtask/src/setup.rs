@@ -61,6 +61,13 @@ impl Setup {
         find::lavapipe()
     }
 
+    /// Vulkan's validation layer, which sees what a driver lets pass.
+    pub fn validation_layer(&mut self) -> Result<String> {
+        const PACKAGE: &str = "vulkan-validationlayers";
+        let hint = "install the Khronos validation layer";
+        self.ensure("validation layer", find::validation_layer, &[PACKAGE], hint)
+    }
+
     /// A Chromium that Playwright can drive: the system's, or where that is a snap (Ubuntu), which does not start
     /// everywhere, Playwright's own.
     pub fn chromium(&mut self) -> Result<(PathBuf, String)> {
@@ -155,6 +162,7 @@ pub fn all(no_install: bool) -> Result<()> {
     let missing = [
         setup.loader().err(),
         setup.lavapipe().err().filter(|_| cfg!(target_os = "linux")),
+        setup.validation_layer().err().filter(|_| cfg!(target_os = "linux")),
         setup.chromium().err(),
         setup.node().err(),
     ];

@@ -14,6 +14,7 @@ use crate::package;
 use crate::run;
 use crate::summary::{Done, Stop};
 use crate::test::{Step, version};
+use crate::validation;
 use crate::web;
 
 const WASM: &str = "wasm32-unknown-unknown";
@@ -43,6 +44,12 @@ pub const ALL: &[Step] = &[
         about: "the kernel variants that hardware gets, on the software driver",
         needs: &[Need::Gpu],
         run: hardware_kernels,
+    },
+    Step {
+        name: "validation",
+        about: "plans, faults and kernels under Vulkan's validation layer",
+        needs: &[Need::Gpu, Need::ValidationLayer],
+        run: validation::step,
     },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
     Step { name: "package", about: "the npm package, its weight and its manners", needs: &[Need::Node], run: npm },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Error;
+use anyhow::{Error, anyhow};
 
 /// What a step that went well has to say.
 pub struct Done {
@@ -23,6 +23,15 @@ pub enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Failed(error)
+    }
+}
+
+impl From<Stop> for Error {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Failed(error) => error,
+            Stop::Missing(reason) | Stop::Skipped(reason) => anyhow!(reason),
+        }
     }
 }
 
