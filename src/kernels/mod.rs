@@ -45,6 +45,7 @@ macro_rules! shared {
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = shared![
     "attention",
+    "blocks",
     "digits",
     "grid",
     "half",
@@ -60,6 +61,7 @@ const SHARED: &[(&str, &str)] = shared![
     "row_update",
     "rows",
     "run_sum",
+    "run_sums",
     "runs",
     "scores",
     "sinkhorn",
@@ -68,6 +70,8 @@ const SHARED: &[(&str, &str)] = shared![
     "threefry",
     "top_k",
     "top_k_mask",
+    "value",
+    "value_wide",
     "weighted_sums",
     "words",
     "words_wide",
