@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask bench` builds and runs this; its options are the ones below.
 
+mod browser;
 mod chart;
 mod kernels;
 mod layers;
@@ -16,7 +17,8 @@ mod stats;
 mod steps;
 mod work;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use browser::Browser;
 use clap::{Parser, ValueEnum};
 use measure::{Effort, measure};
 use peers::Peer;
@@ -25,6 +27,7 @@ use roofline::Roofline;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use wgrad::{Device, GpuOptions};
+use work::Case;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
@@ -32,13 +35,16 @@ struct Args {
     /// Suites to run; all of them by default
     #[arg(long, value_enum, value_delimiter = ',')]
     suite: Vec<Suite>,
-    /// cpu, gpu (hardware before software drivers), or part of an adapter's name; the CPU executor, and a hardware GPU
-    /// where there is one, by default
+    /// cpu, gpu (hardware before software drivers), browser, or part of an adapter's name; the CPU executor, and a hardware
+    /// GPU where there is one, by default
     #[arg(long, value_delimiter = ',')]
     device: Vec<String>,
     /// NAME=COMMAND of a process that answers on its standard output, see benches/peers/README.md
     #[arg(long)]
     peer: Vec<String>,
+    /// Command of the process that has a browser's page with libraries, see benches/peers/web
+    #[arg(long)]
+    browser: Option<String>,
     /// Adds every row to this file as a line of JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -89,7 +95,13 @@ fn main() -> Result<()> {
     }
     let suites = if args.suite.is_empty() { Suite::value_variants().to_vec() } else { args.suite.clone() };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (device, label) in devices(&args.device)? {
+    let (pages, names): (Vec<String>, Vec<String>) =
+        args.device.iter().cloned().partition(|name| name == browser::LABEL);
+    if !pages.is_empty() {
+        in_browser(&args, &suites, root)?;
+    }
+    let natively = pages.is_empty() || !names.is_empty();
+    for (device, label) in if natively { devices(&names)? } else { Vec::new() } {
         println!("\ndevice: {device}");
         // Which peers run on the device they say themselves.
         let peers = args.peer.iter().map(|text| Peer::start(text, if device.is_gpu() { "gpu" } else { "cpu" }));
@@ -101,17 +113,52 @@ fn main() -> Result<()> {
         println!("{roofline}");
         for suite in &suites {
             let rows = run(&args, *suite, &device, &label, &mut peers, &roofline, effort)?;
-            println!("\n{} on {label}\n{}", suite.name(), report::terminal(&rows));
-            if let Some(path) = &args.json {
-                append(path, &rows)?;
-            }
-            if args.write && !rows.is_empty() {
-                let results = results(suite.name(), &device, &label, &peers, &roofline, effort, rows);
-                report::keep(root, &results)?;
-            }
+            let versions = peers.iter().map(|peer| format!("{}: {}", peer.name, peer.about)).collect();
+            finish(
+                &args,
+                root,
+                results(suite.name(), &label, device.to_string(), versions, &roofline.to_string(), effort, rows),
+            )?;
         }
     }
     if args.write { report::write(root) } else { Ok(()) }
+}
+
+/// The suites that a page has.
+fn in_browser(args: &Args, suites: &[Suite], root: &Path) -> Result<()> {
+    let command = args.browser.as_ref().context("the device browser needs --browser")?;
+    let mut page = Browser::start(command)?;
+    let effort = Effort::new(args.rounds, args.quick);
+    println!("\ndevice: {}\n{}", page.about, page.versions().join("\n"));
+    for suite in suites {
+        let cases = match suite {
+            Suite::Kernels => browser::kernels(),
+            Suite::Steps => browser::steps(),
+            _ => continue,
+        };
+        let mut rows = Vec::new();
+        for case in cases.iter().filter(|case| case.op.contains(&args.filter)) {
+            progress(suite.name(), case)?;
+            rows.extend(browser::measure(suite.name(), &mut page, case, effort)?);
+        }
+        let (about, versions) = (page.about.clone(), page.versions());
+        finish(args, root, results(suite.name(), browser::LABEL, about, versions, "", effort, rows))?;
+    }
+    Ok(())
+}
+
+/// Shows rows, and keeps them where that was asked for.
+fn finish(args: &Args, root: &Path, results: Results) -> Result<()> {
+    println!("\r{:<60}\n{} on {}\n{}", "", results.suite, results.device, report::terminal(&results.rows));
+    if let Some(path) = &args.json {
+        append(path, &results.rows)?;
+    }
+    if args.write && !results.rows.is_empty() { report::keep(root, &results) } else { Ok(()) }
+}
+
+fn progress(suite: &str, case: &Case) -> Result<()> {
+    print!("\r{:<60}", format!("{suite} {} {}", case.op, case.shape()));
+    Ok(std::io::stdout().flush()?)
 }
 
 /// Devices with short names.
@@ -165,15 +212,13 @@ fn run(
     };
     let mut rows = Vec::new();
     for case in cases.iter().filter(|case| chosen(case.op) && !(case.large && args.quick)) {
-        print!("\r{:<60}", format!("{} {} {}", suite.name(), case.op, case.shape()));
-        std::io::stdout().flush()?;
+        progress(suite.name(), case)?;
         match measure(suite.name(), device, label, case, peers, Some(roofline), effort) {
             Ok(measured) => rows.extend(measured),
             // What does not fit a device is no reason to lose the other rows.
             Err(error) => eprintln!("\r{} {}: {error:#}", case.op, case.shape()),
         }
     }
-    print!("\r{:<60}\r", "");
     Ok(rows)
 }
 
@@ -188,25 +233,25 @@ fn append(path: &Path, rows: &[Row]) -> Result<()> {
 
 fn results(
     suite: &str,
-    device: &Device,
     label: &str,
-    peers: &[Peer],
-    roofline: &Roofline,
+    adapter: String,
+    others: Vec<String>,
+    roofline: &str,
     effort: Effort,
     rows: Vec<Row>,
 ) -> Results {
     let mut versions = vec![format!("wgrad {}", env!("CARGO_PKG_VERSION"))];
     let rustc = std::process::Command::new("rustc").arg("--version").output();
     versions.extend(rustc.ok().map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()));
-    versions.extend(peers.iter().map(|peer| format!("{}: {}", peer.name, peer.about)));
+    versions.extend(others);
     Results {
         suite: suite.to_owned(),
         device: label.to_owned(),
         date: process::date(),
         machine: process::machine(),
-        adapter: device.to_string(),
+        adapter,
         versions,
-        roofline: roofline.to_string(),
+        roofline: roofline.to_owned(),
         rounds: effort.rounds,
         rows,
     }

@@ -1,7 +1,7 @@
 //! Whole training steps: loss, gradients, optimizer.
 
 use crate::layers::{infini_config, product_key_config, recurrent_config};
-use crate::work::{Case, Make, Training, rng, uniform};
+use crate::work::{Case, Make, Training, graph, rng, uniform};
 use rand::RngExt;
 use wgrad::graph::{Graph, Mode};
 use wgrad::models::conditional::{BlockConfig, ConditionalRoutedTransformerBlock};
@@ -66,6 +66,28 @@ fn mlp(batch: usize, dim: usize, inner: usize) -> Case {
     // Reads weights twice and writes their gradients; Adam reads four and writes three.
     Case::new("mlp_step", &[batch, dim, inner], make)
         .counts(10 * weights + 8 * batch * (dim + inner), 6 * batch * weights)
+}
+
+/// The same step written out, with Adam from elementwise operations: what a page builds with the npm package.
+pub fn mlp_adam(batch: usize, dim: usize, inner: usize) -> Case {
+    let make = graph(move |s| {
+        let [x, y] = [0; 2].map(|_| s.floats([batch, dim]));
+        let parameter = |shape: &[usize]| [s.floats(shape), s.zeros(shape), s.zeros(shape)];
+        let all = [&[dim, inner][..], &[inner], &[inner, dim], &[dim]].map(parameter);
+        let [[w1, ..], [b1, ..], [w2, ..], [b2, ..]] = all;
+        let loss = ((x.matmul(w1) + b1).relu().matmul(w2) + b2 - y).square().mean_all();
+        let grads = s.graph.grad(loss, &all.map(|[w, ..]| w));
+        for ([w, m, v], grad) in all.into_iter().zip(&grads) {
+            let Some(grad) = grad.dense() else { continue };
+            let first = m * 0.9 + grad * 0.1;
+            let second = v * 0.999 + grad.square() * 0.001;
+            s.graph.assign(m, first);
+            s.graph.assign(v, second);
+            s.graph.assign(w, w - first / (second.sqrt() + 1e-8) * 1e-4);
+        }
+        vec![loss]
+    });
+    Case::new("mlp_adam", &[batch, dim, inner], make)
 }
 
 /// The optimizer alone: the gradient is an input.

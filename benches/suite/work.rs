@@ -125,6 +125,7 @@ pub struct Scene<'g> {
 
 #[derive(Clone, Copy)]
 enum Fill {
+    Zeros,
     Uniform,
     Below(u32),
 }
@@ -139,8 +140,13 @@ impl<'g> Scene<'g> {
     }
 
     /// Floats of deviation 1.
-    pub fn floats<const D: usize>(&self, shape: [usize; D]) -> Var<'g> {
+    pub fn floats(&self, shape: impl Into<wgrad::Shape>) -> Var<'g> {
         self.state(TensorType::f32(shape), Fill::Uniform)
+    }
+
+    /// What is added up from nothing.
+    pub fn zeros(&self, shape: &[usize]) -> Var<'g> {
+        self.state(TensorType::f32(shape), Fill::Zeros)
     }
 
     /// Integers below a bound.
@@ -193,6 +199,7 @@ pub fn replay(device: &Device, build: impl for<'g> Fn(&Scene<'g>) -> Vec<Var<'g>
     for (name, fill, ty) in scene.states.into_inner() {
         let n = ty.numel();
         let tensor = match fill {
+            Fill::Zeros => Tensor::f32(&ty.shape, vec![0.0; n])?,
             Fill::Uniform => Tensor::f32(&ty.shape, uniform(&mut rng, n))?,
             Fill::Below(most) => Tensor::u32(&ty.shape, (0..n).map(|_| rng.random_range(0..most)).collect())?,
         };

@@ -1,6 +1,7 @@
 // Partial sums of long runs: of the piece that starts among places q PIECE .. (q + 1) PIECE and is not its run's first; 0 if
 // there is none.
 // #include "shared/grid.wgsl"
+// #include "shared/value.wgsl"
 // #include "shared/runs.wgsl"
 @group(0) @binding(3) var<storage, read> keys: array<u32>;
 @group(0) @binding(4) var<storage, read_write> partials: array<f32>;

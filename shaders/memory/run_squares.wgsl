@@ -1,6 +1,7 @@
 // Sum of the squares of the sums of runs, over pieces of places times columns: one piece a workgroup.
 // #include "shared/grid.wgsl"
 // #include "shared/row.wgsl"
+// #include "shared/value.wgsl"
 // #include "shared/runs.wgsl"
 // #include "shared/run_sum.wgsl"
 struct Meta {

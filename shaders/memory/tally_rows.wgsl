@@ -1,6 +1,7 @@
 // Adds to each row of a table that sorted hits name the sums of their values, how many they are, and 1, in place. A column of
 // a hit an invocation, of which those of the first hit of a run do it.
 // #include "shared/grid.wgsl"
+// #include "shared/value.wgsl"
 // #include "shared/runs.wgsl"
 // #include "shared/run_sum.wgsl"
 @group(0) @binding(4) var<storage, read> keys: array<u32>;

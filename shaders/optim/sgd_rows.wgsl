@@ -1,6 +1,7 @@
 // One step of gradient descent on the rows that sorted hits name, in place; an element of a hit an invocation, of which
 // those of the first hit of a run add the run up.
 // #include "shared/grid.wgsl"
+// #include "shared/value.wgsl"
 // #include "shared/runs.wgsl"
 // #include "shared/run_sum.wgsl"
 // #include "shared/row_update.wgsl"

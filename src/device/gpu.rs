@@ -89,7 +89,10 @@ impl Gpu {
         let offered = adapter.limits();
         sufficient(&offered)?;
         let limits = if options.portable_limits { wgpu::Limits::default() } else { offered };
-        let wanted = if options.timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
+        let mut wanted = if options.timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
+        if is_software(&info) && !options.portable_limits {
+            wanted |= wgpu::Features::SUBGROUP;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgrad"),
             required_features: wanted & adapter.features(),
@@ -134,7 +137,11 @@ impl Gpu {
         limits: wgpu::Limits,
         failure: Arc<Mutex<Option<Error>>>,
     ) -> Gpu {
-        let caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
+        let mut caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
+        if let Some(info) = info.as_ref().filter(|_| device.features().contains(wgpu::Features::SUBGROUP)) {
+            let [least, most] = [info.subgroup_min_size, info.subgroup_max_size];
+            caps.subgroup = if least == most { most } else { 0 };
+        }
         Gpu { device, queue, info, limits, caps, caches: Mutex::default(), failure, counters: Counters::default() }
     }
 

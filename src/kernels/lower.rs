@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub struct Capabilities {
     /// A software driver: loads are dear, barriers dearer, there is nothing to hide latency.
     pub software: bool,
+    /// Invocations of a subgroup, where kernels may use subgroups and all are as large; else 0.
+    pub subgroup: u32,
     /// Storage buffers a dispatch may bind.
     pub storage_buffers: u32,
     /// Bytes of the largest binding.
@@ -36,6 +38,7 @@ impl Capabilities {
     pub(crate) fn new(limits: &wgpu::Limits, software: bool) -> Self {
         Capabilities {
             software,
+            subgroup: 0,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroups: limits.max_compute_workgroups_per_dimension,

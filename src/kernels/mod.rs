@@ -46,6 +46,7 @@ macro_rules! shared {
 /// Files that kernels may include.
 const SHARED: &[(&str, &str)] = shared![
     "attention",
+    "blocks",
     "digits",
     "grid",
     "half",
@@ -61,6 +62,7 @@ const SHARED: &[(&str, &str)] = shared![
     "row_update",
     "rows",
     "run_sum",
+    "run_sums",
     "runs",
     "scores",
     "sinkhorn",
@@ -69,6 +71,8 @@ const SHARED: &[(&str, &str)] = shared![
     "threefry",
     "top_k",
     "top_k_mask",
+    "value",
+    "value_wide",
     "weighted_sums",
     "words",
     "words_wide",

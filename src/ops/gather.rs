@@ -9,8 +9,14 @@ use encase::ShaderType;
 
 /// One element an invocation.
 pub static GATHER: Kernel = kernel!("memory/gather");
+/// The same for rows of full fours of elements.
+pub static GATHER_WIDE: Kernel = kernel!("memory/gather_wide");
 
 const WIDTH: usize = 64;
+/// Fours that an invocation moves at most on a software driver, where finding them costs as much.
+const QUADS: usize = 8;
+/// Invocations below which it moves fewer, to keep all threads busy.
+const SPREAD: usize = 8 * WIDTH;
 
 /// `output[.., c] = table[indices[..], c]`, 0 where the index names no row. Inputs: the pieces of the table, one after
 /// the other (none empty, unless it is the only one), and the indices.
@@ -111,9 +117,20 @@ impl Op for Gather {
         for piece in 0..pieces {
             let table = cx.inputs[piece].shape();
             let (rows, width) = (table[0], table[1]);
+            let wide = rows > 0 && width.is_multiple_of(4);
+            let (n, width) = if wide { (n / 4, width / 4) } else { (n, width) };
+            let mut quads = 1;
+            let most = if wide && cx.caps.software { QUADS } else { 1 };
+            while 2 * quads <= most && width.is_multiple_of(2 * quads) && n / (2 * quads) >= SPREAD {
+                quads *= 2;
+            }
+            let n = n / quads;
             let meta = Meta { n: n as u32, first: first as u32, rows: rows as u32, width: width as u32 };
-            let d = cx.dispatch(&GATHER).input(piece).input(pieces).output(0).uniform(&meta);
-            d.workgroups(n.div_ceil(WIDTH))?;
+            let d = match wide {
+                true => cx.dispatch(&GATHER_WIDE).constant("QUADS", quads as f64),
+                false => cx.dispatch(&GATHER),
+            };
+            d.input(piece).input(pieces).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))?;
             first += rows;
         }
         Ok(())
@@ -134,7 +151,7 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [([usize; 2], &[usize], u32); 10] = [
+    let shapes: [([usize; 2], &[usize], u32); 12] = [
         ([1, 1], &[1], 1),
         ([5, 3], &[], 5),
         ([7, 4], &[2, 3], 10),
@@ -143,6 +160,8 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         ([4, 5], &[0], 4),
         ([3, 70], &[611], 3),
         ([257, 64], &[31, 7], 260),
+        ([257, 12], &[600], 260),
+        ([31, 128], &[513], 40),
         ([66_000, 2], &[33], 66_000),
         ([2, 1], &[70_001], 3),
     ];
@@ -164,6 +183,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         ("gather from 3 pieces", [4, 4, 3], 5, 29, 14),
         ("gather from pieces of one row", [1, 1, 1], 1, 7, 4),
         ("gather from wide pieces", [3, 3, 1], 130, 67, 7),
+        ("gather fours from 3 pieces", [3, 3, 1], 136, 67, 9),
         ("gather nothing from 3 pieces", [2, 2, 2], 3, 0, 6),
     ] {
         let [a, b, c] = pieces.map(|rows| [rows, width]);

@@ -10,10 +10,16 @@ use encase::ShaderType;
 
 /// Sums of runs.
 pub static RUN_SUMS: Kernel = kernel!("memory/run_sums");
+/// The same for rows of full fours of elements.
+pub static RUN_SUMS_WIDE: Kernel = kernel!("memory/run_sums_wide");
 /// Zeros.
 pub static ZERO: Kernel = kernel!("memory/zero");
+/// Full fours of zeros.
+pub static ZERO_WIDE: Kernel = kernel!("memory/zero_wide");
 
 const WIDTH: usize = 64;
+/// Invocations of a workgroup that writes fours of zeros.
+const ZEROS: usize = 256;
 
 /// Sums of sorted hits by row, a table `[rows, width]`. Inputs: the sorted hits, and the rows that were hit in the order of
 /// the hits.
@@ -74,9 +80,12 @@ impl Op for ScatterAdd {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         zero(cx, Place::Output(0), cx.outputs[0].numel())?;
-        let n = RunShape::elements(cx, 0);
-        let (d, meta) = self.0.dispatch(cx, &RUN_SUMS, 0, true);
-        d.input(3).input(4).output(0).uniform(&meta).workgroups(n.div_ceil(WIDTH))
+        let (n, width) = (RunShape::elements(cx, 0), cx.inputs[0].shape()[1]);
+        // Nothing at all cannot be bound as fours: there are no partial sums of few hits.
+        let fours = if width.is_multiple_of(4) && cx.inputs[5].numel() > 0 { 4 } else { 1 };
+        let kernel = if fours == 4 { &RUN_SUMS_WIDE } else { &RUN_SUMS };
+        let (d, meta) = self.0.dispatch(cx, kernel, 0, true);
+        d.input(3).input(4).output(0).uniform(&meta.narrowed(fours)).workgroups((n / fours).div_ceil(WIDTH))
     }
 }
 
@@ -87,6 +96,11 @@ struct Length {
 
 /// Fills a buffer of `size` elements with zeros.
 pub(crate) fn zero(cx: &mut Lower<'_>, place: Place, size: usize) -> Result<()> {
+    if size.is_multiple_of(4) {
+        let fours = size / 4;
+        let d = cx.dispatch(&ZERO_WIDE).write_to(place).uniform(&Length { n: fours as u32 });
+        return d.workgroups(fours.div_ceil(ZEROS));
+    }
     cx.dispatch(&ZERO).write_to(place).uniform(&Length { n: size as u32 }).workgroups(size.div_ceil(WIDTH))
 }
 
@@ -118,7 +132,7 @@ impl<'g> Rows<'g> {
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::graph::Factors;
     use crate::ops::samples::Sample;
-    let shapes: [(usize, usize, usize, u32); 12] = [
+    let shapes: [(usize, usize, usize, u32); 14] = [
         (1, 1, 1, 1),
         (7, 3, 5, 7),
         (0, 3, 4, 1),
@@ -128,6 +142,8 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (129, 2, 1, 1),
         (300, 67, 9, 12),
         (5_003, 3, 4, 5),
+        (300, 8, 9, 12),
+        (129, 4, 3, 3),
         (1_000, 1, 66_000, 66_000),
         (70_001, 1, 3, 4),
         (70_001, 2, 40_000, 40_000),

@@ -64,6 +64,13 @@ pub(crate) struct RunMeta {
     rows: u32,
 }
 
+impl RunMeta {
+    /// With widths in so many elements.
+    pub fn narrowed(self, each: usize) -> RunMeta {
+        RunMeta { width: self.width / each as u32, ..self }
+    }
+}
+
 impl<'g> Runs<'g> {
     /// Sorts the hits of a sparse gradient.
     #[track_caller]

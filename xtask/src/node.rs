@@ -46,6 +46,11 @@ impl Node {
         command
     }
 
+    /// Where Node itself lies.
+    pub fn program(&self) -> String {
+        self.bin.as_ref().map_or_else(|| "node".into(), |bin| bin.join("node").to_string_lossy().into_owned())
+    }
+
     pub fn npm(&self) -> Command {
         self.command(npm())
     }

@@ -27,16 +27,21 @@ pub fn build(node: &Node, no_install: bool) -> Result<u64> {
 
 /// Installs the page's npm packages unless the lock file's are there already.
 pub fn packages(node: &Node, no_install: bool) -> Result<()> {
-    let web = run::root().join("web");
-    let age = |path: &str| fs::metadata(web.join(path)).and_then(|data| data.modified()).ok();
+    install(node, "web", no_install)
+}
+
+/// The same of another folder of the repository.
+pub fn install(node: &Node, folder: &str, no_install: bool) -> Result<()> {
+    let place = run::root().join(folder);
+    let age = |path: &str| fs::metadata(place.join(path)).and_then(|data| data.modified()).ok();
     if age("node_modules/.package-lock.json").is_some_and(|installed| Some(installed) >= age("package-lock.json")) {
         return Ok(());
     }
     if no_install {
-        bail!("web/node_modules is missing or older than web/package-lock.json: run `npm ci` there");
+        bail!("{folder}/node_modules is missing or older than {folder}/package-lock.json: run `npm ci` there");
     }
-    println!("setup: npm packages of the page: npm ci");
-    run::output(node.npm().args(["ci", "--no-audit", "--no-fund"])).map(drop)
+    println!("setup: npm packages of {folder}: npm ci");
+    run::output(node.npm().current_dir(place).args(["ci", "--no-audit", "--no-fund"])).map(drop)
 }
 
 /// The bindings come from a program of their own, so that nobody else waits for its dependencies.

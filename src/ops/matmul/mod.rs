@@ -1,5 +1,7 @@
 //! Batched matrix product. Operands may be any strided view, so transposes cost nothing.
 
+pub mod packed;
+
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
@@ -98,6 +100,14 @@ impl Batches {
     }
 }
 
+fn pack(values: &[usize], fill: u32) -> UVec4 {
+    let mut v = UVec4::splat(fill);
+    for (d, x) in values.iter().enumerate() {
+        v[d] = *x as u32;
+    }
+    v
+}
+
 impl Matmul {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let (a, b) = (&call.inputs[0], &call.inputs[1]);
@@ -192,13 +202,9 @@ impl Op for Matmul {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let (a, b) = (&cx.inputs[0], &cx.inputs[1]);
         let s = Batches::new((a.shape(), &a.layout), (b.shape(), &b.layout), cx.outputs[0].shape());
-        let pack = |values: &[usize], fill: u32| {
-            let mut v = UVec4::splat(fill);
-            for (d, x) in values.iter().enumerate() {
-                v[d] = *x as u32;
-            }
-            v
-        };
+        if packed::lower(cx, &s)? {
+            return Ok(());
+        }
         let meta = Meta {
             rows: s.m as u32,
             cols: s.n as u32,
@@ -244,7 +250,7 @@ impl<'g> Var<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [(&[usize], &[usize]); 13] = [
+    let shapes: [(&[usize], &[usize]); 16] = [
         (&[1, 1], &[1, 1]),
         (&[3, 0], &[0, 2]),
         (&[0, 3], &[3, 2]),
@@ -257,6 +263,9 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (&[1, 300], &[300, 1]),
         (&[70_000, 1, 2], &[2, 1]),
         (&[129, 257], &[257, 65]),
+        (&[70, 257], &[257, 9]),
+        (&[9, 500], &[500, 131]),
+        (&[3, 1, 17, 90], &[2, 90, 35]),
         (&[3, 12, 40], &[3, 40, 33]),
     ];
     let mut all: Vec<Sample> = shapes

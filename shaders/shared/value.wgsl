@@ -1,0 +1,2 @@
+// What sums are made of.
+alias Value = f32;
