@@ -190,7 +190,7 @@ impl<T: Executed> CpuPlan<T> {
     }
 
     /// Runs, and calls `after` at the end of each step.
-    fn run_with(&self, feed: &Feed<'_>, mut after: impl FnMut()) -> Result<()> {
+    fn run_with(&self, feed: &Feed<'_>, mut after: impl FnMut() + Send) -> Result<()> {
         // Everything is checked before anything changes.
         let mut states = Vec::new();
         let mut inputs = Vec::new();
@@ -220,18 +220,17 @@ impl<T: Executed> CpuPlan<T> {
         for (b, state) in &states {
             loan.take(self.place[*b], &state.memory)?;
         }
-<<<<<<< HEAD
         let cells = &mut loan.cells[..];
-        let mut steps = || self.program.steps.iter().for_each(|step| self.step(step, cells, feed));
+        let mut steps = || {
+            for step in &self.program.steps {
+                self.step(step, cells, feed);
+                after();
+            }
+        };
         if self.large {
             par::in_pool(steps)
         } else {
             steps()
-=======
-        for step in &self.program.steps {
-            self.step(step, &mut loan.cells, feed);
-            after();
->>>>>>> host
         }
         Ok(())
     }
