@@ -7,6 +7,7 @@ use crate::graph::Op;
 use crate::kernels::{CpuCall, CpuInput, CpuOutput, Slice, SliceMut, par};
 use crate::plan::{Origin, Program};
 use crate::types::{DType, Data, Operand, Real, Tensor};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -122,8 +123,8 @@ const LARGE: usize = 1 << 15;
 
 pub(crate) struct CpuPlan<T> {
     program: Arc<Program>,
-    /// Cell of each buffer.
-    place: Vec<usize>,
+    /// Cell of each buffer, and the elements of it that are the buffer's.
+    place: Vec<(usize, Range<usize>)>,
     cells: Mutex<Vec<Cell<T>>>,
     pub bytes: u64,
     /// Whether there is work for several threads; waking them takes longer than a small program.
@@ -147,9 +148,13 @@ impl<T: Executed> CpuPlan<T> {
         }
         let mut place = Vec::with_capacity(program.buffers.len());
         for (b, info) in program.buffers.iter().enumerate() {
-            let float = floats.of.get(&b).copied();
-            let shared = float.or(ints.of.get(&b).map(|s| floats.bytes.len() + s));
-            place.push(shared.unwrap_or(cells.len()));
+            let shared = match (floats.of.get(&b), ints.of.get(&b)) {
+                (Some(place), _) => Some((place.slot, place.offset as usize / 4)),
+                (None, Some(place)) => Some((floats.bytes.len() + place.slot, place.offset as usize / 4)),
+                (None, None) => None,
+            };
+            let (cell, start) = shared.unwrap_or((cells.len(), 0));
+            place.push((cell, start..start + info.ty.numel()));
             if shared.is_some() {
                 continue;
             }
@@ -205,7 +210,7 @@ impl<T: Executed> CpuPlan<T> {
         states.sort_by_key(|(_, state)| state.id);
         let mut loan = Loan { cells: lock(&self.cells), floats: Vec::new(), ints: Vec::new() };
         for (b, fed) in inputs {
-            match (&mut loan.cells[self.place[b]], fed) {
+            match (&mut loan.cells[self.place[b].0], fed) {
                 (Cell::Float(v), Fed::Double(d)) => v.iter_mut().zip(d).for_each(|(v, d)| *v = T::of(*d)),
                 (Cell::Float(v), Fed::Tensor(t)) => {
                     v.iter_mut().zip(t.floats()).for_each(|(v, d)| *v = T::of(f64::from(*d)));
@@ -218,7 +223,7 @@ impl<T: Executed> CpuPlan<T> {
             }
         }
         for (b, state) in &states {
-            loan.take(self.place[*b], &state.memory)?;
+            loan.take(self.place[*b].0, &state.memory)?;
         }
         let cells = &mut loan.cells[..];
         let mut steps = || {
@@ -239,45 +244,54 @@ impl<T: Executed> CpuPlan<T> {
         if step.outputs.iter().all(|o| o.numel() == 0) {
             return;
         }
-        let places = step.outputs.iter().map(|o| self.place[o.buffer]).collect();
+        let places = step.outputs.iter().map(|o| self.place[o.buffer].0).collect();
         let mut held = Outputs::take(cells, places);
         let cells = &*held.cells;
         let inputs = step
             .inputs
             .iter()
-            .map(|o| CpuInput {
-                shape: &o.ty.shape,
-                layout: &o.layout,
-                data: match &cells[self.place[o.buffer]] {
-                    Cell::Float(v) => Slice::Float(&v[..]),
-                    Cell::Int(v) => Slice::Int(&v[..]),
+            .map(|o| {
+                let (cell, range) = self.place[o.buffer].clone();
+                let data = match &cells[cell] {
+                    Cell::Float(v) => Slice::Float(&v[range]),
+                    Cell::Int(v) => Slice::Int(&v[range]),
                     // An input that the operation updates in place.
                     Cell::Taken if o.ty.dtype == DType::F32 => Slice::Float(&[]),
                     Cell::Taken => Slice::Int(&[]),
-                },
+                };
+                CpuInput { shape: &o.ty.shape, layout: &o.layout, data }
             })
             .collect();
         let outputs = step
             .outputs
             .iter()
             .zip(&mut held.taken)
-            .map(|(o, cell)| CpuOutput {
-                shape: &o.ty.shape,
-                data: match cell {
-                    Cell::Float(v) => SliceMut::Float(&mut v[..o.numel()]),
-                    Cell::Int(v) => SliceMut::Int(&mut v[..o.numel()]),
+            .map(|(o, cell)| {
+                let start = self.place[o.buffer].1.start;
+                let range = start..start + o.numel();
+                let data = match cell {
+                    Cell::Float(v) => SliceMut::Float(&mut v[range]),
+                    Cell::Int(v) => SliceMut::Int(&mut v[range]),
                     Cell::Taken => SliceMut::Int(&mut []),
-                },
+                };
+                CpuOutput { shape: &o.ty.shape, data }
             })
             .collect();
         let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed };
         T::call(step.op.as_ref(), &mut call);
     }
 
+    /// Cell and elements of a dense operand.
+    fn elements(&self, operand: &Operand) -> (usize, Range<usize>) {
+        let (cell, all) = &self.place[operand.buffer];
+        let start = all.start + operand.layout.offset;
+        (*cell, start..start + operand.numel())
+    }
+
     pub fn read(&self, operand: &Operand) -> Result<Tensor> {
         let cells = lock(&self.cells);
-        let range = operand.layout.offset..operand.layout.offset + operand.numel();
-        let data = match &cells[self.place[operand.buffer]] {
+        let (cell, range) = self.elements(operand);
+        let data = match &cells[cell] {
             Cell::Float(v) => Data::F32(v[range].iter().map(|x| x.f64() as f32).collect()),
             Cell::Int(v) => Data::U32(v[range].to_vec()),
             Cell::Taken => {
@@ -290,8 +304,8 @@ impl<T: Executed> CpuPlan<T> {
     #[cfg(feature = "oracle")]
     pub fn read_raw(&self, operand: &Operand) -> Result<Vec<f64>> {
         let cells = lock(&self.cells);
-        let range = operand.layout.offset..operand.layout.offset + operand.numel();
-        match &cells[self.place[operand.buffer]] {
+        let (cell, range) = self.elements(operand);
+        match &cells[cell] {
             Cell::Float(v) => Ok(v[range].iter().map(|x| x.f64()).collect()),
             Cell::Int(v) => Ok(v[range].iter().map(|x| f64::from(*x)).collect()),
             Cell::Taken => Err(Error::argument("read", "a state is read through its store")),

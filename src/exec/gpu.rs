@@ -13,7 +13,7 @@ use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
 use crate::kernels::{Buffer, Dispatch, Lower};
-use crate::plan::{Life, Origin, Program, Slots};
+use crate::plan::{Life, Origin, Place, Program, Slots};
 use crate::types::{Operand, Tensor, TensorType};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -40,6 +40,18 @@ struct Ready {
     uniform: u64,
 }
 
+/// Where a value is: all of a buffer, or its bytes from `offset` on.
+struct Room {
+    buffer: wgpu::Buffer,
+    offset: u64,
+}
+
+impl From<wgpu::Buffer> for Room {
+    fn from(buffer: wgpu::Buffer) -> Self {
+        Room { buffer, offset: 0 }
+    }
+}
+
 /// What may be another buffer in the next run.
 #[derive(PartialEq)]
 enum Bindable {
@@ -56,8 +68,8 @@ pub(crate) struct GpuPlan {
     ready: Vec<Ready>,
     temps: Vec<usize>,
     slots: Slots,
-    /// Buffers other than states: of the program, then temporaries.
-    buffers: FxHashMap<Buffer, wgpu::Buffer>,
+    /// Where values other than states are: of the program, then temporaries.
+    buffers: FxHashMap<Buffer, Room>,
     uniforms: wgpu::Buffer,
     globals: wgpu::Buffer,
     ring: wgpu::Buffer,
@@ -122,17 +134,18 @@ impl GpuPlan {
         let made: Vec<wgpu::Buffer> =
             slots.bytes.iter().map(|b| gpu.buffer("slot", *b, storage, peak)).collect::<Result<_>>()?;
         let mut bytes = peak;
-        let mut buffers = FxHashMap::default();
+        let mut buffers: FxHashMap<Buffer, Room> = FxHashMap::default();
         let n = program.buffers.len();
+        let room = |place: &Place| Room { buffer: made[place.slot].clone(), offset: place.offset };
         for (b, info) in program.buffers.iter().enumerate() {
             let size = info.ty.numel() as u64 * 4;
             let buffer = match (&info.origin, slots.of.get(&b)) {
                 (Origin::State(_), _) => continue,
-                (Origin::Computed, Some(slot)) => made[*slot].clone(),
+                (Origin::Computed, Some(place)) => room(place),
                 (Origin::Computed, None) => continue,
                 (Origin::Input(name), _) => {
                     bytes += size;
-                    gpu.buffer(name, size, storage, peak)?
+                    gpu.buffer(name, size, storage, peak)?.into()
                 }
                 (Origin::Constant(data), _) => {
                     bytes += size;
@@ -140,14 +153,14 @@ impl GpuPlan {
                     if size > 0 {
                         gpu.queue.write_buffer(&buffer, 0, data.data().bytes());
                     }
-                    buffer
+                    buffer.into()
                 }
             };
             buffers.insert(Buffer::Program(b), buffer);
         }
         for t in 0..temps.len() {
-            if let Some(slot) = slots.of.get(&(n + t)) {
-                buffers.insert(Buffer::Temp(t), made[*slot].clone());
+            if let Some(place) = slots.of.get(&(n + t)) {
+                buffers.insert(Buffer::Temp(t), room(place));
             }
         }
         let mut blob: Vec<u8> = Vec::new();
@@ -230,11 +243,12 @@ impl GpuPlan {
         };
         for b in &dispatch.bindings {
             let state = if let Buffer::Program(p) = b.buffer { states.get(&p) } else { None };
-            let Some(buffer) = state.or(self.buffers.get(&b.buffer)) else {
+            let room = || self.buffers.get(&b.buffer).map(|room| (&room.buffer, room.offset));
+            let Some((buffer, offset)) = state.map(|buffer| (buffer, 0)).or_else(room) else {
                 return Err(Error::Device { message: format!("{} binds a buffer without memory", dispatch.label) });
             };
-            let start = b.start as u64 * 4;
-            let end = (b.end as u64 * 4).min(buffer.size());
+            let start = offset + b.start as u64 * 4;
+            let end = (offset + b.end as u64 * 4).min(buffer.size());
             add(buffer, start, wgpu::BufferSize::new(end.saturating_sub(start)));
         }
         if let Some(uniform) = &dispatch.uniform {
@@ -349,7 +363,8 @@ impl GpuPlan {
     }
 
     fn write(&self, b: usize, fed: Fed<'_>, ty: &TensorType) {
-        let Some(buffer) = self.buffers.get(&Buffer::Program(b)) else {
+        // Inputs have buffers of their own.
+        let Some(Room { buffer, .. }) = self.buffers.get(&Buffer::Program(b)) else {
             return;
         };
         if ty.numel() == 0 {
@@ -367,16 +382,16 @@ impl GpuPlan {
 
     /// Where a run leaves an output.
     pub fn output(&self, operand: &Operand) -> Option<wgpu::BufferSlice<'_>> {
-        let buffer = self.buffers.get(&Buffer::Program(operand.buffer)).filter(|_| operand.numel() > 0)?;
-        let start = operand.layout.offset as u64 * 4;
-        Some(buffer.slice(start..start + operand.numel() as u64 * 4))
+        let room = self.buffers.get(&Buffer::Program(operand.buffer)).filter(|_| operand.numel() > 0)?;
+        let start = room.offset + operand.layout.offset as u64 * 4;
+        Some(room.buffer.slice(start..start + operand.numel() as u64 * 4))
     }
 
     pub async fn read(&self, operand: &Operand) -> Result<Tensor> {
         let data = match self.buffers.get(&Buffer::Program(operand.buffer)) {
-            Some(buffer) => {
-                let offset = operand.layout.offset as u64 * 4;
-                self.readback.read(&self.gpu, buffer, offset, operand.numel() as u64 * 4).await?
+            Some(room) => {
+                let offset = room.offset + operand.layout.offset as u64 * 4;
+                self.readback.read(&self.gpu, &room.buffer, offset, operand.numel() as u64 * 4).await?
             }
             None => Vec::new(),
         };

@@ -20,14 +20,16 @@ pub struct Resident {
     pub calls: Vec<Call>,
     /// Its size.
     pub bytes: u64,
+    /// Bytes of the slot before it.
+    pub offset: u64,
     /// From the dispatch (on the CPU executor: step) that writes it to the last that needs it.
     pub lives: RangeInclusive<usize>,
 }
 
-/// A buffer shared by values that do not live at the same time.
+/// A buffer shared by values: at different times the same bytes, at the same time side by side.
 #[derive(Clone, Debug)]
 pub struct Slot {
-    /// Its size: that of the largest.
+    /// Its size.
     pub bytes: u64,
     /// In the order of their lives.
     pub values: Vec<Resident>,
@@ -104,7 +106,8 @@ impl fmt::Display for MemoryReport {
 fn filled(program: &Program, lives: &[Life], slots: &Slots, owners: &[usize]) -> Vec<Slot> {
     let mut all: Vec<Slot> = slots.bytes.iter().map(|b| Slot { bytes: *b, values: Vec::new() }).collect();
     for life in lives {
-        let Some(slot) = slots.of.get(&life.key).and_then(|s| all.get_mut(*s)) else { continue };
+        let Some(place) = slots.of.get(&life.key) else { continue };
+        let Some(slot) = all.get_mut(place.slot) else { continue };
         let writer = program.steps.iter().position(|s| s.outputs.iter().any(|o| o.buffer == life.key));
         let temporary = life.key.checked_sub(program.buffers.len());
         let step = temporary.map_or(writer, |t| owners.get(t).copied()).and_then(|s| program.steps.get(s));
@@ -113,6 +116,7 @@ fn filled(program: &Program, lives: &[Life], slots: &Slots, owners: &[usize]) ->
             ty: program.buffers.get(life.key).map(|info| info.ty.clone()),
             calls: step.map(|s| s.calls.clone()).unwrap_or_default(),
             bytes: life.bytes,
+            offset: place.offset,
             lives: life.first..=life.last,
         });
     }

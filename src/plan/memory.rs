@@ -1,7 +1,15 @@
-//! Slots: buffers shared by values that do not live at the same time. Greedy by size (Pisarchyk and Lee 2020,
-//! arXiv 2001.03288).
+//! Slots: buffers shared by values, at different times in the same bytes, at the same time side by side. The largest go first
+//! (Pisarchyk and Lee 2020, arXiv 2001.03288), each to where the least is added.
+//!
+//! WebGPU takes a whole buffer as written or as read within a dispatch, so a value that is written stands in another slot
+//! than what is bound beside it; everything else may be neighbours.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+/// Bytes between places in a slot: the portable alignment of bindings.
+const ALIGN: u64 = 256;
+/// Slots do not grow beyond this for a neighbour's sake: every device has buffers twice as large.
+const SHARED: u64 = 128 << 20;
 
 /// When a value lives.
 #[derive(Clone, Debug)]
@@ -20,11 +28,44 @@ impl Life {
     }
 }
 
+/// Pairs of values that may not be neighbours.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Apart(FxHashSet<(usize, usize)>);
+
+impl Apart {
+    /// Keeps a value that is written apart from one that is bound beside it.
+    pub fn keep(&mut self, written: usize, beside: usize) {
+        if written != beside {
+            self.0.insert((written.min(beside), written.max(beside)));
+        }
+    }
+
+    fn are(&self, a: usize, b: usize) -> bool {
+        self.0.contains(&(a.min(b), a.max(b)))
+    }
+}
+
+/// Where a value lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Number of the slot.
+    pub slot: usize,
+    /// Bytes before it, a multiple of 256.
+    pub offset: u64,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "slot{}", self.slot)?;
+        if self.offset > 0 { write!(f, "+{}", self.offset) } else { Ok(()) }
+    }
+}
+
 /// Places of values in slots.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
-    /// Slot of each value.
-    pub of: FxHashMap<usize, usize>,
+    /// Place of each value.
+    pub of: FxHashMap<usize, Place>,
     /// Bytes of each slot.
     pub bytes: Vec<u64>,
     /// Bytes of all slots together.
@@ -35,27 +76,58 @@ pub struct Slots {
     pub unshared: u64,
 }
 
-/// Puts values into slots so that no two that live at the same time share one.
-pub(crate) fn assign_slots(lives: &[Life], reuse: bool) -> Slots {
+/// Values of one slot with the bytes before each.
+type Residents<'a> = Vec<(&'a Life, u64)>;
+
+/// Puts values into slots so that no two that live at the same time share bytes, and none that are to be apart share a slot.
+pub(crate) fn assign_slots(lives: &[Life], apart: &Apart, reuse: bool) -> Slots {
     let mut order: Vec<&Life> = lives.iter().collect();
     order.sort_unstable_by(|a, b| b.bytes.cmp(&a.bytes).then(a.first.cmp(&b.first)).then(a.key.cmp(&b.key)));
     let mut slots = Slots { unshared: lives.iter().map(|l| l.bytes).sum(), ..Slots::default() };
-    let mut residents: Vec<Vec<(usize, usize)>> = Vec::new();
+    let mut residents: Vec<Residents<'_>> = Vec::new();
     for life in order {
-        let free = |r: &Vec<(usize, usize)>| r.iter().all(|(first, last)| life.last < *first || *last < life.first);
-        // Sizes fall, so the first free slot is large enough; the last one fits closest.
-        let slot = if reuse { residents.iter().rposition(free) } else { None };
-        let slot = slot.unwrap_or_else(|| {
-            residents.push(Vec::new());
-            slots.bytes.push(life.bytes.max(4));
-            residents.len() - 1
+        let bytes = life.bytes.max(4);
+        let fitting = residents.iter().zip(&slots.bytes).enumerate().filter_map(|(slot, (residents, &size))| {
+            let offset = gap(residents, life, apart)?;
+            let (end, left) = (offset + bytes, size.saturating_sub(offset));
+            (end <= size.max(SHARED)).then_some((end.saturating_sub(size), left, slot, offset))
         });
-        residents[slot].push((life.first, life.last));
-        slots.of.insert(life.key, slot);
+        // Growing by as much as the value has is no better than a slot of its own.
+        let best = fitting.min().filter(|(grown, ..)| reuse && *grown < bytes);
+        let place =
+            best.map_or(Place { slot: residents.len(), offset: 0 }, |(_, _, slot, offset)| Place { slot, offset });
+        if place.slot == residents.len() {
+            residents.push(Vec::new());
+            slots.bytes.push(0);
+        }
+        residents[place.slot].push((life, place.offset));
+        slots.bytes[place.slot] = slots.bytes[place.slot].max(place.offset + bytes);
+        slots.of.insert(life.key, place);
     }
     slots.peak = slots.bytes.iter().sum();
     slots.least = most_alive(lives);
     slots
+}
+
+/// The narrowest place among those that live in a slot at the same time, or behind them; none if it must be apart from one.
+fn gap(residents: &Residents<'_>, life: &Life, apart: &Apart) -> Option<u64> {
+    let mut taken = Vec::new();
+    for (other, offset) in residents.iter().filter(|(other, _)| life.last >= other.first && other.last >= life.first) {
+        if apart.are(life.key, other.key) {
+            return None;
+        }
+        taken.push((*offset, (offset + other.bytes.max(4)).next_multiple_of(ALIGN)));
+    }
+    taken.sort_unstable();
+    let (mut best, mut end) = (None, 0);
+    for (from, to) in taken {
+        let width = from.saturating_sub(end);
+        if width >= life.bytes.max(4) && best.is_none_or(|(narrowest, _)| width < narrowest) {
+            best = Some((width, end));
+        }
+        end = end.max(to);
+    }
+    Some(best.map_or(end, |(_, offset)| offset))
 }
 
 /// The most bytes that live at the same time.
@@ -76,14 +148,58 @@ fn most_alive(lives: &[Life]) -> u64 {
 mod tests {
     use super::*;
 
+    fn life(key: usize, bytes: u64, first: usize, last: usize) -> Life {
+        Life { key, bytes, first, last, used: true }
+    }
+
     #[test]
     fn what_lives_at_once_bounds_the_slots_from_below() {
-        let life = |key, bytes, first, last| Life { key, bytes, first, last, used: true };
         // A chain, and a value that lives throughout.
         let lives = [life(0, 8, 0, 1), life(1, 8, 1, 2), life(2, 8, 2, 3), life(3, 4, 0, 3)];
-        let slots = assign_slots(&lives, true);
+        let slots = assign_slots(&lives, &Apart::default(), true);
         assert_eq!((slots.least, slots.peak, slots.unshared), (20, 20, 28));
-        assert_eq!(assign_slots(&lives, false).least, 20);
-        assert_eq!(assign_slots(&[], true).least, 0);
+        assert_eq!(assign_slots(&lives, &Apart::default(), false).peak, 28);
+        assert_eq!(assign_slots(&lives, &Apart::default(), false).least, 20);
+        assert_eq!(assign_slots(&[], &Apart::default(), true).least, 0);
+    }
+
+    #[test]
+    fn values_stand_side_by_side_where_a_larger_one_was() {
+        let lives = [life(0, 1024, 0, 1), life(1, 512, 2, 3), life(2, 512, 2, 3)];
+        let slots = assign_slots(&lives, &Apart::default(), true);
+        assert_eq!((slots.peak, slots.least), (1024, 1024));
+        let mut apart = Apart::default();
+        apart.keep(2, 1);
+        assert_eq!(assign_slots(&lives, &apart, true).peak, 1536);
+    }
+
+    #[test]
+    fn nothing_overlaps() {
+        let mut state = 1u64;
+        let mut draw = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % n
+        };
+        for _ in 0..50 {
+            let lives: Vec<Life> = (0..60)
+                .map(|key| {
+                    let first = draw(40) as usize;
+                    life(key, draw(3000), first, first + draw(12) as usize)
+                })
+                .collect();
+            let mut apart = Apart::default();
+            (0..60).for_each(|_| apart.keep(draw(60) as usize, draw(60) as usize));
+            let slots = assign_slots(&lives, &apart, true);
+            assert!(slots.least <= slots.peak && slots.peak <= slots.unshared + 4 * 60);
+            for a in &lives {
+                let place = slots.of[&a.key];
+                assert!(place.offset % ALIGN == 0 && place.offset + a.bytes <= slots.bytes[place.slot]);
+                for b in lives.iter().filter(|b| b.key != a.key && b.first <= a.last && a.first <= b.last) {
+                    let other = slots.of[&b.key];
+                    let beside = place.offset + a.bytes <= other.offset || other.offset + b.bytes <= place.offset;
+                    assert!(place.slot != other.slot || (beside && !apart.are(a.key, b.key)));
+                }
+            }
+        }
     }
 }

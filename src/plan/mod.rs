@@ -21,8 +21,9 @@ mod memory;
 mod print;
 mod simplify;
 
+pub use memory::Place;
 pub use memory::Slots;
-pub(crate) use memory::{Life, assign_slots};
+pub(crate) use memory::{Apart, Life, assign_slots};
 
 use crate::error::Result;
 use crate::graph::{Call, Graph, SharedOp, Var};
@@ -138,7 +139,13 @@ impl Program {
     /// Lifetimes of computed buffers over the steps, and their places in shared slots. With `dtype`, only buffers of that
     /// element type share.
     pub fn slots(&self, dtype: Option<DType>) -> Slots {
-        assign_slots(&self.lives(dtype), self.options.reuse)
+        let mut apart = Apart::default();
+        for step in &self.steps {
+            for written in &step.outputs {
+                step.inputs.iter().chain(&step.outputs).for_each(|o| apart.keep(written.buffer, o.buffer));
+            }
+        }
+        assign_slots(&self.lives(dtype), &apart, self.options.reuse)
     }
 
     /// Lifetimes of computed buffers over the steps.

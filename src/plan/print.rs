@@ -11,7 +11,7 @@ impl fmt::Display for Program {
                 Origin::Input(n) => format!("input:{n}"),
                 Origin::State(n) => format!("state:{n}"),
                 Origin::Constant(_) => format!("const:{b}"),
-                Origin::Computed => slots.of.get(&b).map_or_else(|| format!("%{b}"), |s| format!("slot{s}")),
+                Origin::Computed => slots.of.get(&b).map_or_else(|| format!("%{b}"), |place| place.to_string()),
             };
             let inputs: Vec<String> = step.reads().map(|(_, o)| format!("{} {}", name(o.buffer), o.ty)).collect();
             let outputs: Vec<String> = step.outputs.iter().map(|o| format!("{} {}", name(o.buffer), o.ty)).collect();

@@ -1,7 +1,7 @@
 //! When the values of a lowered program live, and where.
 
-use crate::kernels::{Buffer, Dispatch};
-use crate::plan::{Life, Origin, Program, Slots, assign_slots};
+use crate::kernels::{Access, Buffer, Dispatch};
+use crate::plan::{Apart, Life, Origin, Program, Slots, assign_slots};
 
 /// Lives of computed buffers and temporaries over the dispatches.
 pub(super) fn lives<'a>(
@@ -34,7 +34,13 @@ pub(super) fn lives<'a>(
 
 /// Their places in shared slots.
 pub fn slots(program: &Program, dispatches: &[Dispatch], temps: &[usize]) -> Slots {
-    assign_slots(&lives(program, dispatches.iter(), temps), program.options.reuse)
+    let (n, mut apart) = (program.buffers.len(), Apart::default());
+    for dispatch in dispatches {
+        for written in dispatch.bindings.iter().filter(|b| b.access == Access::Write) {
+            dispatch.bindings.iter().for_each(|b| apart.keep(key(n, written.buffer), key(n, b.buffer)));
+        }
+    }
+    assign_slots(&lives(program, dispatches.iter(), temps), &apart, program.options.reuse)
 }
 
 fn key(buffers: usize, buffer: Buffer) -> usize {

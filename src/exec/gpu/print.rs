@@ -15,12 +15,10 @@ impl fmt::Display for GpuPlan {
                     Origin::Input(name) => format!("input:{name}"),
                     Origin::State(name) => format!("state:{name}"),
                     Origin::Constant(_) => format!("const:{p}"),
-                    Origin::Computed => {
-                        format!("slot{}", self.slots.of.get(&p).copied().unwrap_or_default())
-                    }
+                    Origin::Computed => self.slots.of.get(&p).copied().unwrap_or_default().to_string(),
                 },
                 Buffer::Temp(t) => {
-                    format!("slot{} (temporary)", self.slots.of.get(&(n + t)).copied().unwrap_or_default())
+                    format!("{} (temporary)", self.slots.of.get(&(n + t)).copied().unwrap_or_default())
                 }
             };
             let bindings: Vec<String> = d.bindings.iter().map(name).collect();
