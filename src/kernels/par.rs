@@ -119,6 +119,16 @@ pub fn picked<const N: usize, T: Send>(
     found.into_iter().for_each(|(i, rows)| f(i, rows));
 }
 
+/// Sorts distinct items.
+pub fn sort<I: Ord + Send>(items: &mut [I]) {
+    #[cfg(not(target_arch = "wasm32"))]
+    if items.len() > GRAIN {
+        use rayon::prelude::*;
+        return items.par_sort_unstable();
+    }
+    items.sort_unstable();
+}
+
 /// Calls `f(i)` for every `i` below `n`, in parallel where threads exist; `f` must not depend on order.
 pub fn each(n: usize, f: impl Fn(usize) + Sync + Send) {
     let f = |i: usize| {
