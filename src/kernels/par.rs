@@ -10,8 +10,7 @@ const GRAIN: usize = 1 << 14;
 /// Runs `f` on a thread of the pool, where what it cuts into pieces begins at once.
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     #[cfg(not(target_arch = "wasm32"))]
-    return rayon::scope(|_| f());
-    #[cfg(target_arch = "wasm32")]
+    let f = || rayon::scope(|_| f());
     f()
 }
 
