@@ -8,9 +8,14 @@ use super::vector::vectorized;
 const GRAIN: usize = 1 << 14;
 
 /// Runs `f` on a thread of the pool, where what it cuts into pieces begins at once.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    #[cfg(not(target_arch = "wasm32"))]
-    let f = || rayon::scope(|_| f());
+    rayon::scope(|_| f())
+}
+
+/// Runs `f`: there is one thread.
+#[cfg(target_arch = "wasm32")]
+pub fn in_pool<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
