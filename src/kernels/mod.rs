@@ -9,6 +9,7 @@ pub mod par;
 mod registry;
 pub mod scratch;
 pub mod vector;
+pub mod walk;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
 pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};

@@ -8,10 +8,14 @@ use super::vector::vectorized;
 const GRAIN: usize = 1 << 14;
 
 /// Runs `f` on a thread of the pool, where what it cuts into pieces begins at once.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    #[cfg(not(target_arch = "wasm32"))]
-    return rayon::scope(|_| f());
-    #[cfg(target_arch = "wasm32")]
+    rayon::scope(|_| f())
+}
+
+/// Runs `f`: there is one thread.
+#[cfg(target_arch = "wasm32")]
+pub fn in_pool<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
@@ -117,6 +121,16 @@ pub fn picked<const N: usize, T: Send>(
         return;
     }
     found.into_iter().for_each(|(i, rows)| f(i, rows));
+}
+
+/// Sorts distinct items.
+pub fn sort<I: Ord + Send>(items: &mut [I]) {
+    #[cfg(not(target_arch = "wasm32"))]
+    if items.len() > GRAIN {
+        use rayon::prelude::*;
+        return items.par_sort_unstable();
+    }
+    items.sort_unstable();
 }
 
 /// Calls `f(i)` for every `i` below `n`, in parallel where threads exist; `f` must not depend on order.

@@ -1,6 +1,7 @@
 //! Loops in the widest vectors of the processor, without a line for any of them: a closure is compiled once for each set of
 //! instructions, and what is inlined into it is vectorised. The lanes of sums are fixed, so results depend on the processor
 //! no more than on the number of threads.
+#![allow(clippy::needless_range_loop, reason = "one index names a lane of several arrays")]
 
 use crate::types::Real;
 

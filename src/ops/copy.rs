@@ -3,8 +3,9 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::{CpuCall, CpuInput, Kernel, Lower, Slice, SliceMut};
-use crate::types::{Layout, Real, TensorType};
+use crate::kernels::walk::Walk;
+use crate::kernels::{CpuCall, CpuInput, Kernel, Lower, Slice, SliceMut, par};
+use crate::types::{Layout, Real, Shape, TensorType};
 use encase::ShaderType;
 use glam::UVec4;
 
@@ -12,6 +13,10 @@ use glam::UVec4;
 pub static COPY: Kernel = kernel!("elementwise/copy");
 
 const WIDTH: usize = 64;
+/// Elements that one thread joins at a time on the CPU.
+const PIECE: usize = 1 << 14;
+/// Elements that lie together from which on finding their place costs little beside them.
+const LONG: usize = 64;
 const RANK: usize = 8;
 
 #[derive(ShaderType)]
@@ -67,7 +72,60 @@ impl Concat {
             .collect()
     }
 
+    /// Inputs one after the other: each piece of the output takes its parts of them.
+    fn join<E: Copy + Default + Send + Sync>(&self, inputs: &[(&[E], Walk, usize)], out: &mut [E]) {
+        let ends: Vec<usize> = inputs
+            .iter()
+            .scan(0, |end, (_, _, n)| {
+                *end += n;
+                Some(*end)
+            })
+            .collect();
+        let total = ends.last().copied().unwrap_or(0).max(1);
+        par::pieces(
+            out,
+            PIECE,
+            #[inline(always)]
+            |start, mut piece| {
+                let mut at = start;
+                while !piece.is_empty() {
+                    let (outer, within) = (at / total, at % total);
+                    let i = ends.partition_point(|end| *end <= within);
+                    let (data, walk, n) = &inputs[i];
+                    let (run, rest) = piece.split_at_mut((ends[i] - within).min(piece.len()));
+                    walk.load(data, outer * n + within + n - ends[i], run);
+                    at += run.len();
+                    piece = rest;
+                }
+            },
+        );
+    }
+
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        let run: usize = call.outputs[0].shape[self.axis..].iter().product();
+        if !self.has_gaps() && run >= LONG {
+            let filled = || call.inputs.iter().filter(|i| !i.shape.contains(&0));
+            // Elements for one index of the outer dimensions.
+            let each = |shape: &Shape| shape[self.axis..].iter().product::<usize>();
+            let part = |i: &CpuInput<'_, T>| (Walk::new(i.layout, i.shape), each(i.shape));
+            match &mut call.outputs[0].data {
+                SliceMut::Float(out) => {
+                    let inputs = filled().filter_map(|i| match (i.data, part(i)) {
+                        (Slice::Float(data), (walk, n)) => Some((data, walk, n)),
+                        _ => None,
+                    });
+                    self.join(&inputs.collect::<Vec<_>>(), out);
+                }
+                SliceMut::Int(out) => {
+                    let inputs = filled().filter_map(|i| match (i.data, part(i)) {
+                        (Slice::Int(data), (walk, n)) => Some((data, walk, n)),
+                        _ => None,
+                    });
+                    self.join(&inputs.collect::<Vec<_>>(), out);
+                }
+            }
+            return;
+        }
         let shapes: Vec<&[usize]> = call.inputs.iter().map(|i| &i.shape.0[..]).collect();
         let places = self.places(&shapes, call.outputs[0].shape);
         match &mut call.outputs[0].data {
@@ -164,10 +222,13 @@ pub(crate) fn copy_lower(cx: &mut Lower<'_>) -> Result<()> {
 /// CPU twin of [`copy_lower`].
 pub(crate) fn copy_cpu<T: Real>(call: &mut CpuCall<'_, T>) {
     let CpuInput { shape, layout, data } = &call.inputs[0];
-    let place = Layout::contiguous(shape);
+    if shape.contains(&0) {
+        return;
+    }
+    let walk = Walk::new(layout, shape);
     match (&mut call.outputs[0].data, data) {
-        (SliceMut::Float(out), Slice::Float(data)) => scatter(data, layout, shape, &place, out),
-        (SliceMut::Int(out), Slice::Int(data)) => scatter(data, layout, shape, &place, out),
+        (SliceMut::Float(out), Slice::Float(data)) => walk.copy(data, out),
+        (SliceMut::Int(out), Slice::Int(data)) => walk.copy(data, out),
         _ => {}
     }
 }

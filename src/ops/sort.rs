@@ -3,7 +3,7 @@
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
-use crate::kernels::{CpuCall, Kernel, Lower, Place};
+use crate::kernels::{CpuCall, Kernel, Lower, Place, par};
 use crate::ops::scan::exclusive_scan;
 use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
@@ -83,7 +83,7 @@ impl SortPairs {
         // Pairs are distinct, so any sort of them is a stable sort of the keys.
         let mut pairs: Vec<u64> =
             (0u64..).zip(keys).map(|(i, key)| u64::from((*key).min(self.limit)) << 32 | i).collect();
-        pairs.sort_unstable();
+        par::sort(&mut pairs);
         for (out, pair) in call.out_u(0).iter_mut().zip(&pairs) {
             *out = (pair >> 32) as u32;
         }

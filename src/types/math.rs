@@ -77,18 +77,15 @@ pub fn tanh(x: f32) -> f32 {
     if size < 0.625 { near } else { far }
 }
 
-/// Gauss error function: a quotient of polynomials as in Eigen's vectorised one, 1 from 4 on.
+/// Gauss error function: a quotient of polynomials as in Eigen's vectorised one, 1 where it rounds to that.
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
-    let x = if x > 4.0 { 4.0 } else { x };
-    let x = if x < -4.0 { -4.0 } else { x };
     let square = x * x;
     let top =
         [-2.726_142_3e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906e-4, -2.954_6e-3, -1.609_603_3e-2];
     let bottom = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
-    let y = x * polynomial(square, top) / polynomial(square, bottom);
-    let y = if y > 1.0 { 1.0 } else { y };
-    if y < -1.0 { -1.0 } else { y }
+    let y = x * (polynomial(square, top) / polynomial(square, bottom));
+    if x.abs() > 3.92 { 1.0f32.copysign(x) } else { y }
 }
 
 #[cfg(test)]

@@ -15,4 +15,5 @@ mod sinkhorn;
 mod soft_top_k;
 mod soft_top_k_long;
 mod sums;
+mod threads;
 mod top_k;

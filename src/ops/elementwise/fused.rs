@@ -5,6 +5,7 @@ use super::Scalar;
 use super::scalar::{iota, select, to_floats};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp};
+use crate::kernels::walk::Walk;
 use crate::kernels::{CpuCall, CpuInput, Lower, Slice, SliceMut, expand, par};
 use crate::types::{DType, Layout, Operand, Real, Shape, TensorType};
 use encase::ShaderType;
@@ -79,7 +80,7 @@ impl Fused {
         let Some(shape) = call.outputs.first().map(|o| o.shape.clone()) else {
             return;
         };
-        let walks: Vec<Walk<'_, T>> = call.inputs.iter().map(|i| Walk::new(i, &shape)).collect();
+        let inputs: Vec<Input<'_, T>> = call.inputs.iter().map(|i| Input::new(i, &shape)).collect();
         // All outputs, cut at the same places.
         let mut rest: Vec<SliceMut<'_, T>> = (0..self.results.len()).map(|i| call.take_any(i)).collect();
         let starts = (0..shape.numel()).step_by(PIECE);
@@ -88,10 +89,10 @@ impl Fused {
             (start, len, rest.iter_mut().map(|out| out.split_off(len)).collect::<Vec<_>>())
         });
         par::consume(pieces.collect(), |(start, len, mut outputs)| {
-            let mut regs = Registers::new(self, &walks, &types);
+            let mut regs = Registers::new(self, &inputs, &types);
             for block in (0..len).step_by(BLOCK) {
                 let n = BLOCK.min(len - block);
-                regs.load(&walks, start + block, n);
+                regs.load(&inputs, start + block, n);
                 regs.run(self, start + block, n);
                 for (output, &node) in outputs.iter_mut().zip(&self.results) {
                     match output {
@@ -114,14 +115,14 @@ struct Registers<T> {
 }
 
 impl<T: Real> Registers<T> {
-    fn new(program: &Fused, walks: &[Walk<'_, T>], types: &[DType]) -> Self {
+    fn new(program: &Fused, inputs: &[Input<'_, T>], types: &[DType]) -> Self {
         let (mut f, mut i) = (0, 0);
         let mut place = |float: bool| {
             let counter = if float { &mut f } else { &mut i };
             *counter += 1;
             (float, *counter - 1)
         };
-        let inputs = walks.iter().map(|w| place(matches!(w.data, Slice::Float(_)))).collect();
+        let inputs = inputs.iter().map(|w| place(matches!(w.data, Slice::Float(_)))).collect();
         let nodes = types.iter().map(|t| place(*t == DType::F32)).collect();
         debug_assert_eq!(types.len(), program.nodes.len());
         Registers { floats: vec![T::ZERO; f * BLOCK], ints: vec![0; i * BLOCK], inputs, nodes }
@@ -137,11 +138,11 @@ impl<T: Real> Registers<T> {
         &self.ints[r * BLOCK..(r + 1) * BLOCK]
     }
 
-    fn load(&mut self, walks: &[Walk<'_, T>], start: usize, n: usize) {
-        for (walk, &(_, r)) in walks.iter().zip(&self.inputs) {
-            match walk.data {
-                Slice::Float(d) => walk.load(d, start, &mut self.floats[r * BLOCK..r * BLOCK + n]),
-                Slice::Int(d) => walk.load(d, start, &mut self.ints[r * BLOCK..r * BLOCK + n]),
+    fn load(&mut self, inputs: &[Input<'_, T>], start: usize, n: usize) {
+        for (input, &(_, r)) in inputs.iter().zip(&self.inputs) {
+            match input.data {
+                Slice::Float(d) => input.walk.load(d, start, &mut self.floats[r * BLOCK..r * BLOCK + n]),
+                Slice::Int(d) => input.walk.load(d, start, &mut self.ints[r * BLOCK..r * BLOCK + n]),
             }
         }
     }
@@ -200,43 +201,14 @@ fn arguments<E>(file: &[E], places: [(bool, usize); 3], n: usize) -> [&[E]; 3] {
 }
 
 /// Reads an input in the order of the iteration.
-struct Walk<'a, T> {
+struct Input<'a, T> {
     data: Slice<'a, T>,
-    offset: usize,
-    dims: Vec<usize>,
-    strides: Vec<usize>,
+    walk: Walk,
 }
 
-impl<'a, T: Real> Walk<'a, T> {
+impl<'a, T: Real> Input<'a, T> {
     fn new(input: &CpuInput<'a, T>, shape: &Shape) -> Self {
-        let layout = input.layout.broadcast(input.shape, shape);
-        let (dims, mut strides) = Layout::collapse(shape, &[&layout]);
-        Walk { data: input.data, offset: layout.offset, dims, strides: strides.swap_remove(0) }
-    }
-
-    fn load<E: Copy>(&self, data: &[E], start: usize, out: &mut [E]) {
-        let (Some(&extent), Some(&stride)) = (self.dims.last(), self.strides.last()) else {
-            out.fill(data[self.offset]);
-            return;
-        };
-        let mut done = 0;
-        while done < out.len() {
-            let linear = start + done;
-            let (mut rest, within) = (linear / extent, linear % extent);
-            let mut at = self.offset + within * stride;
-            for d in (0..self.dims.len() - 1).rev() {
-                at += rest % self.dims[d] * self.strides[d];
-                rest /= self.dims[d];
-            }
-            let n = (extent - within).min(out.len() - done);
-            let run = &mut out[done..done + n];
-            match stride {
-                0 => run.fill(data[at]),
-                1 => run.copy_from_slice(&data[at..at + n]),
-                _ => run.iter_mut().enumerate().for_each(|(i, o)| *o = data[at + i * stride]),
-            }
-            done += n;
-        }
+        Input { data: input.data, walk: Walk::new(&input.layout.broadcast(input.shape, shape), shape) }
     }
 }
 

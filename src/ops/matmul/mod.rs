@@ -22,7 +22,7 @@ const TILE: usize = 32;
 /// threads.
 const PANEL: usize = 256;
 /// Multiplications from which on a matrix is worth all threads, and how many such matrices are taken one after the other.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 1 << 22;
 const FEW: usize = 8;
 
 /// `[.., m, k] x [.., k, n] -> [.., m, n]`, leading dimensions broadcast.

@@ -198,7 +198,7 @@ const LINE: usize = 16;
 impl<T: Real> CpuTable<'_, T> {
     /// Hits that are worked on together, a multiple of four.
     pub fn group(&self) -> usize {
-        if self.far { (ASKED / self.words.max(1) / 4 * 4).max(4) } else { usize::MAX }
+        if self.far { (ASKED / self.words.max(1) / 4 * 4).max(4) } else { 1 << 16 }
     }
 
     /// Has the rows of coming hits loaded: memory delivers many rows at a time, but only if they are asked for, and arithmetic

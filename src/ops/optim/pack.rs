@@ -3,8 +3,8 @@
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Graph, Op, Var, Vjp, cpu_twin};
 use crate::kernel;
+use crate::kernels::walk::Walk;
 use crate::kernels::{CpuCall, Kernel, Lower, Slice};
-use crate::ops::copy::scatter;
 use crate::types::{DType, Layout, Real, TensorType};
 use encase::ShaderType;
 use glam::UVec4;
@@ -57,14 +57,18 @@ impl Pack {
     }
 
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
-        let out = call.take(0);
-        out.fill(T::ZERO);
+        let (out, mut end) = (call.take(0), 0);
         for (input, &offset) in call.inputs.iter().zip(&self.places) {
-            let place = Layout { offset, ..Layout::contiguous(input.shape) };
-            if let Slice::Float(data) = input.data {
-                scatter(data, input.layout, input.shape, &place, out);
+            let n = input.shape.numel();
+            if let Slice::Float(data) = input.data
+                && n > 0
+            {
+                out[end..offset].fill(T::ZERO);
+                end = offset + n;
+                Walk::new(input.layout, input.shape).copy(data, &mut out[offset..end]);
             }
         }
+        out[end..].fill(T::ZERO);
     }
 
     /// One dispatch: `inputs` (not empty ones), covering elements `start..end` with the zeros around them.

@@ -68,12 +68,12 @@ macro_rules! ordered {
                 let mut found = vec![0; ranks.len() + 1];
                 let mut n = 0;
                 for (i, rank) in ranks.iter().enumerate() {
-                    let tie = *rank == bar && ties > 0;
-                    ties -= usize::from(tie);
                     found[n] = <$pair>::from(*rank) << 32 | i as $pair;
-                    n += usize::from(*rank < bar || tie);
+                    n += usize::from(*rank < bar);
                 }
                 found.truncate(n);
+                let equal = ranks.iter().enumerate().filter(|(_, rank)| **rank == bar).take(ties);
+                found.extend(equal.map(|(i, rank)| <$pair>::from(*rank) << 32 | i as $pair));
                 found
             }
         }
@@ -143,7 +143,7 @@ impl<'a, T: Ordered> Row<'a, T> {
 #[inline(always)]
 fn any_above<T: Real>(chunk: &[T], value: T) -> bool {
     match chunk.as_array::<CHUNK>() {
-        Some(chunk) => chunk.iter().map(|x| u32::from(*x > value)).sum::<u32>() > 0,
+        Some(chunk) => chunk.iter().fold(0, |any, x| any | u32::from(*x > value)) != 0,
         None => chunk.iter().any(|x| *x > value),
     }
 }
