@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz`.
+//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | new-op`.
 
 mod adapters;
 mod apt;
@@ -9,6 +9,7 @@ mod find;
 mod fuzz;
 mod job;
 mod lab;
+mod new_op;
 mod node;
 mod package;
 mod run;
@@ -44,6 +45,8 @@ enum Command {
     Setup(SetupArgs),
     /// Try random programs and mutated files until the time is over; failures are kept as tests
     Fuzz(fuzz::FuzzArgs),
+    /// Begin an operation: kernel, Rust file with samples, and its lines in the lists
+    NewOp(new_op::NewOpArgs),
     /// List the Vulkan adapters: kind, name, driver
     Adapters,
 }
@@ -81,6 +84,7 @@ fn chore(command: &Command) -> Result<bool> {
         }
         Command::Setup(args) => setup::all(args.no_install)?,
         Command::Fuzz(args) => fuzz::run(args)?,
+        Command::NewOp(args) => new_op::run(args)?,
         Command::Adapters => adapters::print()?,
     }
     Ok(true)
