@@ -8,6 +8,7 @@ pub mod long_memory;
 pub mod mix;
 mod parts;
 pub mod product_key;
+pub mod recognise;
 pub mod recurrent;
 
 pub use infini::{InfiniConfig, InfiniTransformer};
