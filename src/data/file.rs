@@ -111,7 +111,10 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_read(file, bytes, at)? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            n => (bytes, at) = (&mut bytes[n..], at + n as u64),
+            n => {
+                let rest = bytes;
+                (bytes, at) = (&mut rest[n..], at + n as u64);
+            }
         }
     }
     Ok(())
