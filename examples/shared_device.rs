@@ -22,7 +22,7 @@ use wgrad::{Device, Feed, Graph, Options, Store, Tensor, TensorType, Var, wgpu};
 #[derive(Parser)]
 struct Args {
     /// Steps of training
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 2000)]
     steps: u64,
     /// Particles
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
@@ -50,7 +50,7 @@ struct Drawn { @builtin(position) position: vec4<f32>, @location(0) color: vec4<
 @vertex fn vertex(@location(0) at: vec2<f32>) -> Drawn {
     let angle = atan2(at.y, at.x);
     let color = 0.55 + 0.45 * cos(vec3<f32>(angle, angle + 2.1, angle + 4.2));
-    return Drawn(vec4<f32>(0.6 * at, 0.0, 1.0), vec4<f32>(color * 0.12, 1.0));
+    return Drawn(vec4<f32>(0.6 * at, 0.0, 1.0), vec4<f32>(color * 0.8, 1.0));
 }
 @fragment fn fragment(drawn: Drawn) -> @location(0) vec4<f32> { return drawn.color; }
 ";
@@ -110,7 +110,7 @@ fn train(device: &Device, flow: &Flow, params: Params, steps: u64) -> Result<Tra
         let data = Tensor::f32([BATCH, 2], (0..BATCH).flat_map(|_| spiral(&mut rng)).collect())?;
         let time = Tensor::f32([BATCH, 1], (0..BATCH).map(|_| rng.random()).collect())?;
         trainer.step(&[("noise", &noise), ("data", &data), ("time", &time)])?;
-        if step % 200 == 199 {
+        if step % 400 == 399 {
             println!("step {}: loss {:.3}", step + 1, trainer.loss_blocking()?);
         }
     }
@@ -152,7 +152,7 @@ impl Renderer {
             attributes: &attributes,
         };
         let light = wgpu::BlendComponent {
-            src_factor: wgpu::BlendFactor::One,
+            src_factor: wgpu::BlendFactor::Constant,
             dst_factor: wgpu::BlendFactor::One,
             operation: wgpu::BlendOperation::Add,
         };
@@ -222,6 +222,10 @@ impl Renderer {
         });
         let panel = frame * PANELS / args.frames;
         pass.set_viewport((panel * SIDE) as f32, 0.0, SIDE as f32, SIDE as f32, 0.0, 1.0);
+        // Faint on the way, bright at the end of a panel.
+        let last = (frame + 1) * PANELS / args.frames > panel;
+        let light = if last { 1.0 } else { 0.01 };
+        pass.set_blend_constant(wgpu::Color { r: light, g: light, b: light, a: 1.0 });
         pass.set_pipeline(&self.pipeline);
         pass.set_vertex_buffer(0, self.vertices.slice(..));
         pass.draw(0..args.particles, 0..1);

@@ -27,6 +27,8 @@
 // Without the CPU executor or its oracle some code stands idle.
 #![cfg_attr(not(feature = "oracle"), allow(dead_code, unused_imports))]
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod data;
 #[doc(hidden)]
 pub mod demo;
 pub mod device;

@@ -8,6 +8,7 @@ pub mod long_memory;
 pub mod mix;
 mod parts;
 pub mod product_key;
+pub mod recognise;
 pub mod recurrent;
 mod stream_states;
 

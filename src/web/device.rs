@@ -74,6 +74,13 @@ impl Device {
         raw.map_or(JsValue::UNDEFINED, |raw| JsValue::from(raw.clone()))
     }
 
+    /// Its `GPUQueue`; undefined on the CPU executor.
+    #[wasm_bindgen(getter, js_name = rawQueue)]
+    pub fn raw_queue(&self) -> JsValue {
+        let raw = self.inner.device.as_gpu().and_then(|gpu| gpu.wgpu().1.as_webgpu());
+        raw.map_or(JsValue::UNDEFINED, |raw| JsValue::from(raw.clone()))
+    }
+
     /// Buffers, bytes of them, bind groups, pipelines and submits made so far, then pipelines asked for.
     pub fn counters(&self) -> Vec<f64> {
         let Some(gpu) = self.inner.device.as_gpu() else { return vec![0.0; 6] };

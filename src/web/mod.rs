@@ -11,7 +11,6 @@ mod ops;
 mod page;
 mod plan;
 mod probe;
-mod recognise;
 mod settings;
 
 use crate::error::{Error, Result};

@@ -3,7 +3,6 @@
 use super::device::{Device, Inner as Place};
 use super::languages::{self, Language, Reader};
 use super::probe::Probe;
-use super::recognise;
 use super::settings::Settings;
 use super::{array, promise, settled, shaped, thrown};
 use crate::error::{Error, Result};
@@ -113,10 +112,11 @@ impl State {
         let file = Checkpoint::from_bytes(bytes.clone())?;
         let own = file.metadata("wgrad.config").and_then(|c| serde_json::from_str::<serde_json::Value>(c).ok());
         let own = own.and_then(|c| Some((c.get("kind")?.as_str()?.to_owned(), c.get("options")?.clone())));
-        let found = own.or_else(|| recognise::language(&file).map(|(kind, options)| (kind.to_owned(), options)));
+        let found =
+            own.or_else(|| crate::models::recognise::language(&file).map(|(kind, options)| (kind.to_owned(), options)));
         let (found_kind, mut entries) = match found {
             Some(found) => found,
-            None if recognise::is_colt5(&file) => {
+            None if crate::models::recognise::is_colt5(&file) => {
                 let message = "these are the tensors of a layer of CoLT5-attention, which is no language model by itself; \
                     readTensors gives them by name";
                 return Err(Error::checkpoint(None, message));

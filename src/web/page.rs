@@ -2,10 +2,14 @@
 
 use super::device::Device;
 use super::promise;
-use crate::Options;
 use crate::demo::Demo;
 use crate::error::Error;
+use crate::kernels::CpuCall;
+use crate::ops::custom::{CustomOp, Twin};
+use crate::ops::gradcheck::{GradCheck, gradcheck};
 use crate::ops::{check, samples};
+use crate::types::{DType, Real, Tensor};
+use crate::{Feed, Graph, Options};
 use js_sys::{Array, Object, Promise, Reflect, Uint8Array};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -38,6 +42,58 @@ pub fn check_sample(device: &Device, name: String) -> Promise {
         };
         check::against_oracle(&sample, &inner.device, Options::default()).await
     })
+}
+
+/// A kernel of the user's own: against its twin, and its gradient against differences, on the device and in double precision.
+#[wasm_bindgen(js_name = checkCustom, unchecked_return_type = "Promise<number>")]
+pub fn check_custom(device: &Device) -> Promise {
+    let inner = device.inner.clone();
+    promise(async move {
+        let cube = CustomOp::builder("cube", CUBE)
+            .inputs([DType::F32])
+            .outputs([DType::F32])
+            .workgroups(|_, out| out[0].numel().div_ceil(64))
+            .vjp(|cx| cx.dense([cx.cotangent().map(|g| g * 3.0 * cx.inputs[0].square())]))
+            .cpu(Cube)
+            .build()?;
+        let values = (0..150).map(|i| (i as f32 * 0.7).sin()).collect();
+        let x = Tensor::f32([50, 3], values)?;
+        let oracle = crate::Device::cpu_f64();
+        gradcheck(&oracle, GradCheck::of(&oracle), &[x.clone()], |_, v| cube.apply(v)).await?;
+        gradcheck(&inner.device, GradCheck::of(&inner.device), &[x.clone()], |_, v| cube.apply(v)).await?;
+        let graph = Graph::new();
+        let y = cube.apply(&[graph.input("x", x.ty())])[0];
+        let plan = inner.device.compile(&graph, &[("y", y)]).await?;
+        plan.run(&Feed::new().input("x", &x))?;
+        let y = plan.read("y").await?;
+        let worst = x.floats().iter().zip(y.floats()).map(|(x, y)| (x * x * x - y).abs()).fold(0.0, f32::max);
+        if worst > 1e-6 {
+            return Err(Error::argument("cube", format!("differs by {worst:e}")));
+        }
+        Ok(f64::from(worst))
+    })
+}
+
+const CUBE: &str = "// #include \"shared/grid.wgsl\"
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) wn: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let i = 64u * workgroup_index(wid, wn) + lid;
+    if (i < arrayLength(&y)) { y[i] = x[i] * x[i] * x[i]; }
+}";
+
+struct Cube;
+
+impl Twin for Cube {
+    fn run<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+        let x = call.f(0);
+        call.out(0).iter_mut().zip(x).for_each(|(y, x)| *y = *x * *x * *x);
+    }
 }
 
 /// Every shader text of the library, generated ones as the samples need them.

@@ -49,6 +49,14 @@ impl Store {
         promise(async move { Ok(array(&inner.read(&name).await?)) })
     }
 
+    /// The `GPUBuffer` of a state; undefined on the CPU executor and where there is no such state.
+    #[wasm_bindgen(js_name = rawBuffer)]
+    pub fn raw_buffer(&self, name: &str) -> JsValue {
+        let state = self.inner.get(name);
+        let raw = state.as_ref().and_then(|s| s.buffer()).and_then(wgpu::Buffer::as_webgpu);
+        raw.map_or(JsValue::UNDEFINED, |raw| JsValue::from(raw.clone()))
+    }
+
     /// Shape of a state.
     pub fn shape(&self, name: &str) -> Option<Vec<u32>> {
         Some(self.inner.get(name)?.ty.shape.iter().map(|n| *n as u32).collect())
@@ -123,6 +131,16 @@ impl Plan {
     pub fn read(&self, name: String) -> Promise {
         let inner = self.inner.clone();
         promise(async move { Ok(array(&inner.read(&name).await?)) })
+    }
+
+    /// The `GPUBuffer` that a run leaves an output in, then the offset and the number of its bytes; undefined on the CPU
+    /// executor and where there is no such output.
+    #[wasm_bindgen(js_name = rawBuffer)]
+    pub fn raw_buffer(&self, name: &str) -> JsValue {
+        let Some(slice) = self.inner.buffer(name) else { return JsValue::UNDEFINED };
+        let Some(raw) = slice.buffer().as_webgpu() else { return JsValue::UNDEFINED };
+        let (offset, size) = (slice.offset() as f64, u64::from(slice.size()) as f64);
+        js_sys::Array::of3(&JsValue::from(raw.clone()), &offset.into(), &size.into()).into()
     }
 
     /// Bytes the plan holds on its device.

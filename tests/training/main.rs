@@ -3,6 +3,7 @@
 mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
+mod data;
 mod million_slots;
 mod quantized_params;
 mod restore;

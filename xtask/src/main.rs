@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | deny`.
+//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | deny | new-op`.
 
 mod adapters;
 mod apt;
@@ -9,6 +9,7 @@ mod find;
 mod fuzz;
 mod job;
 mod lab;
+mod new_op;
 mod node;
 mod package;
 mod run;
@@ -52,6 +53,8 @@ enum Command {
     Mutants(tools::MutantsArgs),
     /// Check licences and sources of the dependencies (installs cargo-deny)
     Deny(tools::DenyArgs),
+    /// Begin an operation: kernel, Rust file with samples, and its lines in the lists
+    NewOp(new_op::NewOpArgs),
     /// List the Vulkan adapters: kind, name, driver
     Adapters {
         /// Do something that a validation layer must object to
@@ -98,6 +101,7 @@ fn chore(command: &Command) -> Result<bool> {
         Command::Deny(args) => tools::deny(args)?,
         Command::Adapters { mistake: true } => adapters::mistake()?,
         Command::Adapters { mistake: false } => adapters::print()?,
+        Command::NewOp(args) => new_op::run(args)?,
     }
     Ok(true)
 }

@@ -1,4 +1,4 @@
-import init, { checkSample, Device, sampleNames, shaders, TrainerDemo } from "../../pkg/wgrad.js";
+import init, { checkCustom, checkSample, Device, sampleNames, shaders, TrainerDemo } from "../../pkg/wgrad.js";
 import { failure } from "./failure.js";
 import { readOptions } from "./options.js";
 import type { CheckResults } from "./results.js";
@@ -58,6 +58,8 @@ async function run(): Promise<void> {
   say("limits", device.toString());
   if (options.steps !== null) return train(device, options.steps, options.seed);
   if (device.isGpu) await compileShaders();
+  // A kernel that is not the library's, through its gradient.
+  await checkCustom(device).catch((error: unknown) => report("a kernel of one's own", failure(error).message));
   const names = sampleNames(new URLSearchParams(location.search).get("filter") ?? "");
   const bar = document.querySelector("progress");
   for (const [index, name] of names.entries()) {

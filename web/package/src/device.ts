@@ -60,6 +60,15 @@ export class Device {
     this.lost = opened.isGpu ? link.call("lost", [opened.device]).catch(() => new Promise<never>(() => {})) : new Promise(() => {});
   }
 
+  /**
+   * The `GPUDevice` and its `GPUQueue`, to draw what plans compute without reading it back; {@link Store.webgpu} and
+   * {@link Plan.webgpu} hand out the buffers. Undefined on the CPU executor, and where the work is done in a worker:
+   * WebGPU's objects stay on their thread. A device that the page made cannot be adopted; let wgrad make it.
+   */
+  async webgpu(): Promise<{ device: object; queue: object } | undefined> {
+    return this.worker ? undefined : this.link.call("webgpu", [this.opened.device]);
+  }
+
   /** What was made on the device so far: flat once a plan has run. */
   async counters(): Promise<{ buffers: number; bytes: number; bindGroups: number; pipelines: number; submits: number }> {
     const [buffers = 0, bytes = 0, bindGroups = 0, pipelines = 0, submits = 0] = await this.link.call("counters", [

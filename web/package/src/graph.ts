@@ -468,6 +468,11 @@ export class Store {
     return this.device.link.call("storeRead", [this.handle, name]);
   }
 
+  /** The `GPUBuffer` of a state, as {@link Device.webgpu}: with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`. */
+  async webgpu(name: string): Promise<object | undefined> {
+    return this.device.worker ? undefined : this.device.link.call("storeWebgpu", [this.handle, name]);
+  }
+
   /** Names and shapes of all states, and the bytes of them together. */
   list(): Promise<{ names: string[]; shapes: number[][]; bytes: number }> {
     return this.device.link.call("storeList", [this.handle]);
@@ -529,6 +534,14 @@ export class Plan<O extends Record<string, Var<DType>> = Record<string, Var<DTyp
     const place = store?.handle ?? opened.store;
     const names = [...(read ?? this.outputs)];
     return (await link.call("run", [this.handle, place, inputs, step, seed, names])) as Pick<Read<O>, K>;
+  }
+
+  /**
+   * The `GPUBuffer` that a run leaves an output in, and where, as {@link Device.webgpu}: valid after a run and before the
+   * next, with the usages `STORAGE` and `COPY_SRC`.
+   */
+  async webgpu(name: keyof O & string): Promise<{ buffer: object; offset: number; size: number } | undefined> {
+    return this.device.worker ? undefined : this.device.link.call("planWebgpu", [this.handle, name]);
   }
 
   /** Steps, buffers and memory. */

@@ -111,6 +111,21 @@ const methods = {
     (get(device, wasm.Device).raw as { destroy(): void } | undefined)?.destroy();
   },
 
+  /** WebGPU's own objects: these cannot be posted. */
+  webgpu(device: Handle): { device: object; queue: object } | undefined {
+    const { raw, rawQueue } = get(device, wasm.Device);
+    return raw ? { device: raw as object, queue: rawQueue as object } : undefined;
+  },
+
+  storeWebgpu(store: Handle, name: string): object | undefined {
+    return get(store, wasm.Store).rawBuffer(name) as object | undefined;
+  },
+
+  planWebgpu(plan: Handle, name: string): { buffer: object; offset: number; size: number } | undefined {
+    const found = get(plan, wasm.Plan).rawBuffer(name) as [object, number, number] | undefined;
+    return found && { buffer: found[0], offset: found[1], size: found[2] };
+  },
+
   counters(device: Handle): Float64Array {
     return get(device, wasm.Device).counters();
   },

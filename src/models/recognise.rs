@@ -1,7 +1,68 @@
 //! Checkpoints of the PyTorch packages, told by the names and shapes of their tensors.
 
+use super::product_key::OLDER_NAMES;
 use crate::train::Checkpoint;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What a checkpoint fits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recognised {
+    /// "infini", "pkm" and "recurrent" are language models, "colt5" is a layer of one; else the kind that a file of this
+    /// library says it is.
+    pub kind: String,
+    /// The PyTorch package whose names these are; "wgrad" for a file of this library.
+    pub package: &'static str,
+    /// Options that build the model again, as far as the tensors tell, named as in the npm package.
+    pub options: Value,
+}
+
+/// Which model a checkpoint fits, if it is one that this library has.
+pub fn recognise(file: &Checkpoint) -> Option<Recognised> {
+    let own = file.metadata("wgrad.config").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    if let Some(own) = own {
+        let kind = own.get("kind").and_then(Value::as_str).unwrap_or("described").to_owned();
+        let options = own.get("options").cloned().unwrap_or(own);
+        return Some(Recognised { kind, package: "wgrad", options });
+    }
+    if let Some((kind, options)) = language(file) {
+        let package = match kind {
+            "infini" => "infini-transformer-pytorch",
+            "pkm" => "product-key-memory",
+            _ => "block-recurrent-transformer-pytorch",
+        };
+        return Some(Recognised { kind: kind.to_owned(), package, options });
+    }
+    let colt5 = || Recognised { kind: "colt5".into(), package: "CoLT5-attention", options: json!({}) };
+    is_colt5(file).then(colt5)
+}
+
+/// The present name of each tensor that has one of an older version: of product-key-memory up to 0.2.9 with
+/// `concat_values_and_combine`, and of the states of block-recurrent-transformer-pytorch up to 0.3.1.
+pub fn present_names(file: &Checkpoint) -> BTreeMap<String, String> {
+    let names = file.names();
+    let mut renamed = BTreeMap::new();
+    for name in &names {
+        for (now, before) in OLDER_NAMES {
+            let begin = name.strip_suffix(before).filter(|b| b.is_empty() || b.ends_with('.'));
+            // A plain layer has "values.weight" and nothing below "values.0".
+            if let Some(begin) = begin.filter(|b| names.contains(&format!("{b}values.3.weight"))) {
+                renamed.insert(name.clone(), format!("{begin}{now}"));
+            }
+        }
+        // A layer that holds its states itself: what is not its own projection or norm belongs to them.
+        let Some(begin) = name.strip_suffix("init_state").filter(|b| !b.ends_with("state_container.")) else {
+            continue;
+        };
+        let own = ["norm.", "to_q.", "to_kv.", "to_out.", "attn."];
+        for part in names.iter().filter_map(|n| n.strip_prefix(begin)) {
+            if !own.iter().any(|o| part.starts_with(o)) {
+                renamed.insert(format!("{begin}{part}"), format!("{begin}state_container.{part}"));
+            }
+        }
+    }
+    renamed
+}
 
 /// Shapes of a file's tensors.
 struct Shapes<'a>(&'a Checkpoint);
@@ -26,7 +87,7 @@ impl Shapes<'_> {
 }
 
 /// Kind and options of a language model; for what its tensors do not tell, options of the caller win.
-pub(super) fn language(file: &Checkpoint) -> Option<(&'static str, Value)> {
+pub(crate) fn language(file: &Checkpoint) -> Option<(&'static str, Value)> {
     let s = Shapes(file);
     let (tokens, dim) = (s.dim("token_emb.weight", 0)?, s.dim("token_emb.weight", 1)?);
     let layer = |i: usize| ["0.to_qkv.weight", "0.to_q.weight"].iter().any(|n| s.has(&format!("layers.{i}.{n}")));
@@ -91,7 +152,7 @@ fn recurrent(s: &Shapes<'_>, depth: usize) -> Option<(&'static str, Value)> {
 }
 
 /// Whether these are the tensors of one of CoLT5-attention's layers.
-pub(super) fn is_colt5(file: &Checkpoint) -> bool {
+pub(crate) fn is_colt5(file: &Checkpoint) -> bool {
     let parts = ["routing_token", "null_q_token", "light_attn.", "heavy_attn.", "light_ff.", "heavy_ff."];
     let names = file.names();
     parts.iter().filter(|part| names.iter().any(|name| name.contains(**part))).count() >= 2

@@ -1,0 +1,60 @@
+//! Batches read in the background.
+
+use super::{Position, Segments};
+use crate::error::{Error, Result};
+use crate::types::Tensor;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+/// A thread that reads batches before they are needed, in order. The position is that of what was taken, however far ahead
+/// the thread is. Dropping it ends the thread.
+pub struct Prefetch {
+    batches: Option<Receiver<Result<(Tensor, Position)>>>,
+    thread: Option<JoinHandle<()>>,
+    position: Position,
+}
+
+impl Prefetch {
+    /// Batches of `batch` segments, at most `ahead` of them waiting.
+    pub fn new(mut segments: Segments, batch: usize, ahead: usize) -> Result<Prefetch> {
+        let position = segments.position();
+        let (send, receive) = sync_channel(ahead);
+        let work = move || {
+            loop {
+                let made = segments.next(batch).map(|tensor| (tensor, segments.position()));
+                let failed = made.is_err();
+                if send.send(made).is_err() || failed {
+                    return;
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("wgrad prefetch".into()).spawn(work);
+        let thread = started.map_err(|e| Error::argument("prefetch", format!("no thread could be started: {e}")))?;
+        Ok(Prefetch { batches: Some(receive), thread: Some(thread), position })
+    }
+
+    /// The next batch; waits for it if need be. After an error there are no more.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Tensor> {
+        let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
+        let over = || Error::argument("prefetch", "reading ended with an error before; make another one");
+        let (tensor, position) = received.ok_or_else(over)??;
+        self.position = position;
+        Ok(tensor)
+    }
+
+    /// Where the batch after the one taken last begins.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        // The thread notices at its next batch that nobody listens.
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
