@@ -73,6 +73,7 @@ const SHARED: &[(&str, &str)] = shared![
     "value",
     "value_wide",
     "weighted_sums",
+    "weights",
     "words",
     "words_wide",
 ];
