@@ -2,11 +2,13 @@
 // an invocation has a query, whose keys are a multiple of four.
 // #include "shared/grid.wgsl"
 // #include "shared/numerics.wgsl"
-// #include "shared/attention.wgsl"
+// #include "shared/keys.wgsl"
 // #include "shared/weights.wgsl"
-@group(0) @binding(5) var<storage, read_write> scores: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> logsumexp: array<f32>;
-@group(0) @binding(7) var<uniform> m: Meta;
+@group(0) @binding(0) var<storage, read> mask: array<u32>;
+@group(0) @binding(1) var<storage, read> counts: array<u32>;
+@group(0) @binding(2) var<storage, read_write> scores: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> logsumexp: array<f32>;
+@group(0) @binding(4) var<uniform> m: Meta;
 
 @compute @workgroup_size(64)
 fn main(
@@ -35,7 +37,7 @@ fn main(
         scores[start + n] = p;
         sums += p;
     }
-    let sum = sum4(sums);
+    let sum = (sums.x + sums.y) + (sums.z + sums.w);
     for (var n = 0u; n < quads; n++) {
         if (sum == 0.0) {
             scores[start + n] = vec4<f32>(blind_weight());

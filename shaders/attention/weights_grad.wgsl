@@ -2,13 +2,15 @@
 // place (attention/backward.wgsl has the formulas). For software drivers: an invocation has four keys of a query.
 // #include "shared/grid.wgsl"
 // #include "shared/numerics.wgsl"
-// #include "shared/attention.wgsl"
+// #include "shared/keys.wgsl"
 // #include "shared/weights.wgsl"
+@group(0) @binding(0) var<storage, read> mask: array<u32>;
+@group(0) @binding(1) var<storage, read> counts: array<u32>;
 // (logsumexp, delta) of every query.
-@group(0) @binding(5) var<storage, read> stats: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read_write> scores: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> grads: array<vec4<f32>>;
-@group(0) @binding(8) var<uniform> m: Meta;
+@group(0) @binding(2) var<storage, read> stats: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read_write> scores: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> grads: array<vec4<f32>>;
+@group(0) @binding(5) var<uniform> m: Meta;
 
 @compute @workgroup_size(64)
 fn main(

@@ -1,4 +1,4 @@
-// Which of four keys a query sees; to be included after attention.wgsl.
+// Which of four keys a query sees; to be included after keys.wgsl.
 fn visible(batch: u32, key: u32, seen: vec2<u32>) -> vec4<bool> {
     let keys = key + vec4<u32>(0u, 1u, 2u, 3u);
     let within = (keys >= vec4<u32>(seen.x)) & (keys < vec4<u32>(seen.y));

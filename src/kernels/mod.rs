@@ -49,6 +49,7 @@ const SHARED: &[(&str, &str)] = shared![
     "digits",
     "grid",
     "half",
+    "keys",
     "matmul",
     "numerics",
     "optim",

@@ -18,7 +18,7 @@ pub static WEIGHTS_GRAD: Kernel = kernel!("attention/weights_grad");
 const SCORES: usize = 1 << 22;
 const OPERAND: usize = 4 * SCORES;
 /// Multiply-adds below which it does not pay.
-const LEAST: usize = 1 << 16;
+const LEAST: usize = 1 << 15;
 
 /// One side of a product over batches, key heads and the query heads of each: where it is, its first element, strides of
 /// batches, and of its own two dimensions.
@@ -89,7 +89,7 @@ pub(super) fn forward(cx: &mut Lower<'_>, e: &Extents, meta: &Meta, [mask, count
     let [q, k, v] = [0, 1, 2].map(|i| Side::input(cx, i, e));
     let scores = Place::Temp(cx.temp(rows * e.keys));
     multiply(cx, dims, [e.queries, e.width, e.keys], q, k.transposed(), scores)?;
-    let d = cx.dispatch(&WEIGHTS).input(0).input(1).input(2).input(mask).input(counts);
+    let d = cx.dispatch(&WEIGHTS).input(mask).input(counts);
     d.write_to(scores).output(1).uniform(meta).workgroups(rows.div_ceil(WIDTH))?;
     multiply(cx, dims, [e.queries, e.keys, e.value_width], Side::scores(scores, e), v, Place::Output(0))
 }
@@ -108,7 +108,7 @@ pub(super) fn backward(
     let [scores, grads] = [0; 2].map(|_| Place::Temp(cx.temp(rows * e.keys)));
     multiply(cx, dims, [e.queries, e.width, e.keys], q, k.transposed(), scores)?;
     multiply(cx, dims, [e.queries, e.value_width, e.keys], g, v.transposed(), grads)?;
-    let d = cx.dispatch(&WEIGHTS_GRAD).input(0).input(1).input(2).input(mask).input(counts);
+    let d = cx.dispatch(&WEIGHTS_GRAD).input(mask).input(counts);
     let d = d.read_from(stats).write_to(scores).write_to(grads).uniform(meta);
     d.workgroups((rows * e.keys / 4).div_ceil(WIDTH))?;
     let [p, ds] = [scores, grads].map(|place| Side::scores(place, e));
