@@ -47,8 +47,8 @@ fn shaders() -> Vec<Shader> {
     let mut seen = BTreeSet::new();
     let mut used = BTreeSet::new();
     let mut all = Vec::new();
-    for software in [false, true] {
-        let capabilities = Capabilities::portable(software);
+    let shared = Capabilities { subgroup: 8, ..Capabilities::portable(true) };
+    for capabilities in [Capabilities::portable(false), Capabilities::portable(true), shared] {
         for program in &programs {
             for d in check::dispatches(program, &capabilities).expect("portable limits suffice") {
                 used.insert(d.source.name().to_owned());

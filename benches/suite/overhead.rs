@@ -138,6 +138,8 @@ fn compiling(device: &Device, label: &str, effort: Effort) -> Result<Vec<Row>> {
         number("compile it first", first, "ms"),
         number("dispatches with fusion", plan.dispatches() as f64, "dispatches"),
         number("dispatches without fusion", apart.dispatches() as f64, "dispatches"),
+        number("in and out of steps with fusion", plan.program().moved() as f64 / 1048576.0, "MiB"),
+        number("in and out of steps without fusion", apart.program().moved() as f64 / 1048576.0, "MiB"),
         number("memory of values over what lives at once", slots.peak as f64 / slots.least.max(1) as f64, "x")
             .limit(1.2),
     ])
@@ -151,8 +153,13 @@ pub fn memory(device: &Device, label: &str, cases: &[Case]) -> Result<Vec<Row>> 
         let plan = work.plans().pop().context("a step without a plan")?.program();
         let slots = plan.slots(None);
         let value = slots.peak as f64 / slots.least.max(1) as f64;
-        let what = format!("{}: memory of values over what lives at once", case.op);
-        rows.push(Row::number(SUITE, label, &what, case.shape(), value, "x").limit(1.2));
+        let number = |what: &str, value: f64, unit: &str| {
+            Row::number(SUITE, label, &format!("{}: {what}", case.op), case.shape(), value, unit)
+        };
+        rows.push(number("memory of values over what lives at once", value, "x").limit(1.2));
+        let dispatches: usize = work.plans().iter().map(|plan| plan.dispatches()).sum();
+        rows.push(number("dispatches", dispatches as f64, "dispatches"));
+        rows.push(number("in and out of steps", plan.moved() as f64 / 1048576.0, "MiB"));
     }
     Ok(rows)
 }

@@ -9,7 +9,9 @@ use anyhow::Result;
 use rand::RngExt;
 use std::time::Instant;
 use wgrad::graph::Mode;
-use wgrad::models::conditional::{BlockConfig, ConditionalRoutedTransformerBlock};
+use wgrad::models::conditional::{
+    BlockConfig, ConditionalRoutedCrossAttention, ConditionalRoutedTransformerBlock, CrossAttentionConfig,
+};
 use wgrad::models::infini::{InfiniConfig, InfiniStream, InfiniTransformer};
 use wgrad::models::product_key::{Lookup, ProductKeyConfig, ProductKeyMemory, VALUES, values_group};
 use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, RecurrentStream};
@@ -33,6 +35,10 @@ pub fn rows(
     if chosen("colt5_block_grad") {
         let lengths = doublings(1 << 10, 7);
         rows.extend(grown(device, label, effort, "colt5_block_grad", "tokens", &lengths, &|n| block(device, n))?);
+    }
+    if chosen("cross_attention") {
+        let memories = doublings(1 << 10, 7);
+        rows.extend(grown(device, label, effort, "cross_attention", "memories", &memories, &|n| cross(device, n))?);
     }
     if chosen("product_key_rows_step") {
         let keys = doublings(1 << 7, 4);
@@ -120,6 +126,17 @@ fn block(device: &Device, n: usize) -> Result<Box<dyn Work>> {
     Ok(Box::new(replay(device, |s| {
         let (p, x) = (s.params(&params), s.floats([1, n, 64]));
         s.backward_all(&p, module.forward(&p, x, &module.route()), &[x])
+    })?))
+}
+
+/// Sixteen queries that two routes of so many memories answer.
+fn cross(device: &Device, memories: usize) -> Result<Box<dyn Work>> {
+    let mut params = Params::new(1);
+    let config = CrossAttentionConfig { kv_routing_tokens: 2, ..CrossAttentionConfig::new(64, 16, 64) };
+    let module = ConditionalRoutedCrossAttention::new(&mut params, "", config)?;
+    Ok(Box::new(replay(device, |s| {
+        let p = s.params(&params);
+        vec![module.forward(&p, s.floats([1, 16, 64]), s.floats([1, memories, 64]), &module.route())]
     })?))
 }
 

@@ -3,6 +3,7 @@
 // An invocation has a row of the output (a query for dq, a key else) and goes over the other side in tiles.
 // #include "shared/grid.wgsl"
 // #include "shared/numerics.wgsl"
+// #include "shared/keys.wgsl"
 // #include "shared/attention.wgsl"
 const DQ: u32 = 0u;
 const DK: u32 = 1u;

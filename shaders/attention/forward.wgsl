@@ -4,6 +4,7 @@
 // A query is one invocation, or several that share its keys where there are few queries.
 // #include "shared/grid.wgsl"
 // #include "shared/numerics.wgsl"
+// #include "shared/keys.wgsl"
 // #include "shared/attention.wgsl"
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> logsumexp: array<f32>;

@@ -51,6 +51,7 @@ const SHARED: &[(&str, &str)] = shared![
     "digits",
     "grid",
     "half",
+    "keys",
     "matmul",
     "numerics",
     "optim",
@@ -75,6 +76,7 @@ const SHARED: &[(&str, &str)] = shared![
     "value",
     "value_wide",
     "weighted_sums",
+    "weights",
     "words",
     "words_wide",
 ];

@@ -10,6 +10,8 @@ pub static KERNELS: &[&Kernel] = &[
     &ops::attention::FORWARD,
     &ops::attention::backward::DELTA,
     &ops::attention::backward::BACKWARD,
+    &ops::attention::packed::WEIGHTS,
+    &ops::attention::packed::WEIGHTS_GRAD,
     &ops::bank::put::PUT_ROWS,
     &ops::bank::scores::ROW_SCORES,
     &ops::bank::sums::ROW_SUMS,

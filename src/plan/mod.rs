@@ -119,6 +119,16 @@ impl Program {
         Ok(program)
     }
 
+    /// Bytes in and out of steps: all that they read and write, each input and output once and whole. Fusion is there to
+    /// make it less.
+    pub fn moved(&self) -> u64 {
+        let operands = |step: &Step| -> usize {
+            let read: usize = step.reads().map(|(_, input)| input.numel()).sum();
+            read + step.outputs.iter().map(Operand::numel).sum::<usize>()
+        };
+        4 * self.steps.iter().map(|step| operands(step) as u64).sum::<u64>()
+    }
+
     /// What computes `outputs`, or without any what states are given, with every value in memory of its own and no state
     /// changed. The graph has no error.
     pub(crate) fn inspection(graph: &Graph, outputs: &[Var<'_>]) -> Program {

@@ -20,6 +20,7 @@ impl fmt::Display for Program {
         for (s, bytes) in slots.bytes.iter().enumerate() {
             writeln!(f, "slot{s}: {bytes} bytes")?;
         }
+        writeln!(f, "{} bytes in and out of steps", self.moved())?;
         writeln!(
             f,
             "{} steps, {} slots, peak {} bytes (at least {}; {} without sharing)",

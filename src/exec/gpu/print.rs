@@ -41,6 +41,7 @@ impl fmt::Display for GpuPlan {
         for (s, bytes) in self.slots.bytes.iter().enumerate() {
             writeln!(f, "slot{s}: {bytes} bytes")?;
         }
+        writeln!(f, "{} bytes in and out of steps", self.program.moved())?;
         writeln!(
             f,
             "{} dispatches, {} pipelines, {} temporaries, {} slots, peak {} bytes (at least {}; {} without sharing)",

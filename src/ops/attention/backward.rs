@@ -1,10 +1,10 @@
 //! The gradient of attention, from the output and the logsumexp.
 
-use super::{Extents, FEATURES, Kind, WIDTH, cpu, fast, strides, unrolled};
+use super::{Extents, FEATURES, Kind, WIDTH, cpu, fast, packed, strides, unrolled};
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
 use crate::kernel;
-use crate::kernels::{CpuCall, Kernel, Lower};
+use crate::kernels::{CpuCall, Kernel, Lower, Place};
 use crate::types::{Operand, TensorType};
 use encase::ShaderType;
 use glam::UVec4;
@@ -110,6 +110,9 @@ impl Op for Backward {
             .write(stats)
             .uniform(&delta)
             .workgroups(rows.div_ceil(WIDTH))?;
+        if packed::helps(&self.kind, cx, &e, &[0, 3]) {
+            return packed::backward(cx, &e, &meta, [mask, counts], Place::Temp(stats));
+        }
         let unrolled = unrolled(cx, &e);
         for (output, groups) in groups(&e).into_iter().enumerate() {
             cx.dispatch(&BACKWARD)

@@ -134,6 +134,12 @@ fn cases() -> Vec<Case> {
         Case { name: "valid for all", q: [2, 2, 1, 4], k: [2, 2, 70, 4], dv: 4, causal: true, valid: Some((90, false)), ..base },
         Case { name: "valid below the queries", q: [3, 1, 20, 4], k: [3, 1, 24, 4], dv: 4, causal: true, valid: Some((20, true)), ..base },
         Case { name: "valid uncausal, mask, window", q: [3, 2, 11, 4], k: [3, 2, 35, 4], dv: 4, window: Some(9), mask: Some(9), valid: Some((36, true)), ..base },
+        // Large enough for scores to be stored on software drivers.
+        Case { name: "stored, grouped heads", q: [2, 4, 20, 9], k: [2, 2, 28, 9], dv: 8, causal: true, ..base },
+        Case { name: "stored, mask", q: [2, 2, 33, 8], k: [2, 2, 36, 8], dv: 11, mask: Some(2), ..base },
+        Case { name: "stored, mask of everything", q: [1, 2, 40, 8], k: [1, 2, 56, 8], dv: 8, mask: Some(1), ..base },
+        Case { name: "stored, valid", q: [2, 2, 31, 8], k: [2, 2, 40, 8], dv: 8, causal: true, mask: Some(9), valid: Some((40, true)), ..base },
+        Case { name: "stored, window", q: [1, 4, 26, 8], k: [1, 4, 48, 8], dv: 9, window: Some(40), ..base },
         Case { name: "one of everything", q: [1, 1, 1, 1], k: [1, 1, 1, 1], dv: 1, causal: true, ..base },
         Case { name: "no keys", k: [2, 3, 0, 7], ..base },
         Case { name: "no queries", q: [2, 3, 0, 7], causal: true, ..base },

@@ -7,6 +7,7 @@ mod cpu;
 pub mod descent;
 mod fast;
 pub mod local;
+pub mod packed;
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
@@ -346,6 +347,9 @@ impl Op for Forward {
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let [mask, counts] = self.kind.optional(3);
         let (e, meta) = self.kind.meta(cx, None, counts);
+        if packed::helps(&self.kind, cx, &e, &[]) {
+            return packed::forward(cx, &e, &meta, [mask, counts]);
+        }
         let blocks = e.queries.div_ceil(WIDTH / lanes(e.queries));
         let pieces = e.value_width.div_ceil(FEATURES).max(1);
         let unrolled = unrolled(cx, &e);

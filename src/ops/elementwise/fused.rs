@@ -268,22 +268,14 @@ impl Op for Fused {
                 hint: "make the inputs dense or merge dimensions with reshape".into(),
             });
         }
-        let ways: Vec<Way> = (0..cx.inputs.len())
-            .map(|i| {
-                let dense = Layout { offset: 0, strides: strides[i].clone() }.is_dense(&dims);
-                if dense {
-                    Way::Dense
-                } else if strides[i].iter().all(|s| *s == 0) {
-                    Way::Single
-                } else {
-                    Way::Strided
-                }
-            })
-            .collect();
+        let wide = dims.last().is_some_and(|n| n.is_multiple_of(4));
+        let ways: Vec<Way> =
+            (0..cx.inputs.len()).map(|i| Way::new(&dims, &strides[i], wide, cx.lead(&cx.inputs[i]))).collect();
         let dtypes: Vec<DType> = cx.inputs.iter().map(|i| i.ty.dtype).collect();
-        let text = self.text(&dtypes, &ways, dims.len());
+        let text = self.text(&dtypes, &ways, dims.len(), wide);
+        let invocations = if wide { shape.numel() / 4 } else { shape.numel() };
         let mut meta = Meta {
-            n: shape.numel() as u32,
+            n: invocations as u32,
             dims: [UVec4::ONE; 2],
             offsets: [UVec4::ZERO; 2],
             strides: [UVec4::ZERO; 16],
@@ -306,19 +298,55 @@ impl Op for Fused {
         for o in 0..outputs {
             dispatch = dispatch.output(o);
         }
-        dispatch.uniform(&meta).workgroups(shape.numel().div_ceil(WIDTH))
+        dispatch.uniform(&meta).workgroups(invocations.div_ceil(WIDTH))
     }
 }
 
-/// How a kernel finds an element of an input.
+/// How a kernel finds the elements of an input.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+struct Way {
+    place: Place,
+    /// What an invocation loads there.
+    load: Load,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
     /// At the linear index.
     Dense,
     /// Always the same element.
     Single,
     /// Through its strides.
     Strided,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Load {
+    /// One element, for all four of an invocation where it has four.
+    One,
+    /// Four next to each other, which are bound as such.
+    Four,
+    /// Four at the stride of the last dimension.
+    Apart,
+}
+
+impl Way {
+    /// `wide` invocations compute four elements along the last dimension.
+    fn new(dims: &[usize], strides: &[usize], wide: bool, lead: usize) -> Way {
+        let dense = Layout { offset: 0, strides: strides.to_vec() }.is_dense(dims);
+        let place = match strides {
+            _ if dense => Place::Dense,
+            _ if strides.iter().all(|s| *s == 0) => Place::Single,
+            _ => Place::Strided,
+        };
+        let load = match strides {
+            _ if !wide => Load::One,
+            [.., 0] => Load::One,
+            [others @ .., 1] if lead.is_multiple_of(4) && others.iter().all(|s| s.is_multiple_of(4)) => Load::Four,
+            _ => Load::Apart,
+        };
+        Way { place, load }
+    }
 }
 
 fn wgsl_type(dtype: DType) -> &'static str {
@@ -330,58 +358,107 @@ fn wgsl_type(dtype: DType) -> &'static str {
 
 impl Fused {
     /// WGSL text; equal programs over equal access patterns share it, and with it the pipeline.
-    fn text(&self, inputs: &[DType], ways: &[Way], rank: usize) -> String {
-        let types = self.dtypes(inputs);
+    fn text(&self, inputs: &[DType], ways: &[Way], rank: usize, wide: bool) -> String {
         let mut t = String::from("// #include \"shared/grid.wgsl\"\n// #include \"shared/numerics.wgsl\"\n");
-        t.push_str("struct Meta { n: u32, dims: array<vec4<u32>, 2>, offsets: array<vec4<u32>, 2>, strides: array<vec4<u32>, 16> }\n");
-        let mut binding = 0;
-        let mut bind = |t: &mut String, text: String| {
-            let _ = writeln!(t, "@group(0) @binding({binding}) {text}");
-            binding += 1;
-        };
-        for (i, d) in inputs.iter().enumerate() {
-            bind(&mut t, format!("var<storage, read> a{i}: array<{}>;", wgsl_type(*d)));
-        }
-        for (o, node) in self.results.iter().enumerate() {
-            bind(&mut t, format!("var<storage, read_write> o{o}: array<{}>;", wgsl_type(types[*node])));
-        }
-        bind(&mut t, "var<uniform> m: Meta;".into());
+        self.declare(&mut t, inputs, ways, wide);
+        self.function(&mut t, inputs);
         let _ = writeln!(
             t,
-            "@compute @workgroup_size({WIDTH})\nfn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) wn: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{\n    let i = workgroup_index(wid, wn) * {WIDTH}u + lid;\n    if (i >= m.n) {{ return; }}"
+            "@compute @workgroup_size({WIDTH})\nfn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) wn: vec3<u32>, @builtin(local_invocation_index) lid: u32) {{\n    let g = workgroup_index(wid, wn) * {WIDTH}u + lid;\n    if (g >= m.n) {{ return; }}\n    let i = g{};",
+            if wide { " * 4u" } else { "" }
         );
-        if ways.contains(&Way::Strided) {
-            t.push_str("    var rest = i;\n");
-            for d in (0..rank).rev() {
-                let dim = format!("m.dims[{}][{}]", d / 4, d % 4);
-                let _ = writeln!(t, "    let x{d} = rest % {dim}; rest = rest / {dim};");
-            }
+        load(&mut t, ways, rank);
+        let call = |part: usize| {
+            let component = |way: &Way| if way.load == Load::One { "" } else { [".x", ".y", ".z", ".w"][part] };
+            let values = ways.iter().enumerate().map(|(n, way)| format!(", v{n}{}", component(way)));
+            format!("value(i + {part}u{})", values.collect::<String>())
+        };
+        let parts = if wide { 4 } else { 1 };
+        for part in 0..parts {
+            let _ = writeln!(t, "    let p{part} = {};", call(part));
         }
-        for (i, way) in ways.iter().enumerate() {
-            let offset = format!("m.offsets[{}][{}]", i / 4, i % 4);
-            let index = match way {
-                Way::Dense => format!("{offset} + i"),
-                Way::Single => offset,
-                Way::Strided => {
-                    (0..rank).fold(offset, |text, d| format!("{text} + x{d} * m.strides[{}][{}]", 2 * i + d / 4, d % 4))
-                }
-            };
-            let _ = writeln!(t, "    let v{i} = a{i}[{index}];");
-        }
-        for (n, (scalar, args)) in self.nodes.iter().enumerate() {
-            let names: Vec<String> = args
-                .iter()
-                .map(|a| match a {
-                    Argument::Input(i) => format!("v{i}"),
-                    Argument::Node(i) => format!("r{i}"),
-                })
-                .collect();
-            let _ = writeln!(t, "    let r{n} = {};", scalar.wgsl(&names));
-        }
+        let types = self.dtypes(inputs);
         for (o, node) in self.results.iter().enumerate() {
-            let _ = writeln!(t, "    o{o}[i] = r{node};");
+            let _ = match wide {
+                true => {
+                    let ty = wgsl_type(types[*node]);
+                    writeln!(t, "    o{o}[g] = vec4<{ty}>(p0.o{o}, p1.o{o}, p2.o{o}, p3.o{o});")
+                }
+                false => writeln!(t, "    o{o}[g] = p0.o{o};"),
+            };
         }
         t.push_str("}\n");
         t
+    }
+
+    /// Bindings.
+    fn declare(&self, t: &mut String, inputs: &[DType], ways: &[Way], wide: bool) {
+        let types = self.dtypes(inputs);
+        t.push_str("struct Meta { n: u32, dims: array<vec4<u32>, 2>, offsets: array<vec4<u32>, 2>, strides: array<vec4<u32>, 16> }\n");
+        let mut binding = 0;
+        let mut bind = |text: String| {
+            let _ = writeln!(t, "@group(0) @binding({binding}) {text}");
+            binding += 1;
+        };
+        let array = |dtype: DType, four: bool| match four {
+            true => format!("array<vec4<{}>>", wgsl_type(dtype)),
+            false => format!("array<{}>", wgsl_type(dtype)),
+        };
+        for (i, d) in inputs.iter().enumerate() {
+            bind(format!("var<storage, read> a{i}: {};", array(*d, ways[i].load == Load::Four)));
+        }
+        for (o, node) in self.results.iter().enumerate() {
+            bind(format!("var<storage, read_write> o{o}: {};", array(types[*node], wide)));
+        }
+        bind("var<uniform> m: Meta;".into());
+    }
+
+    /// What is computed of the inputs' elements at linear index i.
+    fn function(&self, t: &mut String, inputs: &[DType]) {
+        let types = self.dtypes(inputs);
+        let fields = self.results.iter().enumerate().map(|(o, node)| format!("o{o}: {}", wgsl_type(types[*node])));
+        let _ = writeln!(t, "struct Results {{ {} }}", fields.collect::<Vec<_>>().join(", "));
+        let values = inputs.iter().enumerate().map(|(n, d)| format!(", v{n}: {}", wgsl_type(*d)));
+        let _ = writeln!(t, "fn value(i: u32{}) -> Results {{", values.collect::<String>());
+        for (n, (scalar, args)) in self.nodes.iter().enumerate() {
+            let name = |a: &Argument| match a {
+                Argument::Input(i) => format!("v{i}"),
+                Argument::Node(i) => format!("r{i}"),
+            };
+            let names: Vec<String> = args.iter().map(name).collect();
+            let _ = writeln!(t, "    let r{n} = {};", scalar.wgsl(&names));
+        }
+        let results: Vec<String> = self.results.iter().map(|node| format!("r{node}")).collect();
+        let _ = writeln!(t, "    return Results({});\n}}", results.join(", "));
+    }
+}
+
+/// Loads the inputs' elements at the linear index i, or from there on.
+fn load(t: &mut String, ways: &[Way], rank: usize) {
+    if ways.iter().any(|way| way.place == Place::Strided) {
+        t.push_str("    var rest = i;\n");
+        for d in (0..rank).rev() {
+            let dim = format!("m.dims[{}][{}]", d / 4, d % 4);
+            let _ = writeln!(t, "    let x{d} = rest % {dim}; rest = rest / {dim};");
+        }
+    }
+    for (n, way) in ways.iter().enumerate() {
+        let offset = format!("m.offsets[{}][{}]", n / 4, n % 4);
+        let stride = |d: usize| format!("m.strides[{}][{}]", 2 * n + d / 4, d % 4);
+        let index = match way.place {
+            Place::Dense => format!("{offset} + i"),
+            Place::Single => offset,
+            Place::Strided => (0..rank).fold(offset, |text, d| format!("{text} + x{d} * {}", stride(d))),
+        };
+        let _ = match way.load {
+            Load::One => writeln!(t, "    let v{n} = a{n}[{index}];"),
+            Load::Four => writeln!(t, "    let v{n} = a{n}[({index}) / 4u];"),
+            Load::Apart => {
+                let s = stride(rank - 1);
+                let at = |k: usize| format!("a{n}[j{n} + {k}u * {s}]");
+                let all = [0, 1, 2, 3].map(at).join(", ");
+                writeln!(t, "    let j{n} = {index};\n    let v{n} = vec4({all});")
+            }
+        };
     }
 }

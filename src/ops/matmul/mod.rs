@@ -47,15 +47,16 @@ struct Meta {
 }
 
 /// Both operands seen as a flat batch of strided matrices.
-struct Batches {
-    m: usize,
-    n: usize,
-    k: usize,
-    dims: Vec<usize>,
-    a_batch: Vec<usize>,
-    b_batch: Vec<usize>,
-    a: [usize; 2],
-    b: [usize; 2],
+pub(crate) struct Batches {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub dims: Vec<usize>,
+    pub a_batch: Vec<usize>,
+    pub b_batch: Vec<usize>,
+    /// Strides of rows and depth, and of depth and columns.
+    pub a: [usize; 2],
+    pub b: [usize; 2],
 }
 
 fn split(shape: &Shape) -> (&[usize], [usize; 2]) {

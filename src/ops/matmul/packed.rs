@@ -50,7 +50,8 @@ struct BlockMeta {
 
 /// An operand: rows (of the right one, columns), their stride, that of the depth, and where a batch entry starts.
 struct Side<'a> {
-    input: usize,
+    place: Place,
+    lead: usize,
     rows: usize,
     strides: [usize; 2],
     batch: &'a [usize],
@@ -75,14 +76,14 @@ impl Side<'_> {
             rows: self.rows as u32,
             depth: s.k as u32,
             batches: entries as u32,
-            offset: cx.lead(&cx.inputs[self.input]) as u32,
+            offset: self.lead as u32,
             row: self.strides[0] as u32,
             col: self.strides[1] as u32,
             dims: super::pack(&s.dims, 1),
             batch: super::pack(self.batch, 0),
         };
         let count = entries * self.rows.next_multiple_of(self.panel) / 4 * s.k.div_ceil(DEPTHS);
-        let d = cx.dispatch(&PACK).constant("PANEL", self.panel as f64).input(self.input);
+        let d = cx.dispatch(&PACK).constant("PANEL", self.panel as f64).read_from(self.place);
         d.write_to(Place::Temp(to)).uniform(&meta).workgroups(count.div_ceil(WIDTH))?;
         Ok(to)
     }
@@ -93,23 +94,36 @@ fn shares(cx: &Lower<'_>) -> bool {
     cfg!(not(target_arch = "wasm32")) && cx.caps.subgroup as usize == LANES
 }
 
+/// Both operands, in the order in which the kernel has them, and whether it computes the product of the transposes.
+fn sides<'a>(cx: &Lower<'_>, s: &'a Batches, [x, y]: [(Place, usize); 2]) -> (Side<'a>, Side<'a>, bool) {
+    let shares = shares(cx);
+    let side = |right: bool, panel| match right {
+        false => Side { place: x.0, lead: x.1, rows: s.m, strides: s.a, batch: &s.a_batch, panel },
+        true => Side { place: y.0, lead: y.1, rows: s.n, strides: [s.b[1], s.b[0]], batch: &s.b_batch, panel },
+    };
+    // The transposes where fewer lanes lie behind the last column that way.
+    let padded = |rows: usize, cols: usize| rows.next_multiple_of(16) * cols.next_multiple_of(LANES * 8);
+    let swap = shares && padded(s.n, s.m) < padded(s.m, s.n);
+    (side(swap, 16), side(!swap, if shares { 8 } else { 16 }), swap)
+}
+
 /// Lowers the product if it is one that packing helps.
 pub(super) fn lower(cx: &mut Lower<'_>, s: &Batches) -> Result<bool> {
     if !cx.caps.software || s.m.min(s.n) < 8 || s.m * s.n * s.k < LEAST {
         return Ok(false);
     }
-    let shares = shares(cx);
-    let side = |input, panel| match input {
-        0 => Side { input, rows: s.m, strides: s.a, batch: &s.a_batch, panel },
-        _ => Side { input, rows: s.n, strides: [s.b[1], s.b[0]], batch: &s.b_batch, panel },
-    };
-    // The product of the transposes where fewer lanes lie behind the last column that way.
-    let padded = |rows: usize, cols: usize| rows.next_multiple_of(16) * cols.next_multiple_of(LANES * 8);
-    let swap = shares && padded(s.n, s.m) < padded(s.m, s.n);
-    let (a, b) = (side(usize::from(swap), 16), side(usize::from(!swap), if shares { 8 } else { 16 }));
+    let sources = [0, 1].map(|i| (Place::Input(i), cx.lead(&cx.inputs[i])));
+    let (a, b, _) = sides(cx, s, sources);
     if a.size(s).max(b.size(s)) as u64 * 4 > cx.caps.binding_bytes {
         return Ok(false);
     }
+    product(cx, s, sources, Place::Output(0))?;
+    Ok(true)
+}
+
+/// The product of two operands, each with the place of its binding and its first element there.
+pub(crate) fn product(cx: &mut Lower<'_>, s: &Batches, sources: [(Place, usize); 2], to: Place) -> Result<()> {
+    let (a, b, swap) = sides(cx, s, sources);
     let (pa, pb) = (a.pack(cx, s)?, b.pack(cx, s)?);
     let meta = BlockMeta {
         rows: a.rows as u32,
@@ -121,6 +135,7 @@ pub(super) fn lower(cx: &mut Lower<'_>, s: &Batches) -> Result<bool> {
         c_row: if swap { 1 } else { s.n as u32 },
         c_col: if swap { s.n as u32 } else { 1 },
     };
+    let shares = shares(cx);
     let (down, across) = (a.rows.div_ceil(a.panel), b.rows.div_ceil(b.panel));
     let blocks = match shares {
         true => s.count() * down * across.div_ceil(LANES),
@@ -130,6 +145,5 @@ pub(super) fn lower(cx: &mut Lower<'_>, s: &Batches) -> Result<bool> {
     let kernel = if shares { &BLOCKS_SHARED } else { &BLOCKS };
     #[cfg(target_arch = "wasm32")]
     let kernel = &BLOCKS;
-    cx.dispatch(kernel).read(pa).read(pb).output(0).uniform(&meta).workgroups(blocks)?;
-    Ok(true)
+    cx.dispatch(kernel).read(pa).read(pb).write_to(to).uniform(&meta).workgroups(blocks)
 }

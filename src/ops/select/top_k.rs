@@ -57,9 +57,13 @@ const FEW_ROWS: usize = 64;
 const LONG: usize = 1 << 14;
 const SHARE: usize = 4;
 
-/// With this many rows, and up to this many comparisons in each, a software driver gives a row to an invocation.
+/// With this many rows a software driver gives a row to an invocation, where that means so many comparisons altogether or
+/// so many of an entry. The invocation has the best of so many pieces.
 const LANE_ROWS: usize = 8;
 const LANE_WORK: usize = 1 << 15;
+const LANE_TIMES: usize = 8;
+const LANE_PIECES: usize = 128;
+const LANE_WIDTH: usize = 8;
 
 /// The largest entries of each row and their indices.
 #[derive(Clone, Copy, Debug)]
@@ -260,8 +264,11 @@ impl Op for TopKOp {
         let index_stages = (usize::BITS - (n - 1).leading_zeros()).div_ceil(BITS);
         let stages = RANK_STAGES + index_stages;
         let meta = Meta { rows: rows as u32, n: n as u32, k: k as u32, tiles: 1, stage: 0, stages, run: 0 };
-        if cx.caps.software && rows >= LANE_ROWS && n * k <= LANE_WORK {
-            return self.rows(cx, &LANE).output(0).output(1).uniform(&meta).workgroups(rows.div_ceil(64));
+        let piece = n.isqrt().max(n.div_ceil(LANE_PIECES));
+        let lane = n * k <= LANE_WORK || k * (piece + n.div_ceil(piece)) <= LANE_TIMES * n;
+        if cx.caps.software && rows >= LANE_ROWS && lane {
+            let d = self.rows(cx, &LANE).output(0).output(1).uniform(&Meta { run: piece as u32, ..meta });
+            return d.workgroups(rows.div_ceil(LANE_WIDTH));
         }
         if n <= WIDTH {
             let groups = rows.div_ceil(WIDTH / n);
@@ -317,7 +324,7 @@ fn top_k<'g>(op: TopKOp, inputs: &[Var<'g>]) -> TopK<'g> {
 /// Samples for the generic checks.
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
-    let shapes: [(&[usize], usize); 20] = [
+    let shapes: [(&[usize], usize); 22] = [
         (&[1], 1),
         (&[5], 3),
         (&[0, 3], 2),
@@ -325,6 +332,8 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         (&[2, 3, 31], 1),
         (&[66_000, 3], 2),
         (&[9, 100], 17),
+        (&[9, 3_001], 7),
+        (&[13, 1_000], 50),
         (&[3, 255], 32),
         (&[2, 256], 256),
         (&[3, 257], 1),
