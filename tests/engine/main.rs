@@ -5,5 +5,6 @@ mod common;
 mod faults;
 mod invalid_programs;
 mod limits;
+mod memory;
 mod plan_cache;
 mod plans;
