@@ -6,14 +6,16 @@ use wgrad::ops::{check, samples};
 use wgrad::{Device, Options};
 
 fn compare(device: &Device) {
-    let mut failures = Vec::new();
     let filter = std::env::var("WGRAD_SAMPLE").unwrap_or_default();
-    for sample in samples::all().into_iter().filter(|s| s.name.contains(&filter)) {
-        match pollster::block_on(check::against_oracle(&sample, device, Options::default())) {
-            Ok(worst) => println!("{:<40} {worst:.1e}", sample.name),
-            Err(e) => failures.push(e.to_string()),
+    let samples = samples::all().into_iter().filter(|s| s.name.contains(&filter));
+    let outcomes = samples.map(|sample| {
+        let worst = pollster::block_on(check::against_oracle(&sample, device, Options::default()));
+        if let Ok(worst) = &worst {
+            println!("{:<40} {worst:.1e}", sample.name);
         }
-    }
+        (sample.name.to_string(), worst.err().map(|e| e.to_string()))
+    });
+    let failures = common::known::failures(device, outcomes);
     assert!(failures.is_empty(), "on {device}:\n{}", failures.join("\n"));
 }
 

@@ -1,6 +1,10 @@
 //! Everything that reads what others wrote, on files spoiled in every way: no crash, no more memory than the file's own
 //! size explains, and nothing half loaded.
 
+// The tests' own reader of golden files; here only its parsing is of interest.
+#[path = "parity/fixture.rs"]
+mod fixture;
+
 use peak_alloc::PeakAlloc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -8,6 +12,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use wgrad::models::mix::{MemoryConfig, MemoryTransformer};
 use wgrad::nn::{Embedding, Init, Linear, Params};
 use wgrad::train::{AdamW, Checkpoint, Group, LoadOptions, RowUpdates, Trainer};
 use wgrad::{Device, Error, Result, Tensor, TensorType};
@@ -113,6 +118,42 @@ fn fuzz_trainer(trainer: &mut Trainer, good: &[u8], data: &[u8]) {
     }
 }
 
+/// The description of a model: refused with its place, or one that can be written, read and built.
+fn fuzz_config(text: &str) {
+    let config = match MemoryConfig::from_json(text) {
+        Ok(config) => config,
+        Err(Error::Argument { what, .. }) => return assert!(what.starts_with("MemoryConfig"), "{what}"),
+        Err(Error::Limit { hint, limit, .. }) => return assert!(format!("{limit} {hint}").contains("MemoryConfig")),
+        Err(other) => panic!("{other}"),
+    };
+    let again = MemoryConfig::from_json(&config.to_json()).expect("what was written");
+    assert_eq!(config, again);
+    let Ok(model) = MemoryTransformer::new(config) else { return };
+    let params = model.init(1);
+    // What cannot be had is an error, not an attempt.
+    let numbers = params.iter().fold(0usize, |n, p| n.saturating_add(p.shape().numel()));
+    if !(1 << 14..=1 << 44).contains(&numbers) {
+        match params.store(&Device::cpu()) {
+            Ok(_) => assert!(numbers < 1 << 14),
+            Err(Error::Limit { .. } | Error::OutOfMemory { .. }) => assert!(numbers > 1 << 44),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// A golden file: a case, or a refusal that names the file.
+fn fuzz_fixture(data: &[u8]) {
+    match fixture::Case::parse(std::path::Path::new("some/case.safetensors"), data) {
+        Ok(case) => {
+            assert!(case.tensors.values().all(|t| t.shape().numel() * 4 == t.data().bytes().len()));
+            let _ = (case.int("heads", 1), case.size("dim", 1), case.sizes("shape"), case.float("eps", 0.0));
+        }
+        Err(Error::Argument { what, .. }) => assert!(what.contains("case.safetensors") || what == "fixture", "{what}"),
+        Err(Error::Limit { .. }) => {}
+        Err(other) => panic!("{other}"),
+    }
+}
+
 // Spoiled files.
 
 /// Bytes of any file, spoiled in some places.
@@ -139,6 +180,16 @@ fn bent(rng: &mut ChaCha8Rng, good: &[u8]) -> Vec<u8> {
 
 /// A file with a header that is spoiled as text, and fits its length again.
 fn reworded(rng: &mut ChaCha8Rng, good: &[u8]) -> Vec<u8> {
+    let length = u64::from_le_bytes(good[..8].try_into().expect("eight bytes")) as usize;
+    let header = misspelt(rng, &String::from_utf8_lossy(&good[8..8 + length]));
+    let mut data = (header.len() as u64).to_le_bytes().to_vec();
+    data.extend(header.as_bytes());
+    data.extend(&good[8 + length..]);
+    data
+}
+
+/// Text with other numbers or words in some places.
+fn misspelt(rng: &mut ChaCha8Rng, good: &str) -> String {
     const NUMBERS: [&str; 10] = [
         "0",
         "1",
@@ -152,20 +203,16 @@ fn reworded(rng: &mut ChaCha8Rng, good: &[u8]) -> Vec<u8> {
         "99999999999999999999",
     ];
     const WORDS: [&str; 10] = ["F32", "F16", "I64", "w", "é\u{0}", "[", "}", "\"", "null", "optim.m.w"];
-    let length = u64::from_le_bytes(good[..8].try_into().expect("eight bytes")) as usize;
-    let mut header = String::from_utf8_lossy(&good[8..8 + length]).into_owned();
+    let mut text = good.to_owned();
     for _ in 0..rng.random_range(1..3) {
-        let numbers: Vec<(usize, usize)> = runs(&header, |c| c.is_ascii_digit());
-        let words: Vec<(usize, usize)> = runs(&header, |c| c.is_ascii_alphanumeric() || c == '.');
+        let numbers: Vec<(usize, usize)> = runs(&text, |c| c.is_ascii_digit());
+        let words: Vec<(usize, usize)> = runs(&text, |c| c.is_ascii_alphanumeric() || c == '.');
         let (parts, new): (_, &[&str]) = if rng.random() { (numbers, &NUMBERS) } else { (words, &WORDS) };
         if let Some((from, to)) = parts.get(rng.random_range(0..parts.len().max(1))) {
-            header.replace_range(from..to, new[rng.random_range(0..new.len())]);
+            text.replace_range(from..to, new[rng.random_range(0..new.len())]);
         }
     }
-    let mut data = (header.len() as u64).to_le_bytes().to_vec();
-    data.extend(header.as_bytes());
-    data.extend(&good[8 + length..]);
-    data
+    text
 }
 
 /// Where runs of characters begin and end.
@@ -184,7 +231,19 @@ struct Parsers {
     trainer: Trainer,
     good: Vec<u8>,
     seeds: Vec<Vec<u8>>,
+    fixture: Vec<u8>,
 }
+
+const FIXTURE: &str = "tests/fixtures/primitives/prim_coor_descent_mask_full_row.safetensors";
+
+/// A description with every kind of layer.
+const CONFIG: &str = r#"{"num_tokens": 11, "dim": 8, "segment": 5, "heads": 2, "ff_mult": 2.5, "layers": [
+    {"attention": {"kind": "full", "context": 4}, "long_memory": {"memories": 5, "selected": 3, "half": true}},
+    {"attention": {"kind": "local", "window": 5}, "feed_forward": {"kind": "product_key", "num_keys": 4, "topk": 2}},
+    {"attention": {"kind": "infini", "delta_rule": true}, "feed_forward": {"kind": "routed", "heavy_tokens": 3}},
+    {"attention": {"kind": "recurrent", "states": 3, "gate": "lstm", "gates": "dual"}},
+    {"attention": {"kind": "routed", "memories": 6, "selected": 3, "heavy_queries": 5}, "feed_forward": {"kind": "dense"}}
+]}"#;
 
 impl Parsers {
     fn new() -> Parsers {
@@ -194,7 +253,11 @@ impl Parsers {
         let params = params().to_bytes().expect("a file");
         // Names as under a prefix.
         let seeds = vec![good.clone(), mixed(), params];
-        Parsers { trainer, good, seeds }
+        let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(FIXTURE);
+        let fixture = std::fs::read(fixture).expect("a golden file");
+        fuzz_fixture(&fixture);
+        MemoryConfig::from_json(CONFIG).unwrap_or_else(|e| panic!("{e}"));
+        Parsers { trainer, good, seeds, fixture }
     }
 
     fn check(&mut self, seed: u64) {
@@ -211,6 +274,24 @@ impl Parsers {
         let taken = MEMORY.peak_usage().saturating_sub(before);
         assert!(taken <= TIMES * (data.len() + self.good.len()) + LITTLE, "seed {seed}: {taken} bytes for a trainer");
     }
+
+    /// Descriptions of models and golden files.
+    fn check_metadata(&self, seed: u64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(!seed);
+        let spoil = |rng: &mut ChaCha8Rng, text: &str| match rng.random() {
+            true => String::from_utf8_lossy(&bent(rng, text.as_bytes())).into_owned(),
+            false => misspelt(rng, text),
+        };
+        let text = spoil(&mut rng, CONFIG);
+        let golden = if rng.random() { bent(&mut rng, &self.fixture) } else { reworded(&mut rng, &self.fixture) };
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        fuzz_config(&text);
+        fuzz_fixture(&golden);
+        let taken = MEMORY.peak_usage().saturating_sub(before);
+        let size = text.len() + golden.len();
+        assert!(taken <= TIMES * size + LITTLE, "seed {seed}: {taken} bytes for {size} of metadata");
+    }
 }
 
 #[test]
@@ -219,6 +300,15 @@ fn spoiled_files_are_errors() {
     let mut parsers = Parsers::new();
     for seed in 0..6_000 {
         parsers.check(seed);
+    }
+}
+
+#[test]
+fn spoiled_descriptions_and_golden_files_are_errors() {
+    let _alone = ALONE.lock();
+    let parsers = Parsers::new();
+    for seed in 0..6_000 {
+        parsers.check_metadata(seed);
     }
 }
 
@@ -255,7 +345,8 @@ fn fuzz() {
     let mut tried = 0u64;
     for seed in (first..).take_while(|_| Instant::now() < end) {
         parsers.check(seed);
+        parsers.check_metadata(seed);
         tried += 1;
     }
-    println!("{tried} files from seed {first} on");
+    println!("{tried} checkpoints, and as many descriptions and golden files, from seed {first} on");
 }

@@ -34,7 +34,7 @@ export default defineConfig({
   reporter: "list",
   projects: [
     { name: "shaders", testMatch: "shaders.spec.ts", use: withWebgpu },
-    { name: "webgpu", testMatch: ["demo.spec.ts", "check.spec.ts", "access.spec.ts"], use: withWebgpu },
+    { name: "webgpu", testMatch: ["demo.spec.ts", "check.spec.ts", "access.spec.ts", "csp.spec.ts"], use: withWebgpu },
     // A browser in which `requestAdapter` finds nothing.
     { name: "no-webgpu", testMatch: ["demo.spec.ts", "no-webgpu.spec.ts"], use: browser("--disable-gpu") },
     { name: "packed-webgpu", testMatch: "packed.spec.ts", use: withWebgpu },

@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "wasm32")]
 use super::browser::{self, pick};
+use super::memory::{self, Held, Ledger};
 use super::pipelines::Caches;
 use crate::error::{Error, Result};
 use crate::kernels::Capabilities;
@@ -27,6 +28,11 @@ pub struct GpuOptions {
     pub hardware_kernels: bool,
     /// Ask for timestamps where the adapter has them, for [`Plan::run_timed`](crate::Plan::run_timed).
     pub timestamps: bool,
+    /// Bytes that states and plans may take together on this device; without it as many as there are. What goes beyond is
+    /// refused with [`Error::Limit`], which gives the numbers, before anything of it is made: leave room for others on the
+    /// same GPU, or see whether a job fits a smaller one. Buffers through which results are read back do not count: what is
+    /// there can always be read. Nor does what the driver itself needs.
+    pub memory_limit: Option<u64>,
 }
 
 /// Counts of what was made on a device; flat after the first step of a plan.
@@ -63,6 +69,8 @@ pub struct Gpu {
     caps: Capabilities,
     pub(super) caches: Mutex<Caches>,
     failure: Arc<Mutex<Option<Error>>>,
+    memory: Arc<Ledger>,
+    memory_limit: Option<u64>,
     /// What was made so far.
     pub counters: Counters,
 }
@@ -122,6 +130,7 @@ impl Gpu {
             event!(INFO, "device made", adapter = gpu.to_string());
         }
         gpu.caps.software &= !options.hardware_kernels;
+        gpu.memory_limit = options.memory_limit;
         Ok(gpu)
     }
 
@@ -142,7 +151,41 @@ impl Gpu {
             let [least, most] = [info.subgroup_min_size, info.subgroup_max_size];
             caps.subgroup = if least == most { most } else { 0 };
         }
-        Gpu { device, queue, info, limits, caps, caches: Mutex::default(), failure, counters: Counters::default() }
+        Gpu {
+            device,
+            queue,
+            info,
+            limits,
+            caps,
+            caches: Mutex::default(),
+            failure,
+            memory: Arc::default(),
+            memory_limit: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Bytes of the states and plans that are alive: what [`GpuOptions::memory_limit`] limits.
+    pub fn held(&self) -> u64 {
+        self.memory.held()
+    }
+
+    /// Takes memory for what is about to be made, as long as the result lives; refuses what cannot be had. `peak` is what
+    /// the whole work needs, for the message.
+    pub(crate) fn hold(&self, what: &str, bytes: u64, peak: u64) -> Result<Held> {
+        if self.caps.software {
+            memory::room(bytes, peak)?;
+        }
+        let limit = self.memory_limit.unwrap_or(u64::MAX);
+        self.memory.hold(bytes, limit).map_err(|held| Error::Limit {
+            limit: "GpuOptions::memory_limit".into(),
+            needed: held.saturating_add(bytes),
+            available: limit,
+            hint: format!(
+                "{what} takes {bytes} bytes beside {held} that are held; drop stores and plans, use a smaller batch or \
+                 recomputation, or allow more"
+            ),
+        })
     }
 
     /// What kernels are chosen by.

@@ -139,6 +139,10 @@ impl<T: Executed> CpuPlan<T> {
         }
         let floats = program.slots(Some(DType::F32));
         let ints = program.slots(Some(DType::U32));
+        let inputs = program.buffers.iter().filter(|b| matches!(b.origin, Origin::Input(_)));
+        let inputs: u64 = inputs.map(|b| b.ty.numel() as u64 * 4).sum();
+        let all = floats.peak.saturating_add(ints.peak).saturating_add(inputs);
+        crate::device::memory::room(all, all)?;
         let mut cells: Vec<Cell<T>> = Vec::new();
         for bytes in &floats.bytes {
             cells.push(Cell::Float(zeros(*bytes as usize / 4, T::ZERO)?));

@@ -7,8 +7,9 @@ mod timed;
 pub(super) use places::slots;
 
 use super::store::from_bytes;
-use super::{Fed, Feed, Memory};
+use super::{Fed, Feed, Memory, State};
 use crate::device::clock::Clock;
+use crate::device::memory::Held;
 use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
@@ -53,10 +54,19 @@ impl From<wgpu::Buffer> for Room {
 }
 
 /// What may be another buffer in the next run.
-#[derive(PartialEq)]
 enum Bindable {
-    State(u64),
+    State(Arc<State>),
     Input(usize, wgpu::Buffer),
+}
+
+impl PartialEq for Bindable {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Bindable::State(a), Bindable::State(b)) => a.id == b.id,
+            (Bindable::Input(a, x), Bindable::Input(b, y)) => a == b && x == y,
+            _ => false,
+        }
+    }
 }
 
 /// Bind groups for one set of states and callers' inputs, in the order of the dispatches.
@@ -74,11 +84,14 @@ pub(crate) struct GpuPlan {
     globals: wgpu::Buffer,
     ring: wgpu::Buffer,
     turn: Mutex<u32>,
+    /// With what they bind, which they keep alive.
     bound: Mutex<VecDeque<(Vec<Bindable>, Bound)>>,
     #[cfg(not(target_arch = "wasm32"))]
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     readback: Readback,
     pub bytes: u64,
+    /// Its share of the device's memory.
+    _held: Held,
 }
 
 /// Dispatches of a whole program and the sizes of their temporaries.
@@ -102,6 +115,15 @@ pub(crate) fn lower(program: &Program, caps: &crate::kernels::Capabilities) -> R
     Ok((all, temps))
 }
 
+/// Bytes of a plan: slots, inputs, constants and uniforms.
+fn total(program: &Program, dispatches: &[Dispatch], peak: u64) -> u64 {
+    let given = program.buffers.iter().filter(|b| matches!(b.origin, Origin::Input(_) | Origin::Constant(_)));
+    let given: u64 = given.map(|b| b.ty.numel() as u64 * 4).sum();
+    let uniforms = dispatches.iter().filter_map(|d| d.uniform.as_ref());
+    let uniforms: u64 = uniforms.map(|u| (u.len() as u64).next_multiple_of(ALIGN)).sum();
+    peak + given + uniforms + 16 * u64::from(RING + 1)
+}
+
 impl GpuPlan {
     pub async fn new(gpu: Arc<Gpu>, program: &Arc<Program>) -> Result<Self> {
         let (dispatches, temps) = lower(program, gpu.capabilities())?;
@@ -116,9 +138,10 @@ impl GpuPlan {
                 gpu.fits(name, info.ty.numel() as u64 * 4, peak)?;
             }
         }
+        let held = gpu.hold("the plan", total(program, &dispatches, peak), peak)?;
         gpu.compile(&dispatches).await?;
         let owner = gpu.clone();
-        owner.guarded(peak, || Self::make(gpu, program.clone(), dispatches, temps, slots)).await
+        owner.guarded(peak, || Self::make(gpu, program.clone(), dispatches, temps, slots, held)).await
     }
 
     fn make(
@@ -127,13 +150,14 @@ impl GpuPlan {
         dispatches: Vec<Dispatch>,
         temps: Vec<usize>,
         slots: Slots,
+        held: Held,
     ) -> Result<Self> {
         use wgpu::BufferUsages as U;
         let storage = U::STORAGE | U::COPY_DST | U::COPY_SRC;
         let peak = slots.peak;
         let made: Vec<wgpu::Buffer> =
             slots.bytes.iter().map(|b| gpu.buffer("slot", *b, storage, peak)).collect::<Result<_>>()?;
-        let mut bytes = peak;
+        let bytes = total(&program, &dispatches, peak);
         let mut buffers: FxHashMap<Buffer, Room> = FxHashMap::default();
         let n = program.buffers.len();
         let room = |place: &Place| Room { buffer: made[place.slot].clone(), offset: place.offset };
@@ -143,12 +167,8 @@ impl GpuPlan {
                 (Origin::State(_), _) => continue,
                 (Origin::Computed, Some(place)) => room(place),
                 (Origin::Computed, None) => continue,
-                (Origin::Input(name), _) => {
-                    bytes += size;
-                    gpu.buffer(name, size, storage, peak)?.into()
-                }
+                (Origin::Input(name), _) => gpu.buffer(name, size, storage, peak)?.into(),
                 (Origin::Constant(data), _) => {
-                    bytes += size;
                     let buffer = gpu.buffer("constant", size, storage, peak)?;
                     if size > 0 {
                         gpu.queue.write_buffer(&buffer, 0, data.data().bytes());
@@ -180,7 +200,6 @@ impl GpuPlan {
         }
         let globals = gpu.buffer("globals", 16, U::UNIFORM | U::COPY_DST, peak)?;
         let ring = gpu.buffer("globals ring", 16 * u64::from(RING), U::COPY_SRC | U::COPY_DST, peak)?;
-        bytes += blob.len() as u64 + 16 * u64::from(RING + 1);
         Ok(GpuPlan {
             gpu,
             program,
@@ -197,16 +216,17 @@ impl GpuPlan {
             in_flight: Mutex::default(),
             readback: Readback::default(),
             bytes,
+            _held: held,
         })
     }
 
     fn bind(&self, feed: &Feed<'_>, inputs: &[(usize, Fed<'_>, &TensorType)]) -> Result<Bound> {
         let mut states: FxHashMap<usize, wgpu::Buffer> = FxHashMap::default();
-        let mut ids = Vec::new();
+        let mut bind = Vec::new();
         for (b, fed, _) in inputs {
             if let Fed::Buffer(buffer) = fed {
                 states.insert(*b, (*buffer).clone());
-                ids.push(Bindable::Input(*b, (*buffer).clone()));
+                bind.push(Bindable::Input(*b, (*buffer).clone()));
             }
         }
         for (b, info) in self.program.buffers.iter().enumerate() {
@@ -218,15 +238,15 @@ impl GpuPlan {
                 return Err(Error::argument("run", "a state lives on another device than the plan"));
             };
             states.insert(b, buffer.clone());
-            ids.push(Bindable::State(state.id));
+            bind.push(Bindable::State(state));
         }
         let mut bound = lock(&self.bound);
-        if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == ids) {
+        if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == bind) {
             return Ok(groups.clone());
         }
         let groups: Result<Vec<wgpu::BindGroup>> = self.ready.iter().map(|r| self.group(r, &states)).collect();
         let groups = Arc::new(groups?);
-        bound.push_back((ids, groups.clone()));
+        bound.push_back((bind, groups.clone()));
         if bound.len() > BOUND {
             bound.pop_front();
         }

@@ -1,6 +1,7 @@
 //! State between runs: parameters, moments, memories, caches.
 
 use super::cpu::zeros;
+use crate::device::memory::Held;
 use crate::device::readback::Readback;
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
@@ -36,6 +37,8 @@ pub struct State {
     /// Element type and shape.
     pub ty: TensorType,
     pub(crate) memory: Memory,
+    /// Its share of the device's memory.
+    _held: Option<Held>,
 }
 
 /// Named states on one device. Plans read them and update them with `assign`; several plans may share a store, and one
@@ -131,6 +134,10 @@ impl Store {
                 gpu.fits(name, ty.numel() as u64 * 4, total)?;
             }
         }
+        if let Device::Gpu(gpu) = &self.device {
+            // All of it at once, before any of it.
+            drop(gpu.hold("all states together", total, total)?);
+        }
         let full = |requested| Error::OutOfMemory { requested, peak: total };
         let on_host = self.device.as_gpu().is_none_or(|gpu| gpu.capabilities().software);
         if on_host && crate::device::memory::free().is_some_and(|free| total > free) {
@@ -175,6 +182,17 @@ impl Store {
     fn make(&self, name: &str, ty: &TensorType) -> Result<State> {
         ty.check_size(|| format!("state {name}"))?;
         let n = ty.numel();
+        let held = match &self.device {
+            Device::Gpu(gpu) => {
+                let bytes = n as u64 * 4;
+                gpu.fits(name, bytes, bytes)?;
+                Some(gpu.hold(&format!("state {name}"), bytes, bytes)?)
+            }
+            Device::Cpu(_) => {
+                crate::device::memory::room(n as u64 * 4, n as u64 * 4)?;
+                None
+            }
+        };
         let memory = match (&self.device, ty.dtype) {
             (Device::Gpu(gpu), _) => {
                 use wgpu::BufferUsages as U;
@@ -187,7 +205,7 @@ impl Store {
             #[cfg(feature = "oracle")]
             (Device::Cpu(Precision::F64), DType::F32) => Memory::F64(Arc::new(Mutex::new(zeros(n, 0.0)?))),
         };
-        Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory })
+        Ok(State { id: NEXT.fetch_add(1, Ordering::Relaxed), ty: ty.clone(), memory, _held: held })
     }
 
     fn write(&self, state: &State, tensor: &Tensor) -> Result<()> {

@@ -26,6 +26,17 @@ pub(crate) fn within(what: &str, extents: &[usize]) -> Result<()> {
     TensorType::f32(extents).check_size(|| what.to_owned())
 }
 
+/// Layers of a model at most: far more than any has, and few enough to be declared in a moment.
+const LAYERS: usize = 1 << 16;
+
+/// Refuses more layers than that.
+pub(crate) fn depth_within(config: &str, depth: usize) -> Result<()> {
+    if depth <= LAYERS {
+        return Ok(());
+    }
+    Err(Error::argument(format!("{config}::depth"), format!("is {depth}; expected at most {LAYERS} layers")))
+}
+
 /// `new` in the texts marked in `mask` (u32 0/1 `[b]`), else `old`; both `[b, ..]`.
 #[track_caller]
 pub(crate) fn chosen<'g>(mask: Var<'g>, new: Var<'g>, old: Var<'g>) -> Var<'g> {

@@ -23,7 +23,7 @@ impl Numbers<'_> {
     }
 
     fn size(&self, i: usize) -> usize {
-        self.real(i, 0.0) as usize
+        size(self.real(i, 0.0))
     }
 
     fn whole(&self, i: usize) -> u32 {
@@ -39,8 +39,13 @@ impl Numbers<'_> {
     }
 
     fn shape(&self, from: usize) -> Shape {
-        self.0.iter().skip(from).map(|n| *n as usize).collect::<Vec<_>>().into()
+        self.0.iter().skip(from).map(|n| size(*n)).collect::<Vec<_>>().into()
     }
+}
+
+/// A size or axis; what is none becomes one that everybody refuses, and not the next best.
+fn size(number: f64) -> usize {
+    if number >= 0.0 && number == number.trunc() { number as usize } else { usize::MAX }
 }
 
 /// Adds an operation of this name.
@@ -122,7 +127,7 @@ fn unary<'g>(x: Var<'g>, op: &str, n: &Numbers<'_>) -> Option<Var<'g>> {
         "reshape" => x.reshape(n.shape(0)),
         "expand" => x.expand(n.shape(0)),
         "permute" => x.permute(&n.shape(0)),
-        "slice" => x.slice_step(n.size(0), n.size(1), n.size(2), n.real(3, 1.0) as usize),
+        "slice" => x.slice_step(n.size(0), n.size(1), n.size(2), size(n.real(3, 1.0))),
         "pad" => x.pad(n.size(0), n.size(1), n.size(2)),
         "l2_normalize" => x.l2_normalize(n.real(0, 1e-12)),
         "dropout" => x.dropout(n.real(0, 0.0), n.whole(1), Mode::Train),

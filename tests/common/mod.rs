@@ -1,10 +1,11 @@
 //! Devices the tests run on.
 #![allow(dead_code)]
 
+pub mod known;
 pub mod modules;
 pub mod ops;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use wgrad::{Device, GpuOptions};
 
 fn set(variable: &str) -> bool {
@@ -23,16 +24,39 @@ pub fn options() -> GpuOptions {
     }
 }
 
+/// Ends the test program at an error of wgpu that no scope of the library caught: none is ever expected, also where no later
+/// call would notice.
+fn watched(device: Device) -> Device {
+    if let Some(gpu) = device.as_gpu() {
+        gpu.wgpu().0.on_uncaptured_error(Arc::new(|error| {
+            eprintln!("wgpu reports what nobody caught: {error}");
+            std::process::abort();
+        }));
+    }
+    device
+}
+
 /// A device of one test's own: to count what is made on it, or to lose it.
 pub fn fresh(options: GpuOptions) -> Option<Device> {
     match Device::gpu_blocking(options) {
-        Ok(device) => Some(device),
+        Ok(device) => Some(watched(device)),
         Err(e) if set("WGRAD_ALLOW_MISSING") => {
             println!("SKIPPED on the GPU: {e}");
             None
         }
         Err(e) => panic!("{e}"),
     }
+}
+
+/// Asks the device for what it must refuse, outside of every scope.
+pub fn make_an_error(device: &Device) {
+    let (device, _) = device.as_gpu().expect("a GPU").wgpu();
+    let _ = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 4,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE,
+        mapped_at_creation: false,
+    });
 }
 
 /// The GPU adapter of the tests: the one `WGRAD_TEST_ADAPTER` names, else any. Without one the test fails, unless

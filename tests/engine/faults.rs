@@ -259,6 +259,43 @@ fn a_shader_that_does_not_compile_is_named_each_time() {
 }
 
 #[test]
+fn an_error_that_nobody_caught_is_said_by_the_next_call() {
+    if common::gpu().is_none() {
+        return;
+    }
+    // With the library's own handler, which the other tests replace by one that ends the program.
+    let device = Device::gpu_blocking(common::options()).expect("a device");
+    let graph = Graph::new();
+    let sum = accumulate(&graph);
+    let plan = compile(&device, &graph, &[("sum", sum)]);
+    let (states, x) = (store(&device), floats(&[10.0, 20.0]));
+    let feed = || Feed::new().store(&states).input("x", &x);
+    common::make_an_error(&device);
+    match plan.run(&feed()) {
+        Err(Error::Device { message }) => assert!(message.contains("MAP_READ"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(state(&states), [1.0, 2.0]);
+    plan.run(&feed()).expect("it was said once");
+    assert_eq!(state(&states), [11.0, 22.0]);
+}
+
+#[test]
+fn known_failures_of_drivers_are_expected_and_missed() {
+    let known = [common::known::Known { adapter: "Some GPU", what: "softmax", reason: "example.org/bug" }];
+    let outcomes = |softmax: Option<&str>, sum: Option<&str>| {
+        let named = [("softmax", softmax), ("sum", sum)].map(|(n, f)| (n.to_owned(), f.map(str::to_owned)));
+        common::known::failures_but(&known, "Some GPU (Vulkan, driver 1)", named)
+    };
+    assert!(outcomes(Some("wrong by 3"), None).is_empty());
+    assert_eq!(outcomes(Some("wrong by 3"), Some("wrong by 4")), ["wrong by 4"]);
+    let passes = outcomes(None, None);
+    assert!(passes.len() == 1 && passes[0].contains("take it out"), "{passes:?}");
+    let elsewhere = common::known::failures_but(&known, "Another GPU", [("softmax".into(), Some("wrong".into()))]);
+    assert_eq!(elsewhere, ["wrong"]);
+}
+
+#[test]
 fn an_unknown_adapter_is_answered_with_those_found() {
     let Some(_) = common::gpu() else { return };
     let options = GpuOptions { adapter: Some("no such adapter".into()), ..Default::default() };
@@ -438,12 +475,7 @@ fn an_adopted_device_keeps_its_handlers() {
     assert!(matches!(refused, Err(Error::ShaderCompile { .. })));
     assert_eq!(errors.load(Ordering::SeqCst), 0);
     // The owner's failures are not the library's.
-    let _ = raw.create_buffer(&wgpu::BufferDescriptor {
-        label: None,
-        size: 4,
-        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE,
-        mapped_at_creation: false,
-    });
+    common::make_an_error(&device);
     assert_eq!(errors.load(Ordering::SeqCst), 1);
     let plan = compile(&device, &graph, &[("y", x + 1.0)]);
     let input = floats(&[1.0, 2.0]);

@@ -314,6 +314,11 @@ fn damaged_parameters_are_said_aloud() {
 
 #[test]
 fn bad_input_is_refused() {
+    // Sizes that no memory holds, before anything of them is made.
+    let large = [InfiniConfig::new(256, 1 << 31, 1), InfiniConfig::new(256, 16, 1 << 31)];
+    for config in large.into_iter().chain([InfiniConfig { heads: 1 << 20, ..tiny() }]) {
+        assert!(InfiniTransformer::new(config).is_err());
+    }
     let device = Device::cpu();
     let (plans, store) = plans(&device, &tiny(), 1, 4);
     let mut stream = InfiniStream::new(&plans).unwrap();

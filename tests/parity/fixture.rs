@@ -76,11 +76,16 @@ impl Case {
     }
 
     fn load(path: &Path) -> Result<Case> {
+        let bytes = std::fs::read(path).map_err(|e| Error::argument(path.display().to_string(), e.to_string()))?;
+        Case::parse(path, &bytes)
+    }
+
+    /// A case from the bytes of its file.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Case> {
         let bad = |e: &dyn std::fmt::Display| Error::argument(path.display().to_string(), e.to_string());
-        let bytes = std::fs::read(path).map_err(|e| bad(&e))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| bad(&e))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(&e))?;
         let meta = header.metadata().clone().unwrap_or_default();
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(&e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| bad(&e))?;
         let text = |key: &str| meta.get(key).cloned().unwrap_or_default();
         let json = |key: &str, none: &str| {
             let text = meta.get(key).map_or(none, String::as_str);

@@ -16,6 +16,7 @@ enum During {
     Snapshots,
     Compiling,
     Restoring,
+    Generating,
 }
 
 /// Works until the device is lost.
@@ -32,6 +33,7 @@ fn work(device: &Device, during: During, last: &Snapshot, started: &mpsc::Sender
             During::Checkpoints => drop(pollster::block_on(t.to_bytes())?),
             During::Snapshots => drop(t.snapshot_blocking()?),
             During::Compiling => drop(trainer(device, 24 + step)?),
+            During::Generating => drop(crate::generate(device, 30)?),
             During::Restoring => drop(Trainer::restore_blocking(last, device)?),
         }
     }
@@ -48,8 +50,8 @@ fn ten_steps(device: &Device) -> Result<(Snapshot, Vec<u8>, Vec<u32>)> {
 
 #[test]
 fn a_lost_device_is_replaced_and_training_goes_on_bit_for_bit() -> Result<()> {
-    use During::{Checkpoints, Compiling, ReadBacks, Restoring, Snapshots, Steps};
-    for during in [Steps, ReadBacks, Checkpoints, Snapshots, Compiling, Restoring] {
+    use During::{Checkpoints, Compiling, Generating, ReadBacks, Restoring, Snapshots, Steps};
+    for during in [Steps, ReadBacks, Checkpoints, Snapshots, Compiling, Restoring, Generating] {
         // At several moments of whatever is going on.
         for pause in [0, 3_000, 41_000] {
             let Some(device) = common::fresh(common::options()) else { return Ok(()) };
@@ -101,4 +103,26 @@ fn bad_data_and_labels_change_nothing() -> Result<()> {
         run(&mut t, 3..4)?;
     }
     Ok(())
+}
+
+#[test]
+fn child_makes_an_error() {
+    if crate::argument().is_none() {
+        return;
+    }
+    let Some(device) = common::fresh(common::options()) else { return };
+    common::make_an_error(&device);
+    println!("went on");
+}
+
+/// Every test program ends, and so fails, at an error of wgpu that nothing caught: also on another thread, also at its end.
+#[test]
+fn an_error_that_nobody_caught_ends_a_test_program() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let out = crate::child("faults::child_makes_an_error", "error").output().expect("a process");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("nobody caught"), "{said}");
+    assert!(!String::from_utf8_lossy(&out.stdout).contains("went on"));
 }

@@ -6,11 +6,14 @@ mod common;
 
 mod faults;
 mod files;
+#[cfg(target_os = "linux")]
+mod memory;
 mod repeat;
 mod threads;
 
 use std::process::Command;
 use wgrad::graph::Mode;
+use wgrad::models::mix::{MemoryConfig, MemoryStream, MemoryTransformer, Sampling};
 use wgrad::nn::{Init, Linear, Params};
 use wgrad::train::{AdamW, Trainer};
 use wgrad::{Device, Result, Tensor, TensorType};
@@ -47,6 +50,22 @@ fn run(trainer: &mut Trainer, steps: std::ops::Range<usize>) -> Result<Vec<u32>>
         losses.push(trainer.loss_blocking()?.to_bits());
     }
     Ok(losses)
+}
+
+/// Tokens that a small model with memories draws after a text.
+fn generate(device: &Device, count: usize) -> Result<Vec<Vec<u32>>> {
+    let model = MemoryTransformer::new(MemoryConfig::from_json(
+        r#"{"num_tokens": 11, "dim": 8, "segment": 5, "heads": 2, "layers": [
+            {"attention": {"kind": "infini"}, "feed_forward": {"kind": "product_key", "num_keys": 4, "topk": 2}},
+            {"attention": {"kind": "recurrent", "states": 3}, "long_memory": {"memories": 5, "selected": 3}}
+        ]}"#,
+    )?)?;
+    let params = model.init(3);
+    let plans = pollster::block_on(model.stream_plans(device, &params, 1))?;
+    let store = params.store(device)?;
+    let mut stream = MemoryStream::new(&plans)?;
+    stream.feed(&store, &[&[1, 2, 3, 4, 5, 6, 7]])?;
+    stream.generate_blocking(&store, count, Sampling { temperature: 0.9, top_k: Some(9), top_p: Some(0.95) }, 5)
 }
 
 const CHILD: &str = "WGRAD_TEST_CHILD";

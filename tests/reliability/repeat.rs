@@ -1,6 +1,6 @@
 //! The same seed and adapter give the same bits: in another process, whatever the number of threads.
 
-use crate::{argument, child, common, run, trainer};
+use crate::{argument, child, common, generate, run, trainer};
 use wgrad::ops::check::{Compiled, difference};
 use wgrad::ops::samples;
 use wgrad::{Device, Options, Result, Tensor};
@@ -11,7 +11,7 @@ fn digest(tensors: &[(String, Tensor)]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Results of every sample, and of a training.
+/// Results of every sample, of a training, and of a model that writes.
 fn digests(device: &Device) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for sample in samples::all() {
@@ -20,6 +20,7 @@ fn digests(device: &Device) -> Result<Vec<String>> {
         all.push(format!("{}: {:x}", sample.name, digest(&results)));
     }
     all.push(format!("training: {:x?}", run(&mut trainer(device, 24)?, 0..30)?));
+    all.push(format!("generation: {:?}", generate(device, 60)?));
     Ok(all)
 }
 

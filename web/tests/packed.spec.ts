@@ -36,7 +36,21 @@ run(wgrad, { ...options, software: true }).then(
   (error) => (globalThis.__result = { error: error.stack ?? String(error) }),
 );
 `;
+/** Spoiled inputs, as many as the address says. */
+const HURT = `
+import * as wgrad from "wgrad";
+import { hurt } from "./inputs.js";
+const { trials, seed } = Object.fromEntries(new URLSearchParams(location.search));
+wgrad.init({ software: true }).then((device) => hurt(wgrad, device, Number(trials), Number(seed))).then(
+  (result) => (globalThis.__result = { result }),
+  (error) => (globalThis.__result = { error: error.stack ?? String(error) }),
+);
+`;
 const IMPORTS = JSON.stringify({ imports: { wgrad: "./node_modules/wgrad/dist/index.js" } });
+
+/** A page without a bundler. */
+const page = (main: string) =>
+  `<!doctype html><script type="importmap">${IMPORTS}</script><script type="module" src="${main}"></script>`;
 
 /** The project by webpack, with its defaults. */
 function pack(): Promise<void> {
@@ -63,10 +77,12 @@ const test = base.extend<object, { site: string }>({
       writeFileSync(join(project, "package.json"), JSON.stringify(manifest));
       await sh("npm", ["install", "--offline", "--no-audit", "--no-fund", "--legacy-peer-deps", packed], { cwd: project });
       cpSync(join(web, "tests/journey.js"), join(project, "journey.js"));
+      cpSync(join(web, "tests/inputs.js"), join(project, "inputs.js"));
       writeFileSync(join(project, "main.js"), MAIN);
-      const script = `<script type="module" src="./main.js"></script>`;
-      writeFileSync(join(project, "index.html"), `<!doctype html>${script}`);
-      writeFileSync(join(project, "plain.html"), `<!doctype html><script type="importmap">${IMPORTS}</script>${script}`);
+      writeFileSync(join(project, "hurt.js"), HURT);
+      writeFileSync(join(project, "hurt.html"), page("./hurt.js"));
+      writeFileSync(join(project, "index.html"), `<!doctype html><script type="module" src="./main.js"></script>`);
+      writeFileSync(join(project, "plain.html"), page("./main.js"));
       await build({ root: project, base: "./", logLevel: "error", build: { target: "es2022", outDir: "vite" } });
       await pack();
       const server = await serve(project);
@@ -209,6 +225,42 @@ test("a GPU in a worker", async ({ page, site }, info) => {
   expect(error).toBeUndefined();
   expect(result).toMatchObject({ kind: "gpu", worker: true });
   check(result);
+});
+
+/** How many spoiled inputs are tried, from which seed on. */
+const TRIALS = Number(process.env.WGRAD_FUZZ_TRIALS ?? 150);
+const SEED = Number(process.env.WGRAD_FUZZ_SEED ?? 1);
+
+function refusals(where: string, counts: Record<string, number>): void {
+  console.log(`${where}: ${TRIALS} spoiled inputs: ${JSON.stringify(counts)}`);
+  const { accepted = 0, ...refused } = counts;
+  expect(Object.values(refused).reduce((a, b) => a + b, accepted)).toBe(TRIALS);
+  expect(accepted).toBeLessThan(TRIALS / 2);
+}
+
+test("spoiled inputs are refused in a page", async ({ page, site }) => {
+  await page.goto(`${site}hurt.html?trials=${TRIALS}&seed=${SEED}`);
+  await page.waitForFunction(() => "__result" in globalThis, undefined, { timeout: 280_000 });
+  const { result, error } = (await page.evaluate(() => Reflect.get(globalThis, "__result"))) as {
+    result: Record<string, number>;
+    error?: string;
+  };
+  expect(error).toBeUndefined();
+  refusals("a page", result);
+});
+
+test("spoiled inputs are refused in Node", async ({ site }, info) => {
+  test.skip(info.project.name === "packed-webgpu", "once is enough");
+  expect(site).toContain("http");
+  const script = `
+    import * as wgrad from "wgrad";
+    import { hurt } from "./inputs.js";
+    const device = await wgrad.init({ executor: "cpu" });
+    console.log("RESULT " + JSON.stringify(await hurt(wgrad, device, ${TRIALS}, ${SEED})));
+    process.exit(0);`;
+  writeFileSync(join(project, "hurt.mjs"), script);
+  const { stdout } = await sh("node", ["hurt.mjs"], { cwd: project });
+  refusals("Node", JSON.parse(/^RESULT (.*)$/m.exec(stdout)?.[1] ?? "{}") as Record<string, number>);
 });
 
 test("the package in Node", async ({ site }, info) => {

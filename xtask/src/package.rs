@@ -61,9 +61,22 @@ pub fn check(node: &Node) -> Result<String> {
     if weight > BUDGET_KIB {
         bail!("the package weighs {weight} KiB gzipped, more than the {BUDGET_KIB} KiB it may");
     }
+    harmless(node, &folder)?;
     tool(node, &["publint", "--strict", "package"])?;
     tool(node, &["attw", "--pack", "package", "--profile", "esm-only", "--exclude-entrypoints", "wgrad_bg.wasm"])?;
     Ok(format!("{weight} of {BUDGET_KIB} KiB gzipped"))
+}
+
+/// Refuses what would run on the machine of whoever installs the package, and packages of others that would come along.
+fn harmless(node: &Node, folder: &Path) -> Result<()> {
+    let script = "const p = require('./package.json'); \
+        const all = [p.scripts, p.dependencies, p.optionalDependencies, p.bin && { bin: p.bin }]; \
+        console.log(all.flatMap((part) => Object.keys(part ?? {})).join(' '))";
+    let found = run::output(node.command("node").args(["--eval", script]).current_dir(folder))?;
+    match found.trim() {
+        "" => Ok(()),
+        names => bail!("package.json has scripts, dependencies or programs ({names}); the package is to have none"),
+    }
 }
 
 /// A line a file, and the sum.

@@ -37,7 +37,12 @@ pub const ALL: &[Step] = &[
     Step { name: "shaders", about: "every shader through naga, to SPIR-V, MSL and HLSL", needs: &[], run: shaders },
     Step { name: "native", about: "kernels, gradients, parity, faults", needs: &[Need::Gpu], run: native },
     Step { name: "portable", about: "the same within WebGPU's default limits", needs: &[Need::Gpu], run: portable },
-    Step { name: "swiftshader", about: "kernels on a second driver", needs: &[Need::SwiftShader], run: swiftshader },
+    Step {
+        name: "swiftshader",
+        about: "kernels and failing allocations on a second driver",
+        needs: &[Need::SwiftShader],
+        run: swiftshader,
+    },
     Step { name: "parity", about: "the references' golden results, a line each", needs: &[Need::Gpu], run: parity },
     Step {
         name: "hardware-kernels",
@@ -160,7 +165,8 @@ fn native(lab: &Lab) -> Result<Done, Stop> {
 }
 
 fn portable(lab: &Lab) -> Result<Done, Stop> {
-    let names = integration(&CPU_ONLY)?;
+    let mut names = integration(&CPU_ONLY)?;
+    names.extend(["--test", "parity"].map(str::to_owned));
     tests(Some(lab.gpu()?), |cargo| cargo.args(&names).env("WGRAD_PORTABLE_LIMITS", "1"))
 }
 
@@ -176,6 +182,8 @@ fn hardware_kernels(lab: &Lab) -> Result<Done, Stop> {
 
 fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
     let gpu = lab.swiftshader()?;
+    // It says when the machine gives it no memory; lavapipe does not.
+    tests(Some(gpu), |cargo| cargo.args(["--package", "wgrad", "--test", "reliability", "memory::"]))?;
     tests(Some(gpu), |cargo| cargo.args(["--package", "wgrad", "--test", "kernels"]))
 }
 

@@ -5,6 +5,7 @@ use super::feed_forward::FeedForward;
 use super::rows::within;
 use crate::error::{Error, Result};
 use crate::graph::Var;
+use crate::models::parts::depth_within;
 use crate::nn::{Embedding, Init, Linear, ParamVars, Params};
 
 /// Options of a [`RoutedDecoder`].
@@ -55,6 +56,7 @@ impl RoutedDecoderConfig {
                 return Err(Error::argument(format!("RoutedDecoderConfig::{what}"), "gives 0; expected at least 1"));
             }
         }
+        depth_within("RoutedDecoderConfig", self.depth)?;
         let a = &self.attention.attention;
         within("RoutedDecoderConfig: pos_emb.weight", &[2, a.light_window_size, a.dim])?;
         within("RoutedDecoderConfig: token_emb.weight", &[self.num_tokens, a.dim])?;

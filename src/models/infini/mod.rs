@@ -39,6 +39,7 @@ pub use stream::{InfiniStream, StreamPlans};
 pub use transformer::InfiniTransformer;
 
 use crate::error::{Error, Result};
+use crate::models::parts::{depth_within, within};
 
 /// Which queries and keys reach the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -151,6 +152,12 @@ impl InfiniConfig {
                 return refuse(what, format!("{p} is no probability below 1"));
             }
         }
-        Ok(())
+        depth_within("InfiniConfig", self.depth)?;
+        let inner = self.heads.saturating_mul(self.dim_head);
+        within("InfiniConfig: token_emb.weight", &[self.num_tokens, self.dim])?;
+        within("InfiniConfig: to_qkv.weight", &[3, inner, self.dim])?;
+        within("InfiniConfig: the feed-forward", &[2, self.ff_inner(), self.dim])?;
+        within("InfiniConfig: the memories of a text", &[inner, self.dim_head])?;
+        within("InfiniConfig: the mix of heads", &[self.heads, self.heads])
     }
 }

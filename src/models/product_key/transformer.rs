@@ -6,7 +6,7 @@ use super::lookup::{Lookup, Recall};
 use super::norm::{declare_norm, layer_norm};
 use crate::error::{Error, Result};
 use crate::graph::{Mode, Var};
-use crate::models::parts::{below, refuse, within};
+use crate::models::parts::{below, depth_within, refuse, within};
 use crate::nn::{Embedding, Linear, ParamVars, Params};
 use crate::ops::attention::Attention;
 use crate::ops::select::Sampling;
@@ -73,6 +73,7 @@ impl PkmTransformerConfig {
             return Err(Error::argument("PkmTransformerConfig::recompute", message));
         }
         self.memory.check()?;
+        depth_within("PkmTransformerConfig", self.depth)?;
         let dim = self.dim();
         within("PkmTransformerConfig: to_qkv.weight", &[3, self.heads, self.dim_head, dim])?;
         within("PkmTransformerConfig: the feed-forward", &[4, dim, dim])?;

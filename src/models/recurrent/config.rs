@@ -6,7 +6,7 @@ use super::memory::Compression;
 use super::state::StateContainerConfig;
 use crate::error::{Error, Result};
 use crate::models::long_memory::RoutedMemoryConfig;
-use crate::models::parts::within;
+use crate::models::parts::{depth_within, within};
 
 /// Which memories a token sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -200,6 +200,7 @@ impl BlockRecurrentConfig {
 
     /// Refuses values no model can have.
     pub fn check(&self) -> Result<()> {
+        depth_within("BlockRecurrentConfig", self.depth)?;
         for (what, value) in [
             ("num_tokens", self.num_tokens),
             ("dim", self.dim),

@@ -1,6 +1,6 @@
 import * as wasm from "../pkg/wgrad.js";
 import type { Device } from "./device.js";
-import { ArgumentError } from "./errors.js";
+import { ArgumentError, ShapeError } from "./errors.js";
 import type { Handle, Log, Warmup } from "./host.js";
 import { guarded } from "./wasm.js";
 
@@ -20,6 +20,13 @@ interface Adds {
 }
 
 const NONE = Number.NaN;
+
+/** A shape as it travels: what is no size must not become one on the way. */
+function extents(shape: Shape): Uint32Array {
+  const sizes = Uint32Array.from(shape);
+  if (sizes.every((size, i) => size === shape[i])) return sizes;
+  throw new ShapeError("shape", `expected whole numbers below 2^32, got [${shape.join(", ")}]`);
+}
 
 /** A value of a {@link Graph}: shape and element type are known, the elements only when a plan has run. */
 export class Var<D extends DType = "f32"> {
@@ -152,7 +159,9 @@ export class Var<D extends DType = "f32"> {
   transpose(a = -2, b = -1): Var<D> {
     const axes = this.shape.map((_, i) => i);
     const [x, y] = [this.#axis(a), this.#axis(b)];
-    [axes[x], axes[y]] = [axes[y] as number, axes[x] as number];
+    const [i, j] = [axes[x], axes[y]];
+    if (i === undefined || j === undefined) throw new ShapeError("shape", `transpose: no axes ${a} and ${b} in [${this.shape.join(", ")}]`);
+    [axes[x], axes[y]] = [j, i];
     return this.permute(axes);
   }
   /** Elements `start` to `end` (not included) along an axis; negative ones count from the end. */
@@ -368,18 +377,18 @@ export class Graph {
 
   /** A tensor given at each run. */
   input<D extends DType = "f32">(name: string, shape: Shape, dtype: D = "f32" as D): Var<D> {
-    return this.#vars(this.#append("named", false, name, tag(dtype) === 1, Uint32Array.from(shape)))[0] as Var<D>;
+    return this.#vars(this.#append("named", false, name, tag(dtype) === 1, extents(shape)))[0] as Var<D>;
   }
 
   /** A tensor that lives in a {@link Store} between runs. */
   state<D extends DType = "f32">(name: string, shape: Shape, dtype: D = "f32" as D): Var<D> {
-    return this.#vars(this.#append("named", true, name, tag(dtype) === 1, Uint32Array.from(shape)))[0] as Var<D>;
+    return this.#vars(this.#append("named", true, name, tag(dtype) === 1, extents(shape)))[0] as Var<D>;
   }
 
   /** A tensor known now. */
   constant<D extends DType>(elements: Elements<D>, shape: Shape): Var<D> {
     const copy = elements.slice();
-    return this.#vars(this.#append("constant", Uint32Array.from(shape), copy))[0] as Var<D>;
+    return this.#vars(this.#append("constant", extents(shape), copy))[0] as Var<D>;
   }
 
   /** A tensor filled with one value. */
@@ -460,7 +469,7 @@ export class Store {
 
   /** Adds or overwrites a state. */
   async set(name: string, elements: Float32Array | Uint32Array, shape: Shape): Promise<void> {
-    await this.device.link.call("storeSet", [this.handle, name, Uint32Array.from(shape), elements]);
+    await this.device.link.call("storeSet", [this.handle, name, extents(shape), elements]);
   }
 
   /** The elements of a state. */
