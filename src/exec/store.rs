@@ -117,7 +117,8 @@ impl Store {
             ));
         }
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.insert(name, State { id, ty: ty.clone(), memory: Memory::Gpu(buffer) });
+        // The caller's memory counts for the caller.
+        self.insert(name, State { id, ty: ty.clone(), memory: Memory::Gpu(buffer), _held: None });
         Ok(())
     }
 

@@ -104,7 +104,7 @@ mod tests {
                 let (a, b) = (matrix(&data[5..], of), matrix(&data, [n, 1]));
                 for add in [false, true] {
                     let mut c = vec![2.0; m * n];
-                    product(&mut c, n, k, a, b, add);
+                    product(&mut c, n, k, a, b, add, false);
                     for (i, got) in c.iter().enumerate() {
                         let (row, col) = (i / n, i % n);
                         let terms = (0..k).map(|t| a.data[row * of[0] + t * of[1]] * b.data[t * n + col]);
