@@ -139,7 +139,10 @@ fn in_browser(args: &Args, suites: &[Suite], root: &Path) -> Result<()> {
         let mut rows = Vec::new();
         for case in cases.iter().filter(|case| case.op.contains(&args.filter)) {
             progress(suite.name(), case)?;
-            rows.extend(browser::measure(suite.name(), &mut page, case, effort)?);
+            match browser::measure(suite.name(), &mut page, case, effort) {
+                Ok(measured) => rows.extend(measured),
+                Err(error) => eprintln!("\r{} {}: {error:#}", case.op, case.shape()),
+            }
         }
         let (about, versions) = (page.about.clone(), page.versions());
         finish(args, root, results(suite.name(), browser::LABEL, about, versions, "", effort, rows))?;
