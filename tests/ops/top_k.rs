@@ -229,19 +229,22 @@ fn wrong_uses_are_refused() {
     });
 }
 
+fn derivative<'g>(y: Var<'g>, x: Var<'g>) -> Var<'g> {
+    match y.graph().grad(y, &[x]).remove(0).dense() {
+        Some(gradient) => gradient,
+        None => panic!("depends on x"),
+    }
+}
+
 #[test]
 fn second_derivatives_pass_through_the_choice() {
     let device = Device::cpu_f64();
     let graph = Graph::new();
     let ty = TensorType::f32([2, 5]);
     let (x, v) = (graph.input("x", ty.clone()), graph.input("v", ty));
-    let derivative = |y: Var<'_>| match graph.grad(y, &[x]).remove(0).dense() {
-        Some(gradient) => gradient,
-        None => panic!("depends on x"),
-    };
     let top = x.top_k(3).values;
-    let gradient = derivative((top * top * top).sum_all());
-    let hessian = derivative((gradient * v).sum_all());
+    let gradient = derivative((top * top * top).sum_all(), x);
+    let hessian = derivative((gradient * v).sum_all(), x);
     let plan = device.compile_blocking(&graph, &[("hv", hessian)]).unwrap_or_else(|e| panic!("{e}"));
     let at = [0.5, -1.0, 2.0, 1.5, -0.25, -3.0, 4.0, 0.75, -2.0, 1.25];
     let direction = [1.0, 2.0, -0.5, 3.0, 0.25, -1.0, 0.5, 2.0, 1.5, -2.0];
