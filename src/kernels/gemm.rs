@@ -14,7 +14,9 @@ pub struct Matrix<'a, T> {
 
 impl<T> Matrix<'_, T> {
     fn covers(&self, rows: usize, cols: usize) -> bool {
-        rows == 0 || cols == 0 || (rows - 1) * self.strides[0] + (cols - 1) * self.strides[1] < self.data.len()
+        let reach = |n: usize, stride: usize| n.checked_sub(1)?.checked_mul(stride);
+        let last = reach(rows, self.strides[0]).zip(reach(cols, self.strides[1])).and_then(|(i, j)| i.checked_add(j));
+        rows == 0 || cols == 0 || last.is_some_and(|last| last < self.data.len())
     }
 }
 
@@ -44,6 +46,7 @@ fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix
     super::panel::product(c, n, k, a, b, add);
     // SAFETY: the assertion above bounds every element that the product touches; `c` is exclusive.
     #[cfg(not(target_arch = "wasm32"))]
+    #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(
             m,
@@ -66,5 +69,58 @@ fn product<T: Real>(c: &mut [T], n: usize, k: usize, a: Matrix<'_, T>, b: Matrix
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted<T: Real>(n: usize) -> Vec<T> {
+        (0..n).map(|i| T::of((i * 7 % 11) as f64 - 5.0)).collect()
+    }
+
+    /// Buffers as long as the product needs and no longer: under Miri, one element too far is an error.
+    fn exact<T: Real>([m, n, k]: [usize; 3], transposed: [bool; 2], add: bool) {
+        let strides = |rows, cols, transposed| if transposed { [1, rows] } else { [cols, 1] };
+        let (a, b) = (counted::<T>(m * k), counted::<T>(k * n));
+        let a = Matrix { data: &a, strides: strides(m, k, transposed[0]) };
+        let b = Matrix { data: &b, strides: strides(k, n, transposed[1]) };
+        let mut c = counted::<T>(m * n);
+        let at = |x: &Matrix<'_, T>, i: usize, j: usize| x.data[i * x.strides[0] + j * x.strides[1]].f64();
+        let mut wanted: Vec<f64> = c.iter().map(|x| if add { x.f64() } else { 0.0 }).collect();
+        for (p, sum) in wanted.iter_mut().enumerate() {
+            *sum += (0..k).map(|l| at(&a, p / n, l) * at(&b, l, p % n)).sum::<f64>();
+        }
+        product(&mut c, n, k, a, b, add);
+        let found: Vec<f64> = c.iter().map(|x| x.f64()).collect();
+        assert_eq!(found, wanted, "{m} x {n}, inner {k}, transposed {transposed:?}, add {add}");
+    }
+
+    #[test]
+    fn products_reach_every_element_and_none_beyond() {
+        for sizes in [[1, 1, 1], [1, 5, 3], [7, 1, 2], [3, 4, 0], [0, 3, 2], [5, 13, 9]] {
+            for transposed in [[false, false], [true, false], [false, true], [true, true]] {
+                for add in [false, true] {
+                    exact::<f32>(sizes, transposed, add);
+                    exact::<f64>(sizes, transposed, add);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn operands_outside_their_buffers_are_refused() {
+        let data = [1.0f32; 6];
+        let refused = |strides: [usize; 2]| {
+            let a = Matrix { data: &data, strides };
+            let b = Matrix { data: &data, strides: [3, 1] };
+            std::panic::catch_unwind(|| gemm(&mut [0.0; 6], 3, 2, a, b)).is_err()
+        };
+        assert!(!refused([2, 1]) && !refused([1, 3]));
+        // The last of them wraps around to the first element.
+        for strides in [[3, 3], [5, 2], [usize::MAX, 1], [1 << 63, 1]] {
+            assert!(refused(strides), "{strides:?}");
+        }
     }
 }

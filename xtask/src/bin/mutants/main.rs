@@ -31,6 +31,9 @@ struct Args {
     /// Tests to try, in this order; `lib` stands for the unit tests
     #[arg(long, value_delimiter = ',', default_values = TESTS)]
     tests: Vec<String>,
+    /// Of the generic tests only every so-manieth sample: quicker, and what survives is tried again with all of them
+    #[arg(long, default_value_t = 1)]
+    every: usize,
     /// Only say which ones
     #[arg(long)]
     list: bool,
@@ -50,7 +53,7 @@ fn main() -> Result<()> {
     let programs = programs(&root, &copy, &args.tests)?;
     let chosen = |mutant: &&Mutant| args.only.is_empty() || args.only.contains(&mutant.id);
     let tried: Vec<&Mutant> = mutants.iter().filter(chosen).filter(|mutant| !not_built.contains(&mutant.id)).collect();
-    trial::all(&root, &programs, &tried)?;
+    trial::all(&root, &programs, &tried, args.every.max(1))?;
     for mutant in mutants.iter().filter(|mutant| not_built.contains(&mutant.id)) {
         println!("not built  {:4} {}", mutant.id, mutant.name);
     }

@@ -27,11 +27,11 @@ struct Trial {
 }
 
 /// Tries each mutant on every test that reaches it until one fails; prints each result, and the counts.
-pub fn all(root: &Path, programs: &[(String, PathBuf)], mutants: &[&Mutant]) -> Result<()> {
+pub fn all(root: &Path, programs: &[(String, PathBuf)], mutants: &[&Mutant], every: usize) -> Result<()> {
     let mut trials = Vec::new();
     for (name, path) in programs {
         let start = Instant::now();
-        let found = tests(root, name, path)?;
+        let found = tests(root, name, path, every)?;
         println!("{name}: {} trials, {:.0} s", found.len(), start.elapsed().as_secs_f32());
         trials.extend(found);
     }
@@ -48,14 +48,14 @@ pub fn all(root: &Path, programs: &[(String, PathBuf)], mutants: &[&Mutant]) -> 
 }
 
 /// The tests of a program, each run once unchanged; the generic ones sample by sample.
-fn tests(root: &Path, name: &str, path: &Path) -> Result<Vec<Trial>> {
+fn tests(root: &Path, name: &str, path: &Path, every: usize) -> Result<Vec<Trial>> {
     let listed = command(root, path, 0).arg("--list").output().context("cannot start a test program")?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let generic = ["kernels", "gradients"].contains(&name);
     let mut found = Vec::new();
     for test in listed.lines().filter_map(|line| line.strip_suffix(": test")).filter(|test| !test.contains("gpu")) {
         let samples: Vec<Option<String>> = match generic {
-            true => samples(root, path, test)?.into_iter().map(Some).collect(),
+            true => samples(root, path, test)?.into_iter().step_by(every).map(Some).collect(),
             false => vec![None],
         };
         for sample in samples {
