@@ -568,6 +568,11 @@ fn constants_are_no_steps() {
         let options = Options { fuse, reuse: true };
         let program = Program::build(&graph, &[("y", y)], options).unwrap();
         assert_eq!(program.steps.len(), if fuse { 1 } else { 3 }, "{program}");
+        // One that several kernels use stands in each of them, and by itself no more.
+        let c = graph.full([5], 2.0);
+        let y = (x + c).softmax(0) * c;
+        let program = Program::build(&graph, &[("y", y)], options).unwrap();
+        assert_eq!(program.steps.len(), 3, "{program}");
     }
 }
 

@@ -32,6 +32,22 @@ fn block() -> BlockConfig {
 }
 
 #[test]
+fn versions_of_a_block_set_both_of_its_routers() {
+    let text = |router: &RouterConfig| format!("{router:?}");
+    let reference = text(&CoordinateDescentRouterConfig::reference().into());
+    let old = text(&CoordinateDescentRouterConfig::version_0_2().into());
+    assert!(reference != old && text(&block().attention.router) != reference);
+    for (block, expected) in [(block().reference(), &reference), (block().version_0_2(), &old)] {
+        assert_eq!(
+            [text(&block.attention.router), text(&block.feed_forward.router)],
+            [expected.clone(), expected.clone()]
+        );
+    }
+    let (plain, old) = (block().reference().attention, block().version_0_2().attention);
+    assert!(plain.use_null_kv && plain.use_null_q_tokens && !old.use_null_kv && !old.use_null_q_tokens);
+}
+
+#[test]
 fn options_that_no_module_can_have_are_refused() {
     type Made = Result<()>;
     let p = || Params::new(0);

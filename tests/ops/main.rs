@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod descent_attention;
+mod edges;
 mod far_gather;
 mod local_attention;
 mod product_keys;

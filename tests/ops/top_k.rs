@@ -228,3 +228,31 @@ fn wrong_uses_are_refused() {
         x(g).scatter_along(g.full_u32([3, 5], 0), 1, 1 << 40);
     });
 }
+
+fn derivative<'g>(y: Var<'g>, x: Var<'g>) -> Var<'g> {
+    match y.graph().grad(y, &[x]).remove(0).dense() {
+        Some(gradient) => gradient,
+        None => panic!("depends on x"),
+    }
+}
+
+#[test]
+fn second_derivatives_pass_through_the_choice() {
+    let device = Device::cpu_f64();
+    let graph = Graph::new();
+    let ty = TensorType::f32([2, 5]);
+    let (x, v) = (graph.input("x", ty.clone()), graph.input("v", ty));
+    let top = x.top_k(3).values;
+    let gradient = derivative((top * top * top).sum_all(), x);
+    let hessian = derivative((gradient * v).sum_all(), x);
+    let plan = device.compile_blocking(&graph, &[("hv", hessian)]).unwrap_or_else(|e| panic!("{e}"));
+    let at = [0.5, -1.0, 2.0, 1.5, -0.25, -3.0, 4.0, 0.75, -2.0, 1.25];
+    let direction = [1.0, 2.0, -0.5, 3.0, 0.25, -1.0, 0.5, 2.0, 1.5, -2.0];
+    let feed = Feed::new().input_f64("x", &at).input_f64("v", &direction);
+    plan.run(&feed).unwrap_or_else(|e| panic!("{e}"));
+    // d2/dx2 of x^3 where x was chosen, else 0.
+    let chosen = [true, false, true, true, false, false, true, true, false, true];
+    let expected: Vec<f64> = (0..10).map(|i| if chosen[i] { 6.0 * at[i] * direction[i] } else { 0.0 }).collect();
+    let found = plan.read_f64("hv").unwrap_or_else(|e| panic!("{e}"));
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}, expected {expected:?}");
+}

@@ -50,7 +50,9 @@ pub fn coverage(args: &ToolArgs) -> Result<()> {
     gpu.apply(&mut tests);
     run::run(&mut tests)?;
     let mut report = run::cargo();
-    report.args(["llvm-cov", "report", "--ignore-filename-regex", NOT_COUNTED, "--fail-under-lines", WANTED]);
+    // Tests that kill processes leave halves of profiles.
+    report.args(["llvm-cov", "report", "--failure-mode", "all", "--ignore-filename-regex", NOT_COUNTED]);
+    report.args(["--fail-under-lines", WANTED]);
     run::run(&mut report)
 }
 

@@ -31,6 +31,9 @@ struct Args {
     /// Tests to try, in this order; `lib` stands for the unit tests
     #[arg(long, value_delimiter = ',', default_values = TESTS)]
     tests: Vec<String>,
+    /// Of the generic tests only every so-manieth sample: quicker, and what survives is tried again with all of them
+    #[arg(long, default_value_t = 1)]
+    every: usize,
     /// Only say which ones
     #[arg(long)]
     list: bool,
@@ -45,12 +48,12 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let copy = root.join("target/mutants");
-    fresh(&root, &copy)?;
+    fresh(&root, &copy, &mutants)?;
     let not_built = build(&root, &copy, &mutants)?;
     let programs = programs(&root, &copy, &args.tests)?;
     let chosen = |mutant: &&Mutant| args.only.is_empty() || args.only.contains(&mutant.id);
     let tried: Vec<&Mutant> = mutants.iter().filter(chosen).filter(|mutant| !not_built.contains(&mutant.id)).collect();
-    trial::all(&root, &programs, &tried)?;
+    trial::all(&root, &programs, &tried, args.every.max(1))?;
     for mutant in mutants.iter().filter(|mutant| not_built.contains(&mutant.id)) {
         println!("not built  {:4} {}", mutant.id, mutant.name);
     }
@@ -58,29 +61,40 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A copy of what git knows of the working tree.
-fn fresh(root: &Path, copy: &Path) -> Result<()> {
+/// A copy of what git knows of the working tree, without the files that mutants are written into.
+fn fresh(root: &Path, copy: &Path, mutants: &[Mutant]) -> Result<()> {
     let out = Command::new("git").current_dir(root).args(["ls-files", "-z"]).output().context("cannot start git")?;
-    for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty()) {
-        let (from, to) = (root.join(file), copy.join(file));
-        let Ok(text) = fs::read(&from) else { continue };
-        // What stands there already keeps its time: cargo builds less.
-        if fs::read(&to).is_ok_and(|old| old == text) {
-            continue;
+    let written = |file: &str| file == LIB || mutants.iter().any(|mutant| mutant.file == file);
+    for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty() && !written(file)) {
+        if let Ok(text) = fs::read(root.join(file)) {
+            write(&copy.join(file), &text)?;
         }
-        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
-        fs::write(&to, text)?;
     }
     Ok(())
 }
 
+/// What is there already keeps its time: cargo builds less.
+fn write(path: &Path, text: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().context("a file without a folder")?)?;
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+const LIB: &str = "src/lib.rs";
+
 /// Writes all mutants into the copy, and takes back those that do not compile.
 fn build(root: &Path, copy: &Path, mutants: &[Mutant]) -> Result<BTreeSet<usize>> {
-    let mut not_built = BTreeSet::new();
+    // Those of the last time, by name.
+    let kept = copy.join("not-built");
+    let known = fs::read_to_string(&kept).unwrap_or_default();
+    let mut not_built: BTreeSet<usize> =
+        mutants.iter().filter(|m| known.lines().any(|line| line == m.name)).map(|m| m.id).collect();
     let mut by_file: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
     mutants.iter().for_each(|mutant| by_file.entry(&mutant.file).or_default().push(mutant));
-    let lib = fs::read_to_string(root.join("src/lib.rs"))?;
-    fs::write(copy.join("src/lib.rs"), lib + rewrite::ROOT)?;
+    let lib = fs::read_to_string(root.join(LIB))?;
+    write(&copy.join(LIB), (lib + rewrite::ROOT).as_bytes())?;
     let mut changed: BTreeSet<&str> = by_file.keys().copied().collect();
     loop {
         for file in std::mem::take(&mut changed) {
@@ -88,8 +102,10 @@ fn build(root: &Path, copy: &Path, mutants: &[Mutant]) -> Result<BTreeSet<usize>
             let kept: Vec<&Mutant> = by_file[file].iter().copied().filter(|m| !not_built.contains(&m.id)).collect();
             let (text, left_out) = rewrite::file(&text, &kept).with_context(|| file.to_owned())?;
             not_built.extend(left_out);
-            fs::write(copy.join(file), text)?;
+            write(&copy.join(file), text.as_bytes())?;
         }
+        let names: Vec<&str> = mutants.iter().filter(|m| not_built.contains(&m.id)).map(|m| m.name.as_str()).collect();
+        write(&kept, names.join("\n").as_bytes())?;
         let errors = errors(root, copy)?;
         if errors.is_empty() {
             return Ok(not_built);
@@ -111,16 +127,25 @@ fn build(root: &Path, copy: &Path, mutants: &[Mutant]) -> Result<BTreeSet<usize>
     }
 }
 
-fn cargo(root: &Path, copy: &Path, verb: &str) -> Command {
+fn cargo(root: &Path, copy: &Path) -> Command {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(copy).args([verb, "--package", "wgrad", "--message-format", "json", "--target-dir"]);
+    cargo.current_dir(copy).args([
+        "test",
+        "--no-run",
+        "--package",
+        "wgrad",
+        "--message-format",
+        "json",
+        "--target-dir",
+    ]);
     cargo.arg(root.join("target")).env("CARGO_PROFILE_DEV_DEBUG", "false");
     cargo
 }
 
 /// File, byte and text of each error of the library.
 fn errors(root: &Path, copy: &Path) -> Result<Vec<(String, usize, String)>> {
-    let out = cargo(root, copy, "build").arg("--lib").output().context("cannot start cargo")?;
+    // As for the tests, whose dependencies have features of their own.
+    let out = cargo(root, copy).args(["--test", "parity"]).output().context("cannot start cargo")?;
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(&out.stdout).lines() {
         let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
@@ -141,12 +166,11 @@ fn errors(root: &Path, copy: &Path) -> Result<Vec<(String, usize, String)>> {
 }
 
 /// The test programs that need no GPU, in the order in which they are tried.
-const TESTS: [&str; 8] = ["lib", "engine", "ops", "gradients", "kernels", "training", "random_programs", "parity"];
+const TESTS: [&str; 8] = ["parity", "gradients", "kernels", "engine", "lib", "random_programs", "ops", "training"];
 
 /// Builds the tests: name and path of each program.
 fn programs(root: &Path, copy: &Path, tests: &[String]) -> Result<Vec<(String, PathBuf)>> {
-    let mut cargo = cargo(root, copy, "test");
-    cargo.arg("--no-run");
+    let mut cargo = cargo(root, copy);
     for test in tests {
         match test.as_str() {
             "lib" => cargo.arg("--lib"),
