@@ -1,15 +1,12 @@
 //! Spans and events for whoever listens; nothing without the feature `tracing`. The levels are documented in
 //! `docs/observability.md`.
 
-#[cfg(feature = "tracing")]
-pub(crate) use tracing;
-
 /// A span of the given level, name and fields.
 macro_rules! span {
     ($level:ident, $name:literal $(, $key:ident = $value:expr)*) => {{
         #[cfg(feature = "tracing")]
-        let span = $crate::trace::tracing::span!(
-            target: "wgrad", $crate::trace::tracing::Level::$level, $name $(, $key = $value)*
+        let span = tracing::span!(
+            target: "wgrad", tracing::Level::$level, $name $(, $key = $value)*
         );
         #[cfg(not(feature = "tracing"))]
         let span = $crate::trace::Silent;
@@ -21,8 +18,8 @@ macro_rules! span {
 macro_rules! event {
     ($level:ident, $message:literal $(, $key:ident = $value:expr)*) => {{
         #[cfg(feature = "tracing")]
-        $crate::trace::tracing::event!(
-            target: "wgrad", $crate::trace::tracing::Level::$level, $($key = $value,)* $message
+        tracing::event!(
+            target: "wgrad", tracing::Level::$level, $($key = $value,)* $message
         );
     }};
 }

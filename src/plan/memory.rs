@@ -193,7 +193,7 @@ mod tests {
             assert!(slots.least <= slots.peak && slots.peak <= slots.unshared + 4 * 60);
             for a in &lives {
                 let place = slots.of[&a.key];
-                assert!(place.offset % ALIGN == 0 && place.offset + a.bytes <= slots.bytes[place.slot]);
+                assert!(place.offset.is_multiple_of(ALIGN) && place.offset + a.bytes <= slots.bytes[place.slot]);
                 for b in lives.iter().filter(|b| b.key != a.key && b.first <= a.last && a.first <= b.last) {
                     let other = slots.of[&b.key];
                     let beside = place.offset + a.bytes <= other.offset || other.offset + b.bytes <= place.offset;

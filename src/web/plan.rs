@@ -139,7 +139,7 @@ impl Plan {
     pub fn raw_buffer(&self, name: &str) -> JsValue {
         let Some(slice) = self.inner.buffer(name) else { return JsValue::UNDEFINED };
         let Some(raw) = slice.buffer().as_webgpu() else { return JsValue::UNDEFINED };
-        let (offset, size) = (slice.offset() as f64, u64::from(slice.size()) as f64);
+        let (offset, size) = (slice.offset() as f64, slice.size() as f64);
         js_sys::Array::of3(&JsValue::from(raw.clone()), &offset.into(), &size.into()).into()
     }
 

@@ -101,7 +101,7 @@ fn a_state_lies_in_a_buffer_of_the_caller() {
     // What the run left in the plan's own memory.
     let old = plan.buffer("old").expect("an output");
     assert_eq!(contents(device, old.buffer(), old.offset(), 4), [1.0, 2.0, 3.0, 4.0]);
-    assert_eq!(u64::from(old.size()), 16);
+    assert_eq!(old.size(), 16);
     assert!(plan.buffer("new").is_none());
 }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 type ShapeRule = dyn Fn(&[Shape]) -> Result<Vec<Shape>, Refusal> + Send + Sync;
+type Constants = Vec<(&'static str, f64)>;
 type BySize<R> = dyn Fn(&[Shape], &[Shape]) -> R + Send + Sync;
 type Gradient = dyn for<'g> Fn(&Vjp<'g>) -> Vec<Option<Cotangent<'g>>> + Send + Sync;
 type OnCpu<T> = dyn Fn(&mut CpuCall<'_, T>) + Send + Sync;
@@ -32,8 +33,8 @@ struct Spec {
     outputs: Vec<DType>,
     shapes: Option<Box<ShapeRule>>,
     workgroups: Option<Box<BySize<usize>>>,
-    constants: Vec<(&'static str, f64)>,
-    sized: Option<Box<BySize<Vec<(&'static str, f64)>>>>,
+    constants: Constants,
+    sized: Option<Box<BySize<Constants>>>,
     uniform: Option<Box<BySize<Vec<u32>>>>,
     globals: bool,
     vjp: Option<Box<Gradient>>,

@@ -142,9 +142,9 @@ impl<'a, T: Ordered> Row<'a, T> {
 
 #[inline(always)]
 fn any_above<T: Real>(chunk: &[T], value: T) -> bool {
-    match chunk.as_array::<CHUNK>() {
-        Some(chunk) => chunk.iter().fold(0, |any, x| any | u32::from(*x > value)) != 0,
-        None => chunk.iter().any(|x| *x > value),
+    match <&[T; CHUNK]>::try_from(chunk) {
+        Ok(chunk) => chunk.iter().fold(0, |any, x| any | u32::from(*x > value)) != 0,
+        Err(_) => chunk.iter().any(|x| *x > value),
     }
 }
 

@@ -61,7 +61,7 @@ pub fn sample(root: &Path, count: usize, seed: u64) -> Result<Vec<Mutant>> {
     let (mut ops, mut core) = (ops.into_iter(), core.into_iter());
     let mut mutants: Vec<Mutant> = Vec::new();
     while mutants.len() < count {
-        let first = if mutants.len() % 3 == 0 { core.next().or_else(|| ops.next()) } else { ops.next() };
+        let first = if mutants.len().is_multiple_of(3) { core.next().or_else(|| ops.next()) } else { ops.next() };
         let Some(mutant) = first.or_else(|| core.next()) else { break };
         mutants.push(mutant);
     }
