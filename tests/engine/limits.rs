@@ -40,9 +40,9 @@ fn portable_limits_run_every_sample() {
 
 #[test]
 fn grids_fold_into_two_dimensions() {
-    // As many workgroups of 64 elements as one dimension takes, and more; and of one row each.
-    agree("65,535 workgroups", &[64 * 65_535], |x| x * 2.0 + 1.0);
-    agree("65,536 workgroups", &[64 * 65_535 + 1], |x| x * 2.0 + 1.0);
+    // As many workgroups of 64 invocations with four elements each as one dimension takes, and more; and of one row each.
+    agree("65,535 workgroups", &[256 * 65_535], |x| x * 2.0 + 1.0);
+    agree("65,536 workgroups", &[256 * 65_535 + 1], |x| x * 2.0 + 1.0);
     agree("70,000 rows", &[70_000, 33], |x| x.softmax(1));
     agree("70,001 sums", &[70_001, 40], |x| x.sum(1));
 }
@@ -56,9 +56,9 @@ fn a_grid_too_large_is_refused() {
         let program = Program::build(&graph, &[("y", x.exp())], Options::default());
         check::dispatches(&program.expect("a plan"), &few)
     };
-    assert_eq!(build(64 * 9).expect("nine workgroups")[0].grid, [3, 3]);
-    assert_eq!(build(64 * 4).expect("four workgroups")[0].grid, [2, 2]);
-    match build(64 * 9 + 1) {
+    assert_eq!(build(256 * 9).expect("nine workgroups")[0].grid, [3, 3]);
+    assert_eq!(build(256 * 4).expect("four workgroups")[0].grid, [2, 2]);
+    match build(256 * 9 + 1) {
         Err(Error::Limit { needed, available, .. }) => assert_eq!((needed, available), (4, 3)),
         other => panic!("{other:?}"),
     }
