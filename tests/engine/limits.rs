@@ -58,7 +58,7 @@ fn a_grid_too_large_is_refused() {
     };
     assert_eq!(build(256 * 9).expect("nine workgroups")[0].grid, [3, 3]);
     assert_eq!(build(256 * 4).expect("four workgroups")[0].grid, [2, 2]);
-    match build(256 * 9 + 1) {
+    match build(256 * 10) {
         Err(Error::Limit { needed, available, .. }) => assert_eq!((needed, available), (4, 3)),
         other => panic!("{other:?}"),
     }
