@@ -10,13 +10,13 @@ const LANES: usize = 32;
 
 /// Runs `f` compiled for the widest vector instructions of this processor. Only what is marked `#[inline(always)]`, closures
 /// included, is certain to be compiled along with it.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
 /// Joins `f(a, b)` of all elements, which are as many in both: lanes side by side, then in pairs.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn fold<T: Real>(a: &[T], b: &[T], start: T, f: impl Fn(T, T) -> T, join: impl Fn(T, T) -> T) -> T {
     let mut sums = [start; LANES];
     let (a, rest_a) = a.as_chunks::<LANES>();
@@ -35,7 +35,7 @@ pub fn fold<T: Real>(a: &[T], b: &[T], start: T, f: impl Fn(T, T) -> T, join: im
 }
 
 /// Joins lanes in pairs.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn pairs<T: Real>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
     let mut half = LANES / 2;
     while half > 0 {
@@ -48,37 +48,37 @@ fn pairs<T: Real>(mut lanes: [T; LANES], join: impl Fn(T, T) -> T) -> T {
 }
 
 /// Sum of `f(a, b)`, of both slices' elements.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn sum_by<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     fold(a, b, T::ZERO, f, |a, b| a + b)
 }
 
 /// Sum of all elements.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn sum<T: Real>(x: &[T]) -> T {
     sum_by(x, x, |x, _| x)
 }
 
 /// Sum of the products of elements.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     sum_by(a, b, |a, b| a * b)
 }
 
 /// The larger number; the first if the second is NaN.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn larger<T: Real>(a: T, b: T) -> T {
     if b > a { b } else { a }
 }
 
 /// The largest element, at least `T::LOWEST`; NaN counts as nothing.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn max<T: Real>(x: &[T]) -> T {
     fold(x, x, T::LOWEST, |x, _| x, larger)
 }
 
 /// Both sums of `f(x)`.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn two_sums<T: Real>(x: &[T], f: impl Fn(T) -> [T; 2]) -> [T; 2] {
     let mut sums = [[T::ZERO; LANES]; 2];
     let (chunks, rest) = x.as_chunks::<LANES>();
@@ -99,7 +99,7 @@ pub fn two_sums<T: Real>(x: &[T], f: impl Fn(T) -> [T; 2]) -> [T; 2] {
 }
 
 /// Replaces every element by `f` of it and joins the results.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn map_fold<T: Real>(x: &mut [T], start: T, f: impl Fn(T) -> T, join: impl Fn(T, T) -> T) -> T {
     let mut joined = [start; LANES];
     let (chunks, rest) = x.as_chunks_mut::<LANES>();
@@ -118,13 +118,13 @@ pub fn map_fold<T: Real>(x: &mut [T], start: T, f: impl Fn(T) -> T, join: impl F
 }
 
 /// Replaces every element by e to its power.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn exp_slice<T: Real>(x: &mut [T]) {
     x.iter_mut().for_each(|x| *x = x.exp());
 }
 
 /// Replaces every element by e^(element - top) and returns their sum.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn exp_sum<T: Real>(x: &mut [T], top: T) -> T {
     map_fold(x, T::ZERO, |x| (x - top).exp(), |a, b| a + b)
 }

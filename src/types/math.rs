@@ -6,7 +6,7 @@
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
 /// `((c[0] x + c[1]) x + c[2]) x ..`
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
     let mut sum = coefficients[0];
     let mut i = 1;
@@ -18,7 +18,7 @@ fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
 }
 
 /// e^x.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn exp(x: f32) -> f32 {
     // Comparisons rather than min and max: NaN stays NaN.
     let x = if x > 89.0 { 89.0 } else { x };
@@ -38,7 +38,7 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// Natural logarithm.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn ln(x: f32) -> f32 {
     let subnormal = x < f32::MIN_POSITIVE;
     let bits = (if subnormal { x * 8_388_608.0 } else { x }).to_bits();
@@ -68,7 +68,7 @@ pub fn ln(x: f32) -> f32 {
 }
 
 /// Hyperbolic tangent.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn tanh(x: f32) -> f32 {
     let (size, square) = (x.abs(), x * x);
     let p = polynomial(square, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -0.333_332_8]);
@@ -78,7 +78,7 @@ pub fn tanh(x: f32) -> f32 {
 }
 
 /// Gauss error function: a quotient of polynomials as in Eigen's vectorised one, 1 where it rounds to that.
-#[inline(always)]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn erf(x: f32) -> f32 {
     let square = x * x;
     let top =

@@ -69,63 +69,63 @@ macro_rules! real {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const LOWEST: Self = f32::MIN as $t;
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn of(x: f64) -> Self {
                 x as $t
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn f64(self) -> f64 {
                 self as f64
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn exp(self) -> Self {
                 $exp(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn ln(self) -> Self {
                 $ln(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn sqrt(self) -> Self {
                 $t::sqrt(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn tanh(self) -> Self {
                 $tanh(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn sin(self) -> Self {
                 $t::sin(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn cos(self) -> Self {
                 $t::cos(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn powf(self, p: Self) -> Self {
                 $t::powf(self, p)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn abs(self) -> Self {
                 $t::abs(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn floor(self) -> Self {
                 $t::floor(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn max(self, other: Self) -> Self {
                 $t::max(self, other)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn min(self, other: Self) -> Self {
                 $t::min(self, other)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn is_finite(self) -> bool {
                 $t::is_finite(self)
             }
-            #[inline(always)]
+            #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
             fn erf(self) -> Self {
                 $erf(self)
             }
