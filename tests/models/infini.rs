@@ -7,7 +7,8 @@ use wgrad::models::infini::{
     EnhancedRecurrence, InfiniConfig, InfiniStream, InfiniTransformer, MemoryPath, Sampling, SegmentLoss, StreamPlans,
 };
 use wgrad::nn::Params;
-use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+use wgrad::plan::Program;
+use wgrad::{Device, Feed, Graph, Options, Store, Tensor, TensorType, Var};
 
 const VOCABULARY: usize = 23;
 
@@ -404,4 +405,21 @@ fn padding_and_ignored_labels() {
     let (plain, padded) = (loss(8, text, None), loss(14, padded, Some(-1)));
     assert!((plain - padded).abs() < 1e-5, "{plain} {padded}");
     assert_eq!(loss(5, vec![7; 5], Some(7)), 0.0);
+}
+
+#[test]
+fn a_step_takes_little_more_memory_than_what_lives_at_once() {
+    let config = InfiniConfig { use_mem_delta_rule: true, dim_head: 32, heads: 4, ..InfiniConfig::new(256, 128, 8) };
+    let model = InfiniTransformer::new(config).unwrap();
+    let (graph, params) = (Graph::new(), model.init(1));
+    let p = params.vars(&graph);
+    let ids = graph.input("ids", TensorType::u32([2, 257]));
+    let cut = SegmentLoss { segment_length: 128, ..SegmentLoss::default() };
+    let loss = model.segment_loss(&p, ids, cut, Mode::Train);
+    let wrt: Vec<Var<'_>> = params.names().map(|name| p.get(name)).collect();
+    let gradients = graph.grad(loss, &wrt);
+    let outputs = params.names().zip(&gradients).filter_map(|(name, g)| Some((name, g.dense()?)));
+    let program = Program::build(&graph, &outputs.collect::<Vec<_>>(), Options::default()).unwrap();
+    let slots = program.slots(None);
+    assert!(slots.peak as f64 <= 1.2 * slots.least as f64, "{} bytes for {}", slots.peak, slots.least);
 }
