@@ -64,7 +64,7 @@ fn originals() -> Result<Vec<Original>> {
         num_state_vectors: Some(16),
         ..BlockRecurrentConfig::new(256, 64, 2)
     })?;
-    let mut config = BlockConfig::new(64, 8, 8, 8).reference();
+    let mut config = BlockConfig::new(64, 32, 32, 32).reference();
     let a = &mut config.attention;
     (a.light_dim_head, a.light_heads, a.light_window_size) = (32, 2, 8);
     (a.heavy_dim_head, a.heavy_heads) = (32, 2);

@@ -47,8 +47,10 @@ def recurrent():
 def colt5():
     from colt5_attention import ConditionalRoutedTransformerBlock
 
+    # All 32 tokens are heavy: an untrained router gives more tokens than it may choose a score of exactly 1, and which of
+    # them torch.topk takes is undefined.
     made = ConditionalRoutedTransformerBlock(
-        64, num_heavy_attn_tokens_q=8, num_heavy_attn_tokens_kv=8, num_heavy_ff_tokens=8, light_dim_head=32,
+        64, num_heavy_attn_tokens_q=32, num_heavy_attn_tokens_kv=32, num_heavy_ff_tokens=32, light_dim_head=32,
         light_heads=2, light_window_size=8, heavy_dim_head=32, heavy_heads=2,
     )
     return made, lambda m, x: m(x)
