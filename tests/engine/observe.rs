@@ -1,7 +1,6 @@
-//! What a plan says about itself: lines, bytes, times, memory; and what a listener hears.
+//! What a plan says about itself: lines, bytes, times, memory.
 
 use crate::common;
-use std::sync::{Arc, Mutex};
 use wgrad::exec::{Profile, Roofline};
 use wgrad::{Device, Feed, GpuOptions, Graph, Plan, Store, Tensor, TensorType};
 
@@ -131,35 +130,4 @@ fn values_in_a_slot_do_not_meet() {
 fn a_roofline_is_measured() {
     let roofline = Roofline::measure_blocking(&Device::cpu()).expect("it runs");
     assert!(roofline.bytes_per_s > 1e6 && roofline.operations_per_s > 1e6, "{roofline}");
-}
-
-#[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing_subscriber::registry::LookupSpan<'static> + tracing::Subscriber> tracing_subscriber::Layer<S>
-    for Heard
-{
-    fn on_new_span(
-        &self,
-        attributes: &tracing::span::Attributes<'_>,
-        _: &tracing::span::Id,
-        _: tracing_subscriber::layer::Context<'_, S>,
-    ) {
-        let data = attributes.metadata();
-        self.0.lock().expect("one thread").push(format!("{} {} {}", data.target(), data.level(), data.name()));
-    }
-}
-
-#[test]
-fn listeners_hear_of_compiling_running_and_reading() {
-    use tracing_subscriber::layer::SubscriberExt;
-    let heard = Heard::default();
-    let subscriber = tracing_subscriber::registry().with(heard.clone());
-    tracing::subscriber::with_default(subscriber, || {
-        let (plan, _) = plan(&Device::cpu());
-        fed(&plan, |feed| plan.run(feed)).expect("it runs");
-        plan.read_blocking("y").expect("an output");
-    });
-    let heard = heard.0.lock().expect("one thread");
-    assert_eq!(*heard, ["wgrad DEBUG compile", "wgrad TRACE run", "wgrad TRACE read"]);
 }
