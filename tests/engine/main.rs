@@ -6,6 +6,7 @@ mod custom;
 mod faults;
 mod invalid_programs;
 mod limits;
+mod lost;
 mod memory;
 mod observe;
 mod plan_cache;
