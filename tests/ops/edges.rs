@@ -5,6 +5,7 @@ use crate::common;
 use wgrad::nn::{BankType, Storage};
 use wgrad::ops::attention::Attention;
 use wgrad::ops::rotary::Rotary;
+use wgrad::ops::route::sinkhorn::Sinkhorn;
 use wgrad::ops::select::top_k::TopK;
 use wgrad::{Device, Feed, Graph, Tensor, Var};
 
@@ -106,4 +107,47 @@ fn rows_that_do_not_fit_are_refused() {
     };
     assert_eq!(score(4), "");
     assert!(score(5).contains("rows of 5 features need pieces"), "{}", score(5));
+}
+
+#[test]
+fn entries_are_taken_along_an_axis_in_the_middle() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.iota([2, 3, 2], 1) * 10 + graph.iota([2, 3, 2], 0) * 100 + graph.iota([2, 3, 2], 2);
+        let which = integers(&graph, &[2, 0, 1, 1, 0, 2, 3, 0]).reshape([2, 2, 2]);
+        let taken = values(&device, &graph, x.take_along(which, 1));
+        assert_eq!(taken.ints(), [20, 1, 10, 11, 100, 121, 0, 101], "{device}");
+        let sums = values(&device, &graph, taken_floats(&graph).scatter_along(which, 1, 3));
+        assert_eq!(sums.floats(), [0.0, 2.0, 3.0, 4.0, 1.0, 0.0, 5.0, 8.0, 0.0, 0.0, 0.0, 6.0], "{device}");
+    }
+}
+
+/// 1 to 8.
+fn taken_floats(graph: &Graph) -> Var<'_> {
+    graph.iota([8], 0).to_f32().reshape([2, 2, 2]) + 1.0
+}
+
+#[test]
+fn noise_is_added_to_the_scores() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let scores = numbers(&graph, &[3, 5]);
+        let noisy = Sinkhorn { gumbel: Some(4), ..Sinkhorn::default() };
+        let inside = values(&device, &graph, scores.sinkhorn(&noisy, None));
+        let outside = (scores + graph.gumbel([3, 5], 4)).sinkhorn(&Sinkhorn::default(), None);
+        assert_eq!(inside, values(&device, &graph, outside), "{device}");
+    }
+}
+
+/// The square of the mean leaves nothing of the variance in single precision.
+#[test]
+fn rows_far_from_zero_are_normalized() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = Tensor::f32([1, 4], vec![8190.5, 8191.5, 8192.5, 8193.5]).unwrap_or_else(|e| panic!("{e}"));
+        let y = values(&device, &graph, graph.constant(x).layer_norm(None, None, 1e-5));
+        for (y, want) in y.floats().iter().zip([-1.341_64, -0.447_21, 0.447_21, 1.341_64]) {
+            assert!((y - want).abs() < 1e-3, "{device}: {y}, {want}");
+        }
+    }
 }
