@@ -12,3 +12,4 @@ mod observe;
 mod plan_cache;
 mod plans;
 mod sharing;
+mod states;
