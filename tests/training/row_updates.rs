@@ -612,3 +612,21 @@ fn groups_of_tables() -> Result<()> {
     }
     Ok(())
 }
+
+/// More hits than one thread squares: the norm has each of them once.
+#[test]
+fn the_norm_of_many_rows_clips_them() -> Result<()> {
+    for device in common::devices() {
+        let mut params = Params::new(1);
+        params.add("table", [200, 2], Init::Zeros).group("table");
+        let mut trainer = Trainer::builder(&device, params, Sgd::default().lr(1.0))
+            .group("table", Group::default().rows(RowUpdates::PerRow))
+            .clip(1.0)
+            .compile_blocking(|g, p| p.get("table").gather(g.input("ids", TensorType::u32([200]))).sum_all())?;
+        trainer.step(&[("ids", &Tensor::u32([200], (0..200).collect())?)])?;
+        let table = pollster::block_on(trainer.read_params())?.value("table")?;
+        // 400 gradients of 1 have a norm of 20.
+        assert!(table.floats().iter().all(|x| (x + 0.05).abs() < 1e-6), "{device}: {table:?}");
+    }
+    Ok(())
+}
