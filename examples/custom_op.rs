@@ -6,11 +6,11 @@
 //! It checks the gradient against differences on every executor there is, compares GPU and CPU, and fits a wave whose
 //! frequencies are learned through the operation's own backward kernel.
 
+use wgrad::check::{GradCheck, gradcheck_blocking};
 use wgrad::graph::{Cotangent, Vjp};
 use wgrad::kernels::CpuCall;
 use wgrad::nn::{Init, Params};
 use wgrad::ops::custom::Twin;
-use wgrad::ops::gradcheck::{GradCheck, gradcheck_blocking};
 use wgrad::train::{Adam, Trainer};
 use wgrad::types::Real;
 use wgrad::{CustomOp, DType, Device, Error, Feed, GpuOptions, Graph, Result, Tensor, TensorType, Var};

@@ -29,6 +29,7 @@
 // Without the CPU executor or its oracle some code stands idle.
 #![cfg_attr(not(feature = "oracle"), allow(dead_code, unused_imports))]
 
+pub mod check;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod data;
 #[doc(hidden)]

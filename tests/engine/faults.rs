@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use wgrad::ops::{check, samples};
+use wgrad::check::sample as check;
+use wgrad::ops::samples;
 use wgrad::{Data, Device, Error, Feed, GpuOptions, Graph, Options, Plan, Store, Tensor, TensorType, Var};
 
 fn floats(values: &[f32]) -> Tensor {

@@ -6,6 +6,7 @@ mod bench;
 mod counts;
 mod demo;
 mod find;
+mod floors;
 mod fuzz;
 mod job;
 mod lab;

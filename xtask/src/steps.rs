@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 
 use crate::counts::Counts;
+use crate::floors;
 use crate::job;
 use crate::lab::{Gpu, Lab, Need};
 use crate::package;
@@ -21,6 +22,7 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 pub const ALL: &[Step] = &[
     Step { name: "fmt", about: "formatting", needs: &[], run: fmt },
+    Step { name: "floors", about: "imports run down the floors only", needs: &[], run: imports },
     Step { name: "clippy", about: "lints, native", needs: &[], run: clippy },
     Step { name: "clippy-wasm", about: "lints, wasm32", needs: &[], run: clippy_wasm },
     Step { name: "docs", about: "the documentation builds without warnings", needs: &[], run: docs },
@@ -82,6 +84,11 @@ pub const ALL: &[Step] = &[
 fn fmt(_: &Lab) -> Result<Done, Stop> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
     done(version("rustfmt", &["--version"]), "")
+}
+
+fn imports(_: &Lab) -> Result<Done, Stop> {
+    let note = floors::check()?;
+    done("ARCHITECTURE.md".into(), &note)
 }
 
 fn clippy(_: &Lab) -> Result<Done, Stop> {

@@ -1,6 +1,6 @@
 //! Every kernel of the library, for validation without a device and for warm-up.
 
-use super::Kernel;
+use crate::kernels::Kernel;
 use crate::ops;
 
 /// All hand-written kernels.

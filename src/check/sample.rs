@@ -1,12 +1,13 @@
 //! Generic checks of samples, shared by native and browser tests.
 
-use super::gradcheck::{GradCheck, gradcheck};
-use super::samples::{Draw, Sample, values};
+use super::{GradCheck, gradcheck};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan};
 use crate::graph::{Graph, Var};
-use crate::kernels::{Capabilities, Dispatch, KERNELS};
+use crate::kernels::{Capabilities, Dispatch};
+use crate::ops::KERNELS;
+use crate::ops::samples::{self, Draw, Sample, values};
 use crate::plan::{Options, Program};
 use crate::types::{DType, Tensor, TensorType};
 use rand::SeedableRng;
@@ -159,7 +160,7 @@ pub async fn shaders() -> Result<Vec<(String, String)>> {
         seen.insert(text.clone());
         all.push((kernel.name.to_owned(), text));
     }
-    for sample in super::samples::all() {
+    for sample in samples::all() {
         let compiled = Compiled::new(&sample, &Device::cpu(), Options::default()).await?;
         for software in [false, true] {
             for (name, text) in compiled.plan.shaders(&Capabilities::portable(software))? {

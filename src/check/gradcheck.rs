@@ -1,10 +1,10 @@
 //! Gradients against central differences.
 
-use super::samples::{Draw, values};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan};
 use crate::graph::{Graph, Var};
+use crate::ops::samples::{Draw, values};
 use crate::types::{DType, Tensor, TensorType};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -111,7 +111,7 @@ impl Checked {
 /// finds whole terms that are missing or wrong. Functions with jumps or kinks near the inputs differ without being wrong.
 ///
 /// ```
-/// use wgrad::ops::gradcheck::{GradCheck, gradcheck_blocking};
+/// use wgrad::check::{GradCheck, gradcheck_blocking};
 /// use wgrad::{Device, Tensor};
 ///
 /// # fn main() -> wgrad::Result<()> {

@@ -1,7 +1,7 @@
 //! Scalar functions: their WGSL text and their CPU twins over blocks.
 
+use super::vector::vectorized;
 use crate::error::Refusal;
-use crate::kernels::vector::vectorized;
 use crate::types::{DType, Real, TensorType};
 
 /// Functions of one float.
@@ -333,7 +333,7 @@ impl Scalar {
 }
 
 /// CPU twin of [`Scalar::Iota`] from linear index `start` on.
-pub(super) fn iota(inner: u32, extent: u32, start: usize, out: &mut [u32]) {
+pub(crate) fn iota(inner: u32, extent: u32, start: usize, out: &mut [u32]) {
     let (inner, extent) = (inner as usize, extent as usize);
     for (i, o) in (start..).zip(out) {
         *o = (i / inner % extent) as u32;
@@ -341,7 +341,7 @@ pub(super) fn iota(inner: u32, extent: u32, start: usize, out: &mut [u32]) {
 }
 
 /// CPU twin of [`Scalar::Select`].
-pub(super) fn select<E: Copy>(mask: &[u32], a: &[E], b: &[E], out: &mut [E]) {
+pub(crate) fn select<E: Copy>(mask: &[u32], a: &[E], b: &[E], out: &mut [E]) {
     vectorized(
         #[inline(always)]
         || {
@@ -353,7 +353,7 @@ pub(super) fn select<E: Copy>(mask: &[u32], a: &[E], b: &[E], out: &mut [E]) {
 }
 
 /// CPU twin of [`Scalar::ToFloat`].
-pub(super) fn to_floats<T: Real>(x: &[u32], out: &mut [T]) {
+pub(crate) fn to_floats<T: Real>(x: &[u32], out: &mut [T]) {
     vectorized(
         #[inline(always)]
         || map(x, out, |x| T::of(f64::from(x))),
