@@ -8,6 +8,7 @@ mod demo;
 mod find;
 mod floors;
 mod fuzz;
+mod guide;
 mod job;
 mod lab;
 mod new_op;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::counts::Counts;
 use crate::floors;
+use crate::guide;
 use crate::job;
 use crate::lab::{Gpu, Lab, Need};
 use crate::package;
@@ -26,6 +27,7 @@ pub const ALL: &[Step] = &[
     Step { name: "clippy", about: "lints, native", needs: &[], run: clippy },
     Step { name: "clippy-wasm", about: "lints, wasm32", needs: &[], run: clippy_wasm },
     Step { name: "docs", about: "the documentation builds without warnings", needs: &[], run: docs },
+    Step { name: "guide", about: "the guide is built, and its links lead somewhere", needs: &[], run: book },
     Step {
         name: "wasm-tree",
         about: "the wasm holds no shader translator and no native core",
@@ -107,6 +109,11 @@ fn docs(_: &Lab) -> Result<Done, Stop> {
     let mut cargo = run::cargo();
     run::run(cargo.args(["doc", "--no-deps", "--lib", "--package", "wgrad"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     done(version("rustdoc", &["--version"]), "")
+}
+
+fn book(_: &Lab) -> Result<Done, Stop> {
+    let note = guide::build()?;
+    done("mdBook".into(), &note)
 }
 
 fn wasm_tree(_: &Lab) -> Result<Done, Stop> {
