@@ -80,6 +80,10 @@ mod guide {
     struct Memory;
     #[doc = include_str!("../docs/guide/src/routing.md")]
     struct Routing;
+    #[doc = include_str!("../docs/guide/src/sharing.md")]
+    struct Sharing;
+    #[doc = include_str!("../docs/guide/src/custom_op.md")]
+    struct CustomOp;
     #[doc = include_str!("../docs/guide/src/debugging.md")]
     struct Debugging;
 }
