@@ -5,6 +5,7 @@ mod apt;
 mod bench;
 mod counts;
 mod demo;
+mod examples;
 mod find;
 mod floors;
 mod fuzz;

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 
 use crate::counts::Counts;
+use crate::examples;
 use crate::floors;
 use crate::guide;
 use crate::job;
@@ -61,6 +62,7 @@ pub const ALL: &[Step] = &[
         run: validation::step,
     },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
+    Step { name: "examples", about: "every example at a small size", needs: &[Need::Gpu], run: all_examples },
     Step { name: "package", about: "the npm package, its weight and its manners", needs: &[Need::Node], run: npm },
     Step { name: "web", about: "the page", needs: &[Need::Node], run: page },
     Step {
@@ -204,6 +206,16 @@ fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
 fn job(_: &Lab) -> Result<Done, Stop> {
     let note = job::check()?;
     done("CPU executor".into(), &note)
+}
+
+fn all_examples(lab: &Lab) -> Result<Done, Stop> {
+    // Without an adapter all of them but the renderer run on the CPU executor.
+    let gpu = match lab.gpu() {
+        Err(Stop::Missing(_)) if lab.allow_missing => None,
+        gpu => Some(gpu?),
+    };
+    let note = examples::check(gpu)?;
+    done(gpu.map_or_else(|| "CPU executor".to_owned(), Gpu::place), &note)
 }
 
 fn npm(lab: &Lab) -> Result<Done, Stop> {

@@ -3,89 +3,20 @@
 //!
 //! `cargo run --release --example pkm_finetune`
 
+mod model;
+
+use model::{BATCH, DIM, Facts, Model, TOPICS, facts};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wgrad::graph::Mode;
-use wgrad::models::product_key::{
-    Lookup, ProductKeyConfig, ProductKeyMemory, SlotUsage, Usage, VALUES, choose_slots, values_group,
-};
-use wgrad::nn::{Linear, Params};
-use wgrad::train::{Adam, Group, Trainer};
-use wgrad::{Device, Feed, Graph, Plan, Result, Store, Tensor, TensorType};
+use wgrad::models::product_key::{SlotUsage, Usage, choose_slots};
+use wgrad::nn::Params;
+use wgrad::train::Group;
+use wgrad::{Device, Feed, Plan, Result, Store, Tensor};
 
-/// Features of a question.
-const DIM: usize = 32;
-/// Possible answers.
-const ANSWERS: usize = 16;
-/// Topics of questions, and how far questions are from their topic.
-const TOPICS: usize = 8;
-const NEARNESS: f32 = 0.4;
-/// Facts in a batch.
-const BATCH: usize = 32;
 /// Batches of old facts.
 const OLD: usize = 32;
 /// Slots that sparse fine-tuning trains, of 1,024.
 const TRAINED: usize = 200;
-const LR: f64 = 2e-3;
-
-/// Questions and their answers.
-struct Facts {
-    x: Tensor,
-    y: Tensor,
-}
-
-/// Questions about a few topics, so that new ones are much like old ones.
-fn facts(rng: &mut ChaCha8Rng, topics: &[f32]) -> Result<Facts> {
-    let mut x = Vec::with_capacity(BATCH * DIM);
-    for _ in 0..BATCH {
-        let topic = rng.random_range(0..topics.len() as u32 / DIM as u32) as usize * DIM;
-        x.extend(topics[topic..topic + DIM].iter().map(|t| t + rng.random_range(-NEARNESS..NEARNESS)));
-    }
-    let y = (0..BATCH).map(|_| rng.random_range(0..ANSWERS as u32)).collect();
-    Ok(Facts { x: Tensor::f32([BATCH, DIM], x)?, y: Tensor::u32([BATCH], y)? })
-}
-
-/// A memory between questions and answers.
-struct Model {
-    memory: ProductKeyMemory,
-    head: Linear,
-}
-
-impl Model {
-    fn new(params: &mut Params) -> Result<Self> {
-        let c = ProductKeyConfig { heads: 4, num_keys: 32, topk: 8, dim_head: 16, ..ProductKeyConfig::new(DIM) };
-        let memory = ProductKeyMemory::new(params, "memory", c)?;
-        Ok(Model { memory, head: Linear::new(params, "head", DIM, ANSWERS, true) })
-    }
-
-    fn slots(&self) -> usize {
-        self.memory.config().slots()
-    }
-
-    /// A trainer that starts from `params`; `rest` is for everything but the values of the memory.
-    fn trainer(&self, device: &Device, params: Params, rest: Group) -> Result<Trainer> {
-        Trainer::builder(device, params, Adam::default().lr(LR))
-            .group(VALUES, values_group(LR, 1e-2))
-            .group("default", rest)
-            .compile_blocking(|g, p| {
-                let [x, y] = [TensorType::f32([BATCH, DIM]), TensorType::u32([BATCH])];
-                let slots = g.input("slots", TensorType::u32([self.slots()]));
-                let lookup = Lookup::new(Mode::Train, 0).trainable(slots);
-                let read = self.memory.forward(p, g.input("x", x), &lookup);
-                self.head.forward(p, read).cross_entropy_mean(g.input("y", y), None)
-            })
-    }
-
-    /// A plan that answers questions and counts the slots it reads.
-    fn answering(&self, device: &Device, params: &Params, usage: &SlotUsage) -> Result<Plan> {
-        let graph = Graph::new();
-        let p = params.vars(&graph);
-        let x = graph.input("x", TensorType::f32([BATCH, DIM]));
-        let recall = self.memory.recall(&p, x, &Lookup::new(Mode::Eval, 0));
-        usage.count(&[recall], &[]);
-        device.compile_blocking(&graph, &[("answer", self.head.forward(&p, recall.out).argmax(1))])
-    }
-}
 
 /// Share of right answers, and how slots are used for them.
 fn ask(plan: &Plan, usage: &SlotUsage, store: &Store, facts: &[Facts]) -> Result<(f64, Usage)> {
@@ -100,7 +31,7 @@ fn ask(plan: &Plan, usage: &SlotUsage, store: &Store, facts: &[Facts]) -> Result
     Ok((right as f64 / (facts.len() * BATCH) as f64, usage.read_blocking(&counts)?))
 }
 
-fn main() -> Result<()> {
+fn main() -> anyhow::Result<()> {
     let device = Device::auto_blocking()?;
     println!("device: {device}");
     let rng = &mut ChaCha8Rng::seed_from_u64(5);

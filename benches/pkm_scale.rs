@@ -2,7 +2,7 @@
 //! of the time is the products with the sub-keys, of which there are 2 √slots a head. The rest reads and updates the slots that
 //! are hit, whose number is always the same.
 //!
-//! `cargo run --release --example pkm_scale`, or with `-- --adapter NAME` on a GPU adapter by part of its name.
+//! `cargo bench --bench pkm_scale`, or with `-- --adapter NAME` on a GPU adapter by part of its name.
 
 use clap::Parser;
 use rand::{RngExt, SeedableRng};

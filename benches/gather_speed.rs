@@ -3,7 +3,7 @@
 //! the same random order without arithmetic (on the CPU every row is copied onto the place of its sum; in WGSL the bits of a
 //! sum's rows are or-ed, since a load without use is none). Rows are drawn at random from tables larger than a core's cache.
 //!
-//! `cargo run --release --example gather_speed`, or with `-- --adapter NAME` on a GPU adapter by part of its name. Measured
+//! `cargo bench --bench gather_speed`, or with `-- --adapter NAME` on a GPU adapter by part of its name. Measured
 //! one after the other, again and again, so that other jobs slow all of them down alike; medians.
 
 use clap::Parser;

@@ -8,13 +8,16 @@
 //!
 //! A GPU is asked for the limits of every WebGPU device only; the CPU executor needs as much host memory.
 
+mod measure;
+
 use clap::Parser;
+use measure::{measure, size};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::Instant;
 use wgrad::models::conditional::{ConditionalRoutedCrossAttention, CrossAttentionConfig};
 use wgrad::nn::{Params, ShardedType};
-use wgrad::{DType, Device, Error, Feed, GpuOptions, Graph, Plan, Result, Store, Tensor, TensorType, Var};
+use wgrad::{DType, Device, GpuOptions, Graph, Result, Tensor, TensorType, Var};
 
 /// Cross attention to a context that no binding holds.
 #[derive(Parser)]
@@ -45,42 +48,14 @@ struct Args {
     seed: u64,
 }
 
-fn main() -> std::process::ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            std::process::ExitCode::FAILURE
-        }
-    }
-}
-
-fn device(name: &str) -> Result<Device> {
-    let gpu = |adapter| Device::gpu_blocking(GpuOptions { adapter, portable_limits: true, ..Default::default() });
-    match name {
-        "cpu" => Ok(Device::cpu()),
-        "auto" => match gpu(None) {
-            Err(Error::NoAdapter { .. } | Error::Limit { .. } | Error::Device { .. }) => Ok(Device::cpu()),
-            other => other,
-        },
-        name => gpu(Some(name.to_owned())),
-    }
-}
-
 fn random(rng: &mut ChaCha8Rng, shape: [usize; 2]) -> Result<Tensor> {
     Tensor::f32(shape, (0..shape[0] * shape[1]).map(|_| rng.random::<f32>() * 3.4 - 1.7).collect())
 }
 
-/// In units that read well.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_048_576 => format!("{bytes} bytes"),
-        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-    }
-}
-
-fn run(args: &Args) -> Result<()> {
-    let device = device(&args.device)?;
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let options = GpuOptions { portable_limits: true, ..Default::default() };
+    let device = Device::named_blocking(&args.device, options)?;
     println!("device: {device}");
     let config = CrossAttentionConfig {
         kv_routing_tokens: args.routes,
@@ -115,25 +90,5 @@ fn run(args: &Args) -> Result<()> {
         println!("{}:", if gradients { "forward, and gradients of all parameters" } else { "forward" });
         measure(&plan, &store, &queries, if gradients { "kv_router.routing_token" } else { "loss" })?;
     }
-    Ok(())
-}
-
-/// Runs twice, prints the second time and the memory.
-fn measure(plan: &Plan, store: &Store, queries: &Tensor, read: &str) -> Result<()> {
-    let mut seconds = 0.0;
-    let mut size_of = 0.0;
-    for _ in 0..2 {
-        let start = Instant::now();
-        plan.run(&Feed::new().store(store).input("queries", queries))?;
-        // Reading waits for the device.
-        let result = plan.read_blocking(read)?;
-        seconds = start.elapsed().as_secs_f64();
-        size_of = result.floats().iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-    }
-    let program = plan.program();
-    let largest = program.buffers.iter().map(|b| b.ty.numel() as u64 * 4).max().unwrap_or(0);
-    println!("  {seconds:.2} s; |{read}| = {size_of:.3e}");
-    println!("  peak beside memories and parameters: {}", size(plan.bytes()));
-    println!("  largest buffer: {}", size(largest));
     Ok(())
 }
