@@ -45,7 +45,7 @@ pub enum Error {
         message: String,
     },
     /// A limit of the device is too small for what was asked.
-    #[error("{limit} is too small: {needed} needed, {available} available; {hint}")]
+    #[error("over the limit {limit}: {needed} needed, {available} allowed; {hint}")]
     Limit {
         /// Name of the limit, as WebGPU names it.
         limit: String,
@@ -134,6 +134,18 @@ pub enum Error {
         /// The system's words.
         message: String,
     },
+}
+
+/// The first few of the names there are, in order of the alphabet, for messages about one that is not among them.
+pub(crate) fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n > SHOWN => format!("{}, and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
 }
 
 impl Error {

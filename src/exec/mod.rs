@@ -117,7 +117,8 @@ impl<'a> Feed<'a> {
 
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
-            let message = format!("not given; the plan needs {ty}; add it with Feed::input");
+            let given = crate::error::some(self.inputs.iter().map(|(name, _)| *name));
+            let message = format!("not given; the plan needs {ty}, the feed has {given}; add it with Feed::input");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {
