@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "wasm32")]
 use super::browser::{self, pick};
+use super::failure::{Failure, hear_of_errors, hear_of_loss};
 use super::memory::{self, Held, Ledger};
 use super::pipelines::Caches;
 use crate::error::{Error, Result};
@@ -68,7 +69,9 @@ pub struct Gpu {
     limits: wgpu::Limits,
     caps: Capabilities,
     pub(super) caches: Mutex<Caches>,
-    failure: Arc<Mutex<Option<Error>>>,
+    pub(super) failure: Failure,
+    /// The device is somebody else's, whose handlers stay.
+    pub(super) adopted: bool,
     memory: Arc<Ledger>,
     memory_limit: Option<u64>,
     /// What was made so far.
@@ -112,17 +115,8 @@ impl Gpu {
         #[cfg(target_arch = "wasm32")]
         let info = browser::named(info, &device, &options)?;
         let failure = Arc::new(Mutex::new(None));
-        let slot = failure.clone();
-        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
-            event!(ERROR, "the device refused a command", error = e.to_string());
-            lock(&slot).get_or_insert(translate(e));
-        }));
-        let slot = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            let reason = format!("{reason:?}: {message}");
-            event!(ERROR, "device lost", reason = reason.as_str());
-            *lock(&slot) = Some(Error::DeviceLost { reason });
-        });
+        hear_of_errors(&device, failure.clone());
+        hear_of_loss(&device, failure.clone());
         let mut gpu = Self::new(device, queue, Some(info), limits, failure);
         if gpu.caps.software {
             event!(WARN, "a software driver, which is slow", adapter = gpu.to_string());
@@ -136,7 +130,11 @@ impl Gpu {
 
     pub(crate) fn adopt(device: wgpu::Device, queue: wgpu::Queue) -> Gpu {
         let (info, limits) = (device.adapter_info(), device.limits());
-        Self::new(device, queue, Some(info), limits, Arc::new(Mutex::new(None)))
+        let failure = Arc::new(Mutex::new(None));
+        // In a browser one more listener replaces none.
+        #[cfg(target_arch = "wasm32")]
+        hear_of_loss(&device, failure.clone());
+        Gpu { adopted: true, ..Self::new(device, queue, Some(info), limits, failure) }
     }
 
     fn new(
@@ -144,7 +142,7 @@ impl Gpu {
         queue: wgpu::Queue,
         info: Option<wgpu::AdapterInfo>,
         limits: wgpu::Limits,
-        failure: Arc<Mutex<Option<Error>>>,
+        failure: Failure,
     ) -> Gpu {
         let mut caps = Capabilities::new(&limits, info.as_ref().is_some_and(is_software));
         if let Some(info) = info.as_ref().filter(|_| device.features().contains(wgpu::Features::SUBGROUP)) {
@@ -159,6 +157,7 @@ impl Gpu {
             caps,
             caches: Mutex::default(),
             failure,
+            adopted: false,
             memory: Arc::default(),
             memory_limit: None,
             counters: Counters::default(),
@@ -208,39 +207,6 @@ impl Gpu {
         (&self.device, &self.queue)
     }
 
-    /// The error that made the device unusable or that nobody has seen yet. A lost device stays lost.
-    pub(crate) fn check(&self) -> Result<()> {
-        #[cfg(not(target_arch = "wasm32"))]
-        self.poll(wgpu::PollType::Poll)?;
-        let mut slot = lock(&self.failure);
-        match slot.take() {
-            None => Ok(()),
-            Some(lost @ Error::DeviceLost { .. }) => {
-                *slot = Some(lost.clone());
-                Err(lost)
-            }
-            Some(other) => Err(other),
-        }
-    }
-
-    /// Lets the driver report finished work, failed work and a lost device; waits as long as `until` says.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn poll(&self, until: wgpu::PollType) -> Result<()> {
-        // wgpu panics when the driver loses the device while it is waited for.
-        let poll = std::panic::AssertUnwindSafe(|| self.device.poll(until));
-        let polled = std::panic::catch_unwind(poll);
-        let mut failure = lock(&self.failure);
-        match (polled, &*failure) {
-            (Ok(Ok(_)), _) => Ok(()),
-            (_, Some(lost @ Error::DeviceLost { .. })) => Err(lost.clone()),
-            (Ok(Err(e)), _) => Err(Error::Device { message: e.to_string() }),
-            (Err(_), _) => {
-                let reason = "the driver failed while it was waited for".to_owned();
-                Err(failure.insert(Error::DeviceLost { reason }).clone())
-            }
-        }
-    }
-
     /// Refuses a buffer that the device cannot have. `peak` is what the whole plan needs, for the message.
     pub(crate) fn fits(&self, label: &str, bytes: u64, peak: u64) -> Result<()> {
         if bytes <= self.limits.max_buffer_size {
@@ -266,40 +232,6 @@ impl Gpu {
             usage,
             mapped_at_creation: false,
         }))
-    }
-
-    /// Runs `f` and returns the first error the device reported meanwhile.
-    pub(crate) async fn guarded<T>(&self, peak: u64, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.check()?;
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let result = f();
-        // Scopes belong to this thread: both end before anything is awaited.
-        let invalid = validation.pop();
-        let full = memory.pop();
-        let result = result?;
-        if let Some(error) = invalid.await {
-            self.check()?;
-            return Err(translate(error));
-        }
-        if full.await.is_some() {
-            self.check()?;
-            return Err(Error::OutOfMemory { requested: peak, peak });
-        }
-        Ok(result)
-    }
-
-    /// [`guarded`](Self::guarded), waiting on this thread; in the browser errors are reported later, by
-    /// [`check`](Self::check).
-    pub(crate) fn guarded_now<T>(&self, peak: u64, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        #[cfg(not(target_arch = "wasm32"))]
-        return pollster::block_on(self.guarded(peak, f));
-        #[cfg(target_arch = "wasm32")]
-        {
-            let _ = peak;
-            self.check()?;
-            f()
-        }
     }
 }
 
@@ -329,13 +261,6 @@ pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     let name = info.name.to_ascii_lowercase();
     // Browsers hide the device type; their software adapter is told by its name.
     info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
-}
-
-fn translate(error: wgpu::Error) -> Error {
-    match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { requested: 0, peak: 0 },
-        other => Error::Device { message: other.to_string() },
-    }
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -16,6 +16,7 @@
 #[cfg(target_arch = "wasm32")]
 mod browser;
 pub(crate) mod clock;
+mod failure;
 mod gpu;
 pub(crate) mod memory;
 mod pipelines;
@@ -76,8 +77,8 @@ impl Device {
     }
 
     /// A device that someone else made: buffers and queue are shared with it, its error handlers stay as they are.
-    /// Adopt it once and clone the result; stores and plans of two adoptions do not fit together. Its owner learns of a
-    /// lost device; here it shows as [`Error::Device`] when something is read.
+    /// Adopt it once and clone the result; stores and plans of two adoptions do not fit together. Its owner's
+    /// handler learns why it is lost; here the next call says [`Error::DeviceLost`].
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue) -> Device {
         Device::Gpu(Arc::new(Gpu::adopt(device, queue)))
     }

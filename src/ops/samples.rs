@@ -33,6 +33,8 @@ pub struct Sample {
     pub tolerance: f64,
     /// Whether the gradient is defined and checked.
     pub differentiable: bool,
+    /// Whether everything it computes is 0 but for rounding, as the difference of two ways to compute the same is.
+    pub vanishing: bool,
 }
 
 impl Sample {
@@ -48,6 +50,7 @@ impl Sample {
             build: Box::new(build),
             tolerance: 2e-5,
             differentiable: true,
+            vanishing: false,
         }
     }
 
@@ -67,6 +70,12 @@ impl Sample {
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
+    }
+
+    /// Says that all outputs and gradients are 0 but for rounding. The tolerance then counts in thousandths of 1.
+    pub fn vanishing(mut self) -> Self {
+        self.vanishing = true;
+        self.tolerance(1e-2)
     }
 
     /// Leaves the gradient unchecked, where there is none.

@@ -174,6 +174,11 @@ fn what_is_missing_is_said() {
     assert!(error.is_some_and(|e| e.contains("no CPU twin")));
     graph.grad(y.sum_all(), &[x]);
     assert!(graph.error().is_some_and(|e| e.to_string().contains("gradient of plain")), "{:?}", graph.error());
+    // One that the wanted gradient does not pass through needs none.
+    let graph = Graph::new();
+    let [x, z] = ["x", "z"].map(|name| graph.input(name, TensorType::f32([4])));
+    graph.grad((op.apply(&[x])[0].sum_all() * z).sum_all(), &[z]);
+    assert!(graph.error().is_none(), "{:?}", graph.error());
     // Wrong inputs are refused where the operation is used.
     for ty in [TensorType::u32([4]), TensorType::f32([3])] {
         let graph = Graph::new();
@@ -182,5 +187,34 @@ fn what_is_missing_is_said() {
         op.apply(&[x]);
         let error = graph.error().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains(&format!("custom.rs:{line}")), "{error}");
+    }
+}
+
+/// A kernel that takes bits and shares as many words as `WORDS` among its invocations.
+const BITS: &str = "@group(0) @binding(0) var<storage, read> x: array<KIND>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec2<KIND>>;
+var<workgroup> shared_words: array<u32, WORDS>;
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) lid: u32) {
+    shared_words[lid] = lid;
+    if (lid < arrayLength(&y)) { y[lid] = vec2<KIND>(x[2u * lid], x[2u * lid + 1u]); }
+}
+";
+
+#[test]
+fn kinds_of_elements_and_memory_of_workgroups_are_checked() {
+    let build = |kind: &str, words: u32, dtype: DType| {
+        let text = BITS.replace("KIND", kind).replace("WORDS", &words.to_string());
+        CustomOp::builder("bits", &text).inputs([dtype]).outputs([dtype]).workgroups(|_, _| 1).build()
+    };
+    for (kind, dtype) in [("f32", DType::F32), ("u32", DType::U32), ("i32", DType::U32)] {
+        // All that every device offers, and four bytes more.
+        build(kind, 4096, dtype).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        let error = build(kind, 4097, dtype).expect_err("too much").to_string();
+        assert!(error.contains("16388 bytes of workgroup memory"), "{error}");
+    }
+    for (kind, dtype) in [("f32", DType::U32), ("u32", DType::F32), ("i32", DType::F32)] {
+        let error = build(kind, 64, dtype).expect_err("the other kind").to_string();
+        assert!(error.contains("binding 0 holds"), "{error}");
     }
 }

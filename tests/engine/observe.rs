@@ -46,6 +46,7 @@ fn dispatches_name_the_lines_that_asked_for_them() {
         assert_eq!(products[0].bytes, 4 * (7 * 32 + 32 * 32 + 7 * 32));
         let gather = all.dispatches.iter().find(|d| d.operation == "gather").expect("rows are picked");
         assert_eq!(gather.bytes, 4 * (7 + 2 * 7 * 32), "only the rows that are named count");
+        assert_eq!(gather.operations, 7 + 2 * 7 * 32, "one for each element");
         let text = all.clone().with(Roofline { bytes_per_s: 1e9, operations_per_s: 1e9 }).to_string();
         assert!(text.contains(&place) && text.contains("14.3µs"), "{text}");
     }

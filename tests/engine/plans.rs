@@ -1,14 +1,15 @@
-//! What the planner promises: fewer steps, less memory, the same numbers; states that change all at once.
+//! What the planner promises: fewer steps, less memory, the same numbers.
 
 use crate::common;
-use crate::common::ops::{AddInPlace, Run};
+use crate::common::ops::Run;
+use crate::states::state;
 use wgrad::graph::Gradient;
 use wgrad::plan::Program;
 use wgrad::{Device, Feed, Graph, Options, Plan, Store, Tensor, TensorType, Var};
 
-const PLAIN: Options = Options { fuse: false, reuse: false };
+pub const PLAIN: Options = Options { fuse: false, reuse: false };
 
-fn floats(values: &[f32]) -> Tensor {
+pub fn floats(values: &[f32]) -> Tensor {
     Tensor::f32([values.len()], values.to_vec()).expect("as many elements as the shape has")
 }
 
@@ -19,7 +20,7 @@ fn noise(shape: &[usize]) -> Tensor {
     Tensor::f32(shape, wave).expect("as many elements as the shape has")
 }
 
-fn compile(device: &Device, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Plan {
+pub fn compile(device: &Device, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Plan {
     device.compile_blocking(graph, outputs).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -223,203 +224,6 @@ fn equal_work_is_done_once_and_dead_work_never() {
     assert_eq!(steps(&|x| x.matmul(x) + x.matmul(x)), 2);
     let dead = |x: Var<'_>| x.softmax(1).matmul(x).rank();
     assert_eq!(steps(&|x| x.exp() * dead(x) as f64), 2);
-}
-
-// States.
-
-fn state<'g>(graph: &'g Graph, name: &str, n: usize) -> Var<'g> {
-    graph.state(name, TensorType::f32([n]))
-}
-
-/// Runs a graph over states once on every device; the states and outputs afterwards.
-fn after(
-    states: &[(&str, &[f32])],
-    outputs: &[&str],
-    build: &dyn for<'g> Fn(&'g Graph) -> Vec<(&'static str, Var<'g>)>,
-) -> Vec<Vec<f32>> {
-    let mut results = Vec::new();
-    for device in common::devices() {
-        for options in [Options::default(), PLAIN] {
-            let graph = Graph::new();
-            let named = build(&graph);
-            let plan =
-                pollster::block_on(device.compile_with(&graph, &named, options)).unwrap_or_else(|e| panic!("{e}"));
-            let store = Store::new(&device);
-            for (name, values) in states {
-                store.set(name, &floats(values)).expect("a state");
-            }
-            plan.run(&Feed::new().store(&store)).unwrap_or_else(|e| panic!("{e}\n{plan}"));
-            let states = states.iter().map(|(n, _)| store.read_blocking(n));
-            let outputs = outputs.iter().map(|n| plan.read_blocking(n));
-            let all: Result<Vec<Tensor>, _> = states.chain(outputs).collect();
-            let all = all.unwrap_or_else(|e| panic!("{e}\n{plan}"));
-            results.push(all.iter().map(|t| t.floats().to_vec()).collect::<Vec<_>>());
-        }
-    }
-    // By their bits, so that NaN equals itself.
-    let bits = |r: &Vec<Vec<f32>>| -> Vec<u32> { r.iter().flatten().map(|x| x.to_bits()).collect() };
-    for r in &results {
-        assert_eq!(bits(r), bits(&results[0]));
-    }
-    results.swap_remove(0)
-}
-
-#[test]
-fn all_reads_see_the_old_state() {
-    let got = after(&[("s", &[1.0, 2.0])], &["before", "twice"], &|g| {
-        let s = state(g, "s", 2);
-        g.assign(s, s + 10.0);
-        vec![("before", s), ("twice", s * 2.0)]
-    });
-    assert_eq!(got, [[11.0, 12.0], [1.0, 2.0], [2.0, 4.0]]);
-}
-
-#[test]
-fn two_states_swap() {
-    let got = after(&[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0])], &[], &|g| {
-        let (a, b) = (state(g, "a", 2), state(g, "b", 2));
-        g.assign(a, b);
-        g.assign(b, a);
-        vec![]
-    });
-    assert_eq!(got, [[3.0, 4.0], [1.0, 2.0]]);
-}
-
-#[test]
-fn three_states_rotate_computed() {
-    let got = after(&[("a", &[1.0]), ("b", &[2.0]), ("c", &[3.0])], &["sum"], &|g| {
-        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
-        g.assign(a, b * 10.0);
-        g.assign(b, c * 10.0);
-        g.assign(c, a * 10.0);
-        vec![("sum", a + b + c)]
-    });
-    assert_eq!(got, [[20.0], [30.0], [10.0], [6.0]]);
-}
-
-#[test]
-fn a_state_takes_a_view_of_itself() {
-    let got = after(&[("s", &[1.0, 2.0, 3.0, 4.0])], &[], &|g| {
-        let s = state(g, "s", 4);
-        g.assign(s, s.reshape([2, 2]).transpose(0, 1).reshape([4]));
-        vec![]
-    });
-    assert_eq!(got, [[1.0, 3.0, 2.0, 4.0]]);
-}
-
-#[test]
-fn one_value_for_two_states_and_an_output() {
-    let states: [(&str, &[f32]); 3] = [("a", &[1.0]), ("b", &[2.0]), ("c", &[3.0])];
-    let got = after(&states, &[], &|g| {
-        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
-        let value = c.exp() * 0.0 + 5.0;
-        g.assign(a, value);
-        g.assign(b, value);
-        vec![]
-    });
-    assert_eq!(got, [[5.0], [5.0], [3.0]]);
-    let got = after(&states, &["new"], &|g| {
-        let (a, b, c) = (state(g, "a", 1), state(g, "b", 1), state(g, "c", 1));
-        let value = b + c;
-        g.assign(a, value);
-        vec![("new", value)]
-    });
-    assert_eq!(got, [[5.0], [2.0], [3.0], [5.0]]);
-}
-
-#[test]
-fn a_closed_gate_changes_nothing() {
-    for (bad, want) in [(0.0, [[2.0, 4.0], [4.0, 6.0]]), (f32::NAN, [[1.0, 2.0], [3.0, 4.0]])] {
-        let got = after(&[("a", &[1.0, 2.0]), ("b", &[3.0, 4.0]), ("bad", &[bad])], &[], &|g| {
-            let (a, b) = (state(g, "a", 2), state(g, "b", 2));
-            g.assign(a, a * 2.0);
-            g.assign(b, a + b);
-            g.gate(state(g, "bad", 1).is_finite().reshape([]));
-            vec![]
-        });
-        assert_eq!(got[..2], want);
-    }
-}
-
-#[test]
-fn a_gate_that_is_a_state_is_read_before_it_changes() {
-    let closes = |graph: &Graph| {
-        let open = graph.state("open", TensorType::u32([]));
-        let s = graph.state("s", TensorType::f32([1]));
-        graph.assign(open, open * graph.full_u32([], 0));
-        graph.assign(s, s + 1.0);
-        graph.gate(open);
-    };
-    for device in common::devices() {
-        let graph = Graph::new();
-        closes(&graph);
-        let plan = compile(&device, &graph, &[]);
-        let store = Store::new(&device);
-        let one = Tensor::u32([], vec![1]).expect("a scalar");
-        store.set("open", &one).expect("a state");
-        store.set("s", &floats(&[1.0])).expect("a state");
-        for _ in 0..3 {
-            plan.run(&Feed::new().store(&store)).expect("a run");
-        }
-        let s = store.read_blocking("s").expect("a state");
-        assert_eq!(s.floats(), [2.0], "on {device}");
-    }
-}
-
-#[test]
-fn in_place_updates_write_into_the_state() {
-    let step = |reads_old: bool, reads_new: bool, transposed: bool| {
-        let graph = Graph::new();
-        let s = graph.state("s", TensorType::f32([2, 2]));
-        let delta = graph.input("delta", TensorType::f32([2, 2]));
-        let old = if transposed { s.transpose(0, 1) } else { s };
-        let new = graph.apply(AddInPlace, &[old, delta])[0];
-        graph.assign(s, new);
-        let mut outputs = Vec::new();
-        if reads_old {
-            outputs.push(("old", s * 1.0));
-        }
-        if reads_new {
-            outputs.push(("new", new));
-        }
-        let mut count = 0;
-        for device in common::devices() {
-            let plan = compile(&device, &graph, &outputs);
-            count = plan.program().steps.len();
-            let store = Store::new(&device);
-            let tensor = |v: [f32; 4]| Tensor::f32([2, 2], v.to_vec()).expect("four elements");
-            store.set("s", &tensor([1.0, 2.0, 3.0, 4.0])).expect("a state");
-            let delta = tensor([10.0; 4]);
-            let run = plan.run(&Feed::new().store(&store).input("delta", &delta));
-            run.unwrap_or_else(|e| panic!("{e}\n{plan}"));
-            let want = if transposed { [11.0, 13.0, 12.0, 14.0] } else { [11.0, 12.0, 13.0, 14.0] };
-            assert_eq!(store.read_blocking("s").expect("a state").floats(), want);
-            if reads_old {
-                let old = plan.read_blocking("old").expect("an output");
-                assert_eq!(old.floats(), [1.0, 2.0, 3.0, 4.0]);
-            }
-            if reads_new {
-                let new = plan.read_blocking("new").expect("an output");
-                assert_eq!(new.floats(), want);
-            }
-        }
-        count
-    };
-    // Alone, the update is the only step: no copy before it and none after it.
-    assert_eq!(step(false, false, false), 1);
-    assert!(step(true, false, false) <= 4);
-    assert!(step(false, true, false) <= 3);
-    assert!(step(false, false, true) <= 4);
-    assert!(step(true, true, true) <= 5);
-}
-
-#[test]
-fn a_value_nobody_else_needs_is_computed_into_the_state() {
-    let graph = Graph::new();
-    let s = state(&graph, "s", 4);
-    graph.assign(s, graph.input("x", TensorType::f32([4])).exp());
-    let program = Program::build(&graph, &[], Options::default()).expect("a plan");
-    assert_eq!(program.steps.len(), 1, "{program}");
 }
 
 // Plans, stores, threads and encoders.

@@ -4,7 +4,9 @@
 use crate::common;
 use wgrad::nn::{BankType, Storage};
 use wgrad::ops::attention::Attention;
+use wgrad::ops::attention::descent::DescentAttention;
 use wgrad::ops::rotary::Rotary;
+use wgrad::ops::route::sinkhorn::Sinkhorn;
 use wgrad::ops::select::top_k::TopK;
 use wgrad::{Device, Feed, Graph, Tensor, Var};
 
@@ -106,4 +108,94 @@ fn rows_that_do_not_fit_are_refused() {
     };
     assert_eq!(score(4), "");
     assert!(score(5).contains("rows of 5 features need pieces"), "{}", score(5));
+}
+
+#[test]
+fn entries_are_taken_along_an_axis_in_the_middle() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.iota([2, 3, 2], 1) * 10 + graph.iota([2, 3, 2], 0) * 100 + graph.iota([2, 3, 2], 2);
+        let which = integers(&graph, &[2, 0, 1, 1, 0, 2, 3, 0]).reshape([2, 2, 2]);
+        let taken = values(&device, &graph, x.take_along(which, 1));
+        assert_eq!(taken.ints(), [20, 1, 10, 11, 100, 121, 0, 101], "{device}");
+        let sums = values(&device, &graph, taken_floats(&graph).scatter_along(which, 1, 3));
+        assert_eq!(sums.floats(), [0.0, 2.0, 3.0, 4.0, 1.0, 0.0, 5.0, 8.0, 0.0, 0.0, 0.0, 6.0], "{device}");
+    }
+}
+
+/// 1 to 8.
+fn taken_floats(graph: &Graph) -> Var<'_> {
+    graph.iota([8], 0).to_f32().reshape([2, 2, 2]) + 1.0
+}
+
+#[test]
+fn noise_is_added_to_the_scores() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let scores = numbers(&graph, &[3, 5]);
+        let noisy = Sinkhorn { gumbel: Some(4), ..Sinkhorn::default() };
+        let inside = values(&device, &graph, scores.sinkhorn(&noisy, None));
+        let outside = (scores + graph.gumbel([3, 5], 4)).sinkhorn(&Sinkhorn::default(), None);
+        assert_eq!(inside, values(&device, &graph, outside), "{device}");
+    }
+}
+
+/// The square of the mean leaves nothing of the variance in single precision.
+#[test]
+fn rows_far_from_zero_are_normalized() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = Tensor::f32([1, 4], vec![8190.5, 8191.5, 8192.5, 8193.5]).unwrap_or_else(|e| panic!("{e}"));
+        let y = values(&device, &graph, graph.constant(x).layer_norm(None, None, 1e-5));
+        for (y, want) in y.floats().iter().zip([-1.341_64, -0.447_21, 0.447_21, 1.341_64]) {
+            assert!((y - want).abs() < 1e-3, "{device}: {y}, {want}");
+        }
+    }
+}
+
+/// A value that is picked from and used whole has both gradients.
+#[test]
+fn gradients_of_rows_and_of_the_whole_add_up() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let x = graph.constant(Tensor::f32([3, 1], vec![1.0, 2.0, 4.0]).unwrap_or_else(|e| panic!("{e}")));
+        let loss = x.gather(integers(&graph, &[2, 0, 2])).sum_all() * 10.0 + x.square().sum_all();
+        let slope = graph.grad(loss, &[x])[0].dense().unwrap_or_else(|| panic!("a gradient"));
+        assert_eq!(values(&device, &graph, slope).floats(), [12.0, 4.0, 28.0], "{device}");
+    }
+}
+
+#[test]
+fn attention_by_descent_refuses_what_does_not_fit() {
+    let refused = |k: &[usize], v: &[usize]| {
+        let graph = Graph::new();
+        numbers(&graph, &[2, 4, 3, 6]).descent_attention(
+            numbers(&graph, k),
+            numbers(&graph, v),
+            &DescentAttention::default(),
+        );
+        graph.error().map(|e| e.to_string()).unwrap_or_default()
+    };
+    assert_eq!(refused(&[2, 2, 5, 6], &[2, 2, 5, 3]), "");
+    for (k, v) in [
+        ([2, 0, 5, 6], [2, 0, 5, 3]),
+        ([2, 3, 5, 6], [2, 3, 5, 3]),
+        ([1, 2, 5, 6], [1, 2, 5, 3]),
+        ([2, 2, 5, 6], [2, 2, 4, 3]),
+        ([2, 2, 5, 6], [2, 4, 5, 3]),
+    ] {
+        assert!(refused(&k, &v).starts_with("attention"), "{k:?} {v:?}: {}", refused(&k, &v));
+    }
+}
+
+/// One sum after the other would be off by a hundredth.
+#[test]
+fn long_running_sums_keep_their_digits() {
+    let n = 1 << 20;
+    for device in common::devices() {
+        let graph = Graph::new();
+        let sums = values(&device, &graph, graph.full([n], 0.1).cumsum(0));
+        let (last, want) = (sums.floats()[n - 1], 0.1f32 as f64 * n as f64);
+        assert!((f64::from(last) / want - 1.0).abs() < 1e-4, "{device}: {last}, {want}");
+    }
 }

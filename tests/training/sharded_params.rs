@@ -243,6 +243,38 @@ fn other_uses_of_pieces() -> Result<()> {
     Ok(())
 }
 
+/// As many uses of each piece, but not of the same rows.
+#[test]
+fn pieces_used_apart() -> Result<()> {
+    for device in common::devices() {
+        let setup = Setup { optimizer: Sgd::default().lr(0.1).into(), rule: RowUpdates::PerRow, clip: 0.0, micro: 1 };
+        let run = |per: usize| {
+            let mut trainer = setup.compile(&device, params(per), |g, p| {
+                let table = p.sharded("table");
+                let (ids, grad) = (g.input("ids", TensorType::u32([6])), g.input("grad", TensorType::f32([6, WIDTH])));
+                let loss = |i: u32| {
+                    let own = ids + i;
+                    let own = own.lt(3u32).select(own, i);
+                    let rows = match table.shards() {
+                        [whole] => whole.gather(own + 4 * i),
+                        pieces => pieces[i as usize].gather(own),
+                    };
+                    (rows * grad * f64::from(i + 1)).sum_all()
+                };
+                loss(0) + loss(1) + loss(2)
+            })?;
+            let ids = Tensor::u32([6], vec![1, 10, 2, 4, 0, 1])?;
+            let grad = Tensor::f32([6, WIDTH], eighths(6 * WIDTH, 3))?;
+            (0..3).try_for_each(|_| trainer.step(&[("ids", &ids), ("grad", &grad)]))?;
+            pollster::block_on(trainer.read_params())?.value("table")
+        };
+        let (whole, cut): (Tensor, Tensor) = (run(0)?, run(4)?);
+        let near = whole.floats().iter().zip(cut.floats()).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(near, "{device}: {whole:?} {cut:?}");
+    }
+    Ok(())
+}
+
 /// Hits are sorted and added up once, not once a piece, and micro-batches keep them once.
 #[test]
 fn more_pieces_sort_no_more() -> Result<()> {

@@ -1,10 +1,11 @@
-//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | deny | new-op`.
+//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | miri | deny | new-op`.
 
 mod adapters;
 mod apt;
 mod bench;
 mod counts;
 mod demo;
+mod dependencies;
 mod examples;
 mod find;
 mod floors;
@@ -54,6 +55,8 @@ enum Command {
     Coverage(tools::ToolArgs),
     /// Try whether the tests see changes of the code (installs cargo-mutants)
     Mutants(tools::MutantsArgs),
+    /// Interpret the one unsafe block (installs Miri)
+    Miri(tools::ToolArgs),
     /// Check licences and sources of the dependencies (installs cargo-deny)
     Deny(tools::DenyArgs),
     /// Begin an operation: kernel, Rust file with samples, and its lines in the lists
@@ -101,6 +104,7 @@ fn chore(command: &Command) -> Result<bool> {
         Command::Fuzz(args) => fuzz::run(args)?,
         Command::Coverage(args) => tools::coverage(args)?,
         Command::Mutants(args) => tools::mutants(args)?,
+        Command::Miri(args) => tools::miri(args)?,
         Command::Deny(args) => tools::deny(args)?,
         Command::Adapters { mistake: true } => adapters::mistake()?,
         Command::Adapters { mistake: false } => adapters::print()?,

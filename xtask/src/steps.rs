@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow};
 
 use crate::counts::Counts;
+use crate::dependencies;
 use crate::examples;
 use crate::floors;
 use crate::guide;
@@ -34,6 +35,12 @@ pub const ALL: &[Step] = &[
         about: "the wasm holds no shader translator and no native core",
         needs: &[],
         run: wasm_tree,
+    },
+    Step {
+        name: "dependencies",
+        about: "licences and sources of everything the crate builds on",
+        needs: &[],
+        run: dependencies::step,
     },
     Step { name: "windows", about: "type-check for Windows", needs: &[], run: windows },
     Step { name: "macos", about: "type-check for macOS", needs: &[], run: macos },
