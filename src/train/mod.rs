@@ -27,18 +27,24 @@ mod checkpoint;
 mod file;
 mod inspect;
 mod optimizer;
+mod ranks;
 mod resume;
 mod rounded;
 mod rows;
 mod schedule;
 mod snapshot;
+#[cfg(not(target_arch = "wasm32"))]
+mod threads;
 mod trainer;
 
 pub use crate::ops::optim::Report;
-pub use build::NotFinite;
+pub use build::{Mean, NotFinite};
 pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
 pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
+pub use ranks::Collective;
 pub use rows::RowUpdates;
 pub use schedule::Schedule;
 pub use snapshot::Snapshot;
+#[cfg(not(target_arch = "wasm32"))]
+pub use threads::Threads;
 pub use trainer::{Trainer, TrainerBuilder};

@@ -1,5 +1,6 @@
 //! Tables whose touched rows alone are updated.
 
+use super::build::{INDICES, VALUES, WEIGHTS};
 use super::optimizer::{Group, Optimizer};
 use crate::error::{Error, Result};
 use crate::graph::{Gradient, Rows};
@@ -75,6 +76,15 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// The kinds of states for its hits, where a step has several (micro-)batches.
+    pub fn kinds(&self) -> &'static [&'static str] {
+        match (self.hits, self.per) {
+            (0, _) => &[],
+            (_, None) => &[INDICES, VALUES],
+            (_, Some(_)) => &[INDICES, VALUES, WEIGHTS],
+        }
+    }
+
     /// Rows of values of one (micro-)batch.
     pub fn values(&self) -> usize {
         self.hits / self.per.unwrap_or(1).max(1)

@@ -1,7 +1,8 @@
 //! The trainer: one plan a step, nothing read back inside it.
 
-use super::build::{ALLOWED, FIRST, LR, NotFinite, Settings, TURN};
+use super::build::{ALLOWED, FIRST, LR, Mean, NotFinite, Parts, Settings, TURN};
 use super::optimizer::{Group, Optimizer};
+use super::ranks::{Collective, Digest};
 use super::rows::Trained;
 use super::schedule::Schedule;
 use crate::device::Device;
@@ -24,6 +25,7 @@ pub struct TrainerBuilder {
     config: String,
     options: Options,
     carried: Vec<(String, TensorType)>,
+    ranks: Option<Arc<dyn Collective>>,
 }
 
 /// Trains parameters on one device. A step is one plan: loss, gradients, clipping and optimizer, in one submit.
@@ -80,6 +82,8 @@ pub(super) struct Design {
     pub config: String,
     /// States of the loss that go into checkpoints.
     pub carried: Vec<(String, TensorType)>,
+    /// Those that make every step together with this one.
+    pub ranks: Option<Arc<dyn Collective>>,
     schedule: Schedule,
     accumulate: Option<Arc<Program>>,
     apply: Arc<Program>,
@@ -138,6 +142,31 @@ impl TrainerBuilder {
         self
     }
 
+    /// Shares every batch out among ranks: this trainer is given part [`Collective::rank`] of it along its first axis, and
+    /// all ranks make the same step together. All of them build the same model with the same seed, call the same functions
+    /// of the trainer in the same order, and have batches of one size. N ranks with batches of B make the steps of one
+    /// trainer with batches of N B, but for rounding:
+    ///
+    /// * the loss is the mean over all ranks; where they may count differently many tokens, give
+    ///   [`compile_mean`](Self::compile_mean) sum and count;
+    /// * random numbers are those that one process draws for its part of the batch, where the first axis of what is drawn
+    ///   is the batch's ([`Feed::rank`]), as it is in all models here; the first axis of what the loss
+    ///   [carries](Self::carry) is the batch's too;
+    /// * what mixes the samples of a batch, as batch normalization does, sees those of its own rank, and its running
+    ///   statistics are each rank's own.
+    ///
+    /// A step waits for all ranks: dense gradients are summed over them, hits of tables updated by rows
+    /// ([`RowUpdates`](super::RowUpdates)) are gathered. The report and whether a step is skipped are the same on all ranks.
+    /// Rank 0 alone writes the file of [`Trainer::save`], which holds what all ranks carry and can be loaded by any number
+    /// of ranks that share the same whole batch; every rank loads it. A rank that ends ends the others' next call with
+    /// [`Error::Rank`]; nothing of an unfinished step is kept.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn ranks(mut self, ranks: impl Collective + 'static) -> Self {
+        self.settings.ranks = u32::try_from(ranks.ranks()).unwrap_or(0);
+        self.ranks = (self.settings.ranks > 1).then(|| Arc::new(ranks) as Arc<dyn Collective>);
+        self
+    }
+
     /// Sets what compiling may do.
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
@@ -147,13 +176,32 @@ impl TrainerBuilder {
     /// Compiles the step. `loss` builds one scalar from the graph and the parameters; it declares the inputs it wants
     /// with [`Graph::input`] and may keep states with [`Graph::state`] and [`Graph::assign`], but sets no gate.
     pub async fn compile(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
-        let TrainerBuilder { device, mut params, settings, .. } = self;
+        self.build(|graph, params| (loss(graph, params), None)).await
+    }
+
+    /// [`compile`](Self::compile) with a loss that is the mean over what counts: a sum, and how many terms it has. The loss of
+    /// a step is the sum of all its micro-batches, on all [`ranks`](Self::ranks), divided by what all of them count; 0 if that
+    /// is nothing. So micro-batches that count more weigh more, as in one large batch.
+    pub async fn compile_mean(
+        mut self,
+        loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Mean<'g>,
+    ) -> Result<Trainer> {
+        self.settings.counted = true;
+        self.build(|graph, params| {
+            let Mean { sum, count } = loss(graph, params);
+            (sum, Some(count))
+        })
+        .await
+    }
+
+    async fn build(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Parts<'g>) -> Result<Trainer> {
+        let TrainerBuilder { device, mut params, settings, ranks, .. } = self;
         settings.check(&params)?;
         settings.separate(&mut params);
         params.check_device(&device)?;
         let options = self.options;
         let graph = Graph::new();
-        let (report, trained) = if settings.micro == 1 {
+        let (report, trained) = if settings.at_once() {
             let (report, trained) = settings.whole(&graph, &params, loss);
             (Some(report), trained)
         } else {
@@ -173,6 +221,10 @@ impl TrainerBuilder {
                     "the trainer has a state of this name; choose another for what the loss carries".to_owned();
                 return Err(Error::Name { kind: "state", name: name.clone(), message });
             }
+            if ranks.is_some() && ty.shape.is_empty() {
+                let message = "ranks share the first axis of what the loss carries; a scalar has none".to_owned();
+                return Err(Error::Name { kind: "state", name: name.clone(), message });
+            }
             states.push((name.clone(), ty.clone()));
         }
         store.reserve(&states)?;
@@ -188,9 +240,16 @@ impl TrainerBuilder {
             }
         };
         let (config, schedule) = (self.config, self.schedule);
-        let design = Design { params, settings, trained, config, carried, schedule, accumulate, apply, inspection };
+        let design =
+            Design { params, settings, trained, config, carried, ranks, schedule, accumulate, apply, inspection };
         let trainer = Trainer::assemble(Arc::new(design), store, self.seed).await?;
         trainer.design.params.load_into(&trainer.store)?;
+        if trainer.ranks() > 1 {
+            trainer.agree(
+                &[trainer.digest(&states)?],
+                "trains something else than rank 0: model, batch, optimizer, settings, seed and first values must be the same",
+            )?;
+        }
         Ok(trainer)
     }
 
@@ -198,6 +257,15 @@ impl TrainerBuilder {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn compile_blocking(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
         pollster::block_on(self.compile(loss))
+    }
+
+    /// [`compile_mean`](Self::compile_mean), waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn compile_mean_blocking(
+        self,
+        loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Mean<'g>,
+    ) -> Result<Trainer> {
+        pollster::block_on(self.compile_mean(loss))
     }
 }
 
@@ -213,13 +281,28 @@ impl Trainer {
                 groups: Vec::new(),
                 max_norm: 0.0,
                 micro: 1,
+                ranks: 1,
+                counted: false,
                 not_finite: NotFinite::default(),
             },
             schedule: Schedule::default(),
             config: String::new(),
             options: Options::default(),
             carried: Vec::new(),
+            ranks: None,
         }
+    }
+
+    /// Digest of what ranks must have in common.
+    fn digest(&self, states: &[(String, TensorType)]) -> Result<u64> {
+        let Design { params, settings, config, schedule, .. } = &*self.design;
+        let mut digest = Digest::default();
+        digest.write(format!("{settings:?} {schedule:?} {config} {} {states:?}", self.seed).as_bytes());
+        params.write(Default::default(), |part| {
+            digest.write(part);
+            Ok(())
+        })?;
+        Ok(digest.value())
     }
 
     /// Compiles the programs of a design for the device of `store`, which has its states.
@@ -244,7 +327,8 @@ impl Trainer {
         })
     }
 
-    /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued.
+    /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued; with
+    /// [`ranks`](TrainerBuilder::ranks) when all of them have handed over their gradients.
     pub fn step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.step_with(inputs, &[])
     }
@@ -262,6 +346,8 @@ impl Trainer {
             plan.run(&feed)?;
         }
         if turn + 1 == micro {
+            #[cfg(not(target_arch = "wasm32"))]
+            self.join()?;
             self.apply.run(&feed)?;
             self.steps = self.steps.saturating_add(1);
             self.reported = true;
@@ -277,7 +363,8 @@ impl Trainer {
         inputs: &[(&'a str, &'a Tensor)],
         stores: &[&'a Store],
     ) -> Feed<'a> {
-        let feed = stores.iter().fold(Feed::new().store(&self.store), |feed, store| feed.store(store));
+        let feed = Feed::new().rank(self.rank() as u32);
+        let feed = stores.iter().fold(feed.store(&self.store), |feed, store| feed.store(store));
         let controls = controls.iter().map(|(name, tensor)| (*name, tensor));
         controls.chain(inputs.iter().copied()).fold(feed, |feed, (name, tensor)| feed.input(name, tensor))
     }
