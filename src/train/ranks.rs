@@ -39,7 +39,8 @@ pub trait Collective: Send + Sync {
             let mut words: Vec<u32> = piece.iter().map(|x| x.to_bits()).collect();
             words.resize(part * ranks, 0);
             let theirs = whole(self.exchange(&words)?, part * ranks, self.rank())?;
-            let float = |rank: usize, i: usize| theirs.get(rank * part + i).map_or(0.0, |w| f64::from(f32::from_bits(*w)));
+            let float =
+                |rank: usize, i: usize| theirs.get(rank * part + i).map_or(0.0, |w| f64::from(f32::from_bits(*w)));
             let sums: Vec<u32> =
                 (0..part).map(|i| ((0..ranks).map(|rank| float(rank, i)).sum::<f64>() as f32).to_bits()).collect();
             let all = whole(self.gather(&sums)?, part * ranks, self.rank())?;

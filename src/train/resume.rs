@@ -107,7 +107,8 @@ impl Trainer {
     pub async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let carried = self.gather_carried().await?;
         let written = if self.rank() == 0 { self.save_with(path.as_ref(), &carried).await } else { Ok(()) };
-        let said = self.agree(&[u64::from(written.is_ok() || self.rank() > 0)], "rank 0 could not write the checkpoint");
+        let said =
+            self.agree(&[u64::from(written.is_ok() || self.rank() > 0)], "rank 0 could not write the checkpoint");
         written.and(match said {
             Err(Error::Rank { message, .. }) if self.rank() > 0 => Err(Error::Rank { rank: 0, message }),
             other => other,

@@ -80,7 +80,8 @@ impl Threads {
             let missing = |rank: &usize| round.gone[*rank] && round.brought[*rank].is_none();
             if let Some(rank) = (0..round.brought.len()).find(missing) {
                 round.brought[self.rank] = None;
-                let message = "is gone, so no step can be made together; see what ended it, then go on from a checkpoint";
+                let message =
+                    "is gone, so no step can be made together; see what ended it, then go on from a checkpoint";
                 return Err(Error::Rank { rank, message: message.into() });
             }
             round = wait(round);
