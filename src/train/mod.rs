@@ -23,6 +23,7 @@
 //! ```
 
 mod build;
+mod builder;
 mod checkpoint;
 mod file;
 mod inspect;
@@ -39,6 +40,7 @@ mod trainer;
 
 pub use crate::ops::optim::Report;
 pub use build::{Mean, NotFinite};
+pub use builder::TrainerBuilder;
 pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
 pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
 pub use ranks::Collective;
@@ -47,4 +49,4 @@ pub use schedule::Schedule;
 pub use snapshot::Snapshot;
 #[cfg(not(target_arch = "wasm32"))]
 pub use threads::Threads;
-pub use trainer::{Trainer, TrainerBuilder};
+pub use trainer::Trainer;
