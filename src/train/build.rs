@@ -1,10 +1,11 @@
 //! Graphs of a training step: loss, gradients in flat buffers, clipping, optimizer, counts.
 
+use super::mean::{Parts, counted};
 use super::optimizer::{Group, Optimizer};
 use super::ranks::shared;
 use super::rows::{RowUpdates, Table, Trained, hits};
 use crate::error::{Error, Result};
-use crate::graph::{Factors, Gradient, Graph, Rows, Var};
+use crate::graph::{Gradient, Graph, Rows, Var};
 use crate::nn::{ParamVars, Params, Shard};
 use crate::ops::optim::{Accumulate, Controls, Pack, Tally};
 use crate::types::TensorType;
@@ -25,19 +26,6 @@ pub(super) const COUNT: &str = "count";
 pub(super) const LOSS: &str = "accumulated/loss";
 /// State: what was counted in a step's micro-batches together.
 pub(super) const COUNTED: &str = "accumulated/count";
-
-/// A loss as a sum over what counts, such as tokens that are predicted, and how many these are; see
-/// [`TrainerBuilder::compile_mean`](super::TrainerBuilder::compile_mean).
-#[derive(Clone, Copy)]
-pub struct Mean<'g> {
-    /// f32, one element.
-    pub sum: Var<'g>,
-    /// f32, one element, not below 0; it counts as constant.
-    pub count: Var<'g>,
-}
-
-/// What a loss function says: a mean, or the parts of one.
-pub(super) type Parts<'g> = (Var<'g>, Option<Var<'g>>);
 
 /// What a step does besides the loss.
 #[derive(Clone, Debug)]
@@ -260,7 +248,7 @@ impl Settings {
             }
             Some(table) if table.hits == 0 => Grad::Rows(None),
             Some(table) => {
-                let rows = self.accumulated(graph, t, table);
+                let rows = t.hits(graph, table, self.batches(), self.ranks > 1);
                 Grad::Rows(Some(Rows { values: mean(rows.values), ..rows }))
             }
         };
@@ -419,30 +407,4 @@ impl Settings {
     fn group_of(&self, shard: &Shard) -> Group {
         shard.group.as_deref().map(|name| self.group(name)).unwrap_or_default()
     }
-
-    /// The hits of all micro-batches of a step, of all ranks.
-    fn accumulated<'g>(&self, graph: &'g Graph, t: &Trained, table: &Table) -> Rows<'g> {
-        let (hits, width, batches) = (table.hits, table.width, self.batches());
-        let state = |kind: &str, ty| {
-            let name = t.state(kind);
-            graph.state(&if self.ranks > 1 { gathered(&name) } else { name }, ty)
-        };
-        let weights = |per| {
-            let weights = state(WEIGHTS, TensorType::f32([batches, hits])).reshape([batches * hits]);
-            Factors { weights, per }
-        };
-        let values = state(VALUES, TensorType::f32([batches, table.values() * width]));
-        Rows {
-            indices: state(INDICES, TensorType::u32([batches, hits])).reshape([batches * hits]),
-            values: values.reshape([batches * table.values(), width]),
-            rows: table.rows,
-            factors: table.per.map(weights),
-        }
-    }
-}
-
-/// A count to divide by: nothing counted gives a loss of 0, as the sum is.
-fn counted(count: Var<'_>) -> Var<'_> {
-    let count = count.stop_gradient().reshape([]);
-    count.eq(0.0).select(1.0, count)
 }

@@ -1,6 +1,7 @@
 //! Settings of a trainer, and how it is compiled from them.
 
-use super::build::{Mean, NotFinite, Parts, Settings};
+use super::build::{NotFinite, Settings};
+use super::mean::{Mean, Parts};
 use super::optimizer::Group;
 use super::ranks::Collective;
 use super::schedule::Schedule;

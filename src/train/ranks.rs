@@ -4,9 +4,12 @@
 //! summed over the ranks, and the hits of tables that are updated by rows are laid side by side: only touched rows travel.
 //! Every rank then makes the same step from the same numbers, so that parameters stay equal, bit for bit, without being sent.
 
+#[cfg(not(target_arch = "wasm32"))]
 use super::build::{COUNTED, LOSS, TOTAL, gathered};
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::trace::span;
 use crate::types::{Data, Tensor, TensorType};
 use std::hash::Hasher;
 
@@ -113,6 +116,11 @@ impl Trainer {
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn join(&self) -> Result<()> {
         let Some(all) = &self.design.ranks else { return Ok(()) };
+        span!(TRACE, "join", rank = all.rank() as u64, step = self.steps).in_scope(|| self.join_with(&**all))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn join_with(&self, all: &dyn Collective) -> Result<()> {
         let sum = |state: &str| {
             let mut total = self.store.read_blocking(state)?.into_data();
             if let Data::F32(floats) = &mut total {
