@@ -126,6 +126,14 @@ pub enum Error {
         /// What to do.
         message: String,
     },
+    /// Ranks that train together do not agree, or one of them is gone.
+    #[error("rank {rank}: {message}")]
+    Rank {
+        /// The rank to blame.
+        rank: usize,
+        /// What happened, and what to do.
+        message: String,
+    },
     /// Reading or writing a file failed.
     #[error("{path}: {message}")]
     Io {
@@ -164,6 +172,7 @@ impl Error {
             Error::NotFinite { .. } => "not-finite",
             Error::Checkpoint { .. } => "checkpoint",
             Error::Name { .. } => "name",
+            Error::Rank { .. } => "rank",
             Error::Io { .. } => "io",
         }
     }

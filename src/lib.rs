@@ -22,7 +22,7 @@
 //! ```
 
 #![deny(missing_docs)]
-// But for one door to the `gemm` crate; what macros of wasm-bindgen write is theirs.
+// But for doors to the crates `gemm` and `memmap2`; what macros of wasm-bindgen write is theirs.
 #![cfg_attr(not(target_arch = "wasm32"), deny(unsafe_code))]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
 #![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]

@@ -2,7 +2,7 @@
 //! a little, and saves it for PyTorch to load again. `originals.py` beside this file writes and reads the other side:
 //!
 //! ```text
-//! pip install -r benches/peers/requirements.txt safetensors
+//! pip install -r benches/peers/requirements.txt
 //! python examples/pytorch/originals.py export target/pytorch
 //! cargo run --release --example pytorch -- target/pytorch
 //! python examples/pytorch/originals.py check target/pytorch

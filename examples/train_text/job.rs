@@ -7,6 +7,7 @@ use crate::{Args, On};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use wgrad::data::Prefetch;
 use wgrad::train::{AdamW, Schedule, Trainer};
 use wgrad::{Device, Error, GpuOptions, Result, TensorType};
 
@@ -14,6 +15,8 @@ use wgrad::{Device, Error, GpuOptions, Result, TensorType};
 const WARMUP: u64 = 40;
 /// Bytes of the sample at the end.
 const SAMPLE: usize = 300;
+/// Batches that are read before they are needed.
+const AHEAD: usize = 2;
 /// Steps after which a run saves in between: what a crash or a lost device can cost at most.
 const SAVE_EVERY: u64 = 200;
 
@@ -33,7 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
     let model = model(args)?;
     let segment = model.segment_length().unwrap_or(args.segment_length);
     let length = args.segments.saturating_mul(segment).saturating_add(1);
-    corpus.batch(1, length, 0, 0)?;
+    corpus.segments(length, args.seed)?;
 
     let mut trainer = trainer(args, &device, &*model, length)?;
     if let Some(path) = &args.resume {
@@ -102,12 +105,14 @@ fn train(
     let name = device.to_string();
     let json = args.json.as_deref();
     let mut report = Report::new(trainer.steps(), args.steps, tokens, json, name, trainer.bytes())?;
+    // Where a run that goes on takes up, in the order of its checkpoint's seed: each step reads one batch.
+    let segments = corpus.segments(length, trainer.seed())?.skip(trainer.steps().saturating_mul(args.batch as u64));
+    let mut batches = Prefetch::new(segments, args.batch, AHEAD)?;
     while trainer.steps() < args.steps && !stop.load(Ordering::SeqCst) {
-        // The trainer's seed: a resumed run goes on with that of its checkpoint.
-        let ids = corpus.batch(args.batch, length, trainer.seed(), trainer.steps())?;
+        let ids = batches.next()?;
         trainer.step(&[("ids", &ids)])?;
         match trainer.loss_blocking() {
-            Ok(loss) => report.step(trainer.steps(), loss)?,
+            Ok(loss) => report.step(trainer.steps(), loss, batches.epochs())?,
             Err(e @ Error::NotFinite { .. }) => {
                 report.say(&e.to_string());
                 if let Some(first) = trainer.first_not_finite_blocking(&[("ids", &ids)], &[])? {

@@ -281,7 +281,7 @@ impl<T: Executed> CpuPlan<T> {
                 CpuOutput { shape: &o.ty.shape, data }
             })
             .collect();
-        let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed };
+        let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed, rank: feed.rank };
         T::call(step.op.as_ref(), &mut call);
     }
 

@@ -53,6 +53,7 @@ pub struct Feed<'a> {
     pub(crate) inputs: Vec<(&'a str, Fed<'a>)>,
     pub(crate) step: u32,
     pub(crate) seed: u64,
+    pub(crate) rank: u32,
 }
 
 /// An input as it was given.
@@ -98,6 +99,13 @@ impl<'a> Feed<'a> {
     /// Sets step number and seed.
     pub fn step(mut self, step: u32, seed: u64) -> Self {
         (self.step, self.seed) = (step, seed);
+        self
+    }
+
+    /// Says that this run computes part `rank` of a batch whose other parts, of the same shape, are computed elsewhere:
+    /// random numbers are those that one run of the whole batch would draw for this part of the first axis.
+    pub fn rank(mut self, rank: u32) -> Self {
+        self.rank = rank;
         self
     }
 

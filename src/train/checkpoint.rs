@@ -263,7 +263,11 @@ impl Params {
 
     /// Hands over the bytes of the file part by part: no table is ever whole in memory twice. Wide elements come first, so
     /// that all are aligned.
-    fn write(&self, metadata: HashMap<String, String>, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        metadata: HashMap<String, String>,
+        mut put: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let rounded = Rounded::all(self)?;
         let plain = || self.iter().filter(|p| p.quantization().is_none());
         let mut tensors: Vec<_> = plain().map(|p| (p.name().to_owned(), Dtype::F32, p.shape().clone())).collect();

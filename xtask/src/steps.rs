@@ -92,6 +92,55 @@ pub const ALL: &[Step] = &[
     },
 ];
 
+/// What `cargo xtask test --mpi` runs: `mpi/` lies outside the workspace, so that nothing else needs Open MPI.
+pub const MPI: &[Step] = &[
+    Step { name: "mpi-fmt", about: "formatting of mpi/", needs: &[], run: mpi_fmt },
+    Step {
+        name: "mpi",
+        about: "2 and 4 ranks on this machine make the steps of one process",
+        needs: &[Need::Mpi, Need::Gpu],
+        run: mpi,
+    },
+    Step { name: "mpi-clippy", about: "lints of mpi/", needs: &[Need::Mpi], run: mpi_clippy },
+];
+
+fn mpi_cargo() -> Command {
+    let mut cargo = run::cargo();
+    // What the workspace has built serves here too.
+    cargo.current_dir(run::root().join("mpi")).env("CARGO_TARGET_DIR", run::target());
+    cargo
+}
+
+fn mpi_fmt(_: &Lab) -> Result<Done, Stop> {
+    run::run(mpi_cargo().args(["fmt", "--check"]))?;
+    done(version("rustfmt", &["--version"]), "")
+}
+
+fn mpi(lab: &Lab) -> Result<Done, Stop> {
+    let version = lab.mpi()?.clone();
+    let mut cargo = mpi_cargo();
+    cargo.args(["test", "--lib", "--examples", "--tests", "--", "--test-threads=1", "--nocapture"]);
+    let mut place = format!("{version}, CPU executor");
+    // The ranks of one test share an adapter.
+    match lab.gpu() {
+        Ok(gpu) => {
+            gpu.apply(&mut cargo);
+            place = format!("{place} and {}", gpu.place());
+        }
+        Err(Stop::Missing(_)) if lab.allow_missing => {}
+        Err(stop) => return Err(stop),
+    }
+    let mut counts = Counts::default();
+    counts.watch(&mut cargo)?;
+    done(place, &counts.note()?)
+}
+
+fn mpi_clippy(lab: &Lab) -> Result<Done, Stop> {
+    lab.mpi()?;
+    run::run(mpi_cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    done(version("cargo-clippy", &["--version"]), "")
+}
+
 fn fmt(_: &Lab) -> Result<Done, Stop> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
     done(version("rustfmt", &["--version"]), "")
