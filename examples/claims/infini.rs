@@ -20,7 +20,7 @@ const TRAINED: usize = 4;
 const TESTED: [usize; 4] = [4, 16, 64, 256];
 /// Passkeys are the first tokens, then come those of the haystack, the one before the passkey, and the question.
 const KEYS: u32 = 16;
-const HAY: u32 = 16;
+const HAY: u32 = 8;
 const BATCH: usize = 32;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -43,7 +43,7 @@ fn texts(rng: &mut ChaCha8Rng, segments: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
 }
 
 fn model(arm: Arm) -> Result<InfiniTransformer> {
-    let sizes = InfiniConfig { heads: 4, dim_head: 16, head_gate_init_value: 0.0, ..InfiniConfig::new(34, 32, 2) };
+    let sizes = InfiniConfig { heads: 4, dim_head: 16, head_gate_init_value: 0.0, ..InfiniConfig::new(34, 32, 1) };
     InfiniTransformer::new(InfiniConfig { use_mem_delta_rule: arm == Arm::Delta, ..sizes })
 }
 
@@ -89,7 +89,7 @@ fn train(arm: Arm, seed: u64, steps: usize, texts_tested: usize) -> Result<(Vec<
 }
 
 fn run(report: &mut Report) -> Result<()> {
-    let (steps, tested) = (report.args.size(1500, 3), report.args.size(8 * BATCH, BATCH));
+    let (steps, tested) = (report.args.size(800, 3), report.args.size(4 * BATCH, BATCH));
     let arms = [("with memory", Arm::Memory), ("without memory", Arm::Without), ("memory with delta rule", Arm::Delta)];
     let (mut rows, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0.0);
     for (name, arm) in arms {

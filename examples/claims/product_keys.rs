@@ -1,0 +1,122 @@
+//! A product-key memory holds more at the same compute (Lample et al. 2019, arXiv 1907.05242): perplexity on a language of
+//! facts, against dense transformers of equal compute and of equal parameters. And new facts are learned with less
+//! forgetting where only the slots that matter for them are trained (Lin et al. 2025, OpenReview LGo7U1m24L).
+//!
+//! `cargo run --release --example claims_product_keys`
+
+mod facts;
+mod support;
+
+use facts::{ALL, Model, NEW, World, ask};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use support::{Line, Picture, Report, over};
+use wgrad::models::product_key::{SlotUsage, choose_slots};
+use wgrad::train::Group;
+use wgrad::{Result, Tensor};
+
+/// Slots that sparse fine-tuning trains.
+const TRAINED: usize = 256;
+/// Features of a token of the model with the memory.
+const DIM: usize = 32;
+
+/// What one seed measures of a model.
+struct Measured {
+    perplexity: f64,
+    right: f64,
+    used: f64,
+    divergence: f64,
+    /// Ways to fine-tune: right answers to new and old questions.
+    tuned: Vec<(&'static str, [f64; 2])>,
+}
+
+fn measure(model: &Model, seed: u64, steps: usize) -> Result<Measured> {
+    let world = World::new(&mut ChaCha8Rng::seed_from_u64(seed));
+    let all = Tensor::u32([model.slots()], vec![1; model.slots()])?;
+    let usage = SlotUsage::new("usage", model.slots());
+    let trained = model.train((model.init(seed), seed), (world.old(), steps), Group::default(), &all)?;
+    let learned = pollster::block_on(trained.read_params())?;
+    let plan = model.asking(&learned, &usage)?;
+    let (perplexity, right, background) = ask(&plan, &usage, trained.store(), world.old())?;
+    let (_, _, of_new) = ask(&plan, &usage, trained.store(), world.new_facts())?;
+    let frozen = Group::default().lr_factor(0.0);
+    let mut ways = vec![("all parameters", Group::default(), all.clone())];
+    if model.slots() > 0 {
+        ways.push(("the values of all slots", frozen, all));
+        ways.push(("the values of 256 slots by TF-IDF", frozen, choose_slots(&of_new, &background, TRAINED)?));
+    }
+    let mut tuned = Vec::new();
+    for (way, rest, slots) in ways {
+        let after = model.train((learned.clone(), seed), (world.new_facts(), steps / 10), rest, &slots)?;
+        let now = |facts| ask(&plan, &usage, after.store(), facts).map(|(_, right, _)| right);
+        tuned.push((way, [now(world.new_facts())?, now(world.old())?]));
+    }
+    Ok(Measured {
+        perplexity,
+        right,
+        used: 100.0 * background.share_used(),
+        divergence: background.kl_to_uniform(),
+        tuned,
+    })
+}
+
+/// The width at which a dense model has nearest to so much of something.
+fn width(target: f64, of: impl Fn(&Model) -> Result<f64>) -> Result<usize> {
+    let mut best = (f64::MAX, 0);
+    for dim in (16..=128).step_by(4) {
+        let off = (of(&Model::new(dim, false)?)? / target).ln().abs();
+        best = if off < best.0 { (off, dim) } else { best };
+    }
+    Ok(best.1)
+}
+
+fn run(report: &mut Report) -> Result<()> {
+    let steps = report.args.size(1000, 10);
+    let memory = Model::new(DIM, true)?;
+    let size = |model: &Model| Ok(model.init(0).numel() as f64);
+    let same_compute = width(memory.operations()?, Model::operations)?;
+    let same_size = width(size(&memory)?, size)?;
+    let (mut rows, mut tuned, mut bars) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, dim, with) in [
+        ("product keys", DIM, true),
+        ("dense, equal compute", same_compute, false),
+        ("dense, equal parameters", same_size, false),
+    ] {
+        let model = Model::new(dim, with)?;
+        let runs = report.args.each(|seed| measure(&model, seed, steps))?;
+        rows.push(vec![
+            format!("{name} (width {dim})"),
+            format!("{:.0}", size(&model)?),
+            format!("{:.1}k", model.operations()? / 1e3),
+            over(&runs, 2, |run| run.perplexity),
+            over(&runs, 1, |run| run.right) + " %",
+        ]);
+        if with {
+            let (used, divergence) = (over(&runs, 1, |run| run.used), over(&runs, 2, |run| run.divergence));
+            report.say(&format!(
+                "Of {} slots {used} % are read for the {} facts; the gates are {divergence} nats from uniform use \
+                 (all on one slot: {:.2}).",
+                model.slots(),
+                ALL - NEW,
+                (model.slots() as f64).ln()
+            ));
+        }
+        for (i, (way, _)) in runs[0].tuned.iter().enumerate() {
+            let cell = |which: usize| over(&runs, 1, |run| run.tuned[i].1[which]) + " %";
+            tuned.push(vec![format!("{name}: {way}"), cell(0), over(&runs, 1, |run| run.right) + " %", cell(1)]);
+        }
+        bars.push(Line {
+            name: name.to_owned(),
+            points: vec![(model.operations()?, runs.iter().map(|run| run.perplexity).collect())],
+        });
+    }
+    report.table(&["model", "parameters", "operations a token", "perplexity of objects", "right"], &rows);
+    report.say(&format!("Then {NEW} new facts, {} steps:", steps / 10));
+    report.table(&["what is fine-tuned", "new facts right", "old facts right before", "after"], &tuned);
+    let axes = ["operations a token, forward", "perplexity"];
+    report.picture("product_keys", &Picture { title: "Perplexity of facts", axes, factors: [true, true], lines: &bars })
+}
+
+fn main() -> std::process::ExitCode {
+    support::program("product_keys", run)
+}
