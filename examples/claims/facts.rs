@@ -10,8 +10,8 @@ use wgrad::nn::{ParamVars, Params};
 use wgrad::train::{AdamW, Group, Schedule, Trainer};
 use wgrad::{Device, Feed, Graph, Plan, Result, Store, Tensor, TensorType, Var};
 
-const SUBJECTS: u32 = 64;
-const RELATIONS: u32 = 32;
+const SUBJECTS: u32 = 128;
+const RELATIONS: u32 = 64;
 const OBJECTS: u32 = 64;
 /// Facts in all; those that are only learned later; texts of a batch; facts of a text.
 pub const ALL: usize = (SUBJECTS * RELATIONS) as usize;
@@ -19,7 +19,7 @@ pub const NEW: usize = 64;
 const BATCH: usize = 32;
 const EACH: usize = 8;
 /// Learning rate of everything in all models.
-const LR: f64 = 5e-3;
+pub const RATE: f64 = 5e-3;
 
 /// What is true: the object of each subject and relation, in random order; the last [`NEW`] facts are new.
 pub struct World(Vec<[u32; 3]>);
@@ -61,7 +61,7 @@ pub struct Model(PkmTransformer);
 
 impl Model {
     pub fn new(dim: usize, memory: bool) -> Result<Model> {
-        let keys = ProductKeyConfig { heads: 4, num_keys: 48, topk: 8, dim_head: 16, ..ProductKeyConfig::new(dim) };
+        let keys = ProductKeyConfig { heads: 4, num_keys: 64, topk: 8, dim_head: 16, ..ProductKeyConfig::new(dim) };
         let sizes = PkmTransformerConfig::new((SUBJECTS + RELATIONS + OBJECTS) as usize, 2, 3 * EACH, keys);
         let pkm_layers = if memory { vec![2] } else { vec![] };
         Ok(Model(PkmTransformer::new(PkmTransformerConfig { pkm_layers, heads: 2, dim_head: 16, ..sizes })?))
@@ -107,19 +107,19 @@ impl Model {
         Ok(all as f64 / (3 * EACH * BATCH) as f64)
     }
 
-    /// Trains on facts drawn from a list; `rest` is for all parameters but the values of the memory.
+    /// Trains at a rate on facts drawn from a list; `rest` is for all parameters but the values of the memory.
     pub fn train(
         &self,
         (params, seed): (Params, u64),
-        (facts, steps): (&[[u32; 3]], usize),
+        (facts, steps, rate): (&[[u32; 3]], usize, f64),
         rest: Group,
         slots: &Tensor,
     ) -> Result<Trainer> {
         let schedule = Schedule::Cosine { warmup: 20, total: steps as u64, floor: 0.05 };
-        let mut builder = Trainer::builder(&Device::cpu(), params, AdamW::default().lr(LR).weight_decay(0.0));
+        let mut builder = Trainer::builder(&Device::cpu(), params, AdamW::default().lr(rate).weight_decay(0.0));
         builder = builder.group("default", rest).schedule(schedule).clip(1.0);
         if self.slots() > 0 {
-            builder = builder.group(VALUES, values_group(LR, LR));
+            builder = builder.group(VALUES, values_group(rate, rate));
         }
         let mut trainer = builder.compile_blocking(|_, p| self.loss(p, Mode::Train))?;
         let rng = &mut ChaCha8Rng::seed_from_u64(seed);

@@ -43,7 +43,7 @@ fn texts(rng: &mut ChaCha8Rng, segments: usize) -> (Vec<Vec<u32>>, Vec<u32>) {
 }
 
 fn model(arm: Arm) -> Result<InfiniTransformer> {
-    let sizes = InfiniConfig { heads: 4, dim_head: 16, head_gate_init_value: 0.0, ..InfiniConfig::new(34, 32, 1) };
+    let sizes = InfiniConfig { heads: 2, dim_head: 32, head_gate_init_value: 0.0, ..InfiniConfig::new(34, 32, 1) };
     InfiniTransformer::new(InfiniConfig { use_mem_delta_rule: arm == Arm::Delta, ..sizes })
 }
 
@@ -54,7 +54,7 @@ fn train(arm: Arm, seed: u64, steps: usize, texts_tested: usize) -> Result<(Vec<
     // Without the memory every segment is a text of its own.
     let shape = if arm == Arm::Without { [BATCH * TRAINED, SEGMENT] } else { [BATCH, n] };
     let cut = SegmentLoss { segment_length: SEGMENT, detach_mems_every_num_segments: TRAINED, ..Default::default() };
-    let mut trainer = Trainer::builder(&device, model.init(seed), AdamW::default().lr(3e-3).weight_decay(0.0))
+    let mut trainer = Trainer::builder(&device, model.init(seed), AdamW::default().lr(1e-2).weight_decay(0.0))
         .schedule(Schedule::Cosine { warmup: 50, total: steps as u64, floor: 0.05 })
         .clip(1.0)
         .compile_blocking(|g, p| {
@@ -89,7 +89,7 @@ fn train(arm: Arm, seed: u64, steps: usize, texts_tested: usize) -> Result<(Vec<
 }
 
 fn run(report: &mut Report) -> Result<()> {
-    let (steps, tested) = (report.args.size(800, 3), report.args.size(4 * BATCH, BATCH));
+    let (steps, tested) = (report.args.size(1200, 3), report.args.size(4 * BATCH, BATCH));
     let arms = [("with memory", Arm::Memory), ("without memory", Arm::Without), ("memory with delta rule", Arm::Delta)];
     let (mut rows, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0.0);
     for (name, arm) in arms {

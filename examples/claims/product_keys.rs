@@ -7,7 +7,7 @@
 mod facts;
 mod support;
 
-use facts::{ALL, Model, NEW, World, ask};
+use facts::{ALL, Model, NEW, RATE, World, ask};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use support::{Line, Picture, Report, over};
@@ -15,8 +15,8 @@ use wgrad::models::product_key::{SlotUsage, choose_slots};
 use wgrad::train::Group;
 use wgrad::{Result, Tensor};
 
-/// Slots that sparse fine-tuning trains.
-const TRAINED: usize = 256;
+/// Learning rates of fine-tuning, for all ways alike.
+const RATES: [f64; 2] = [RATE, RATE / 5.0];
 /// Features of a token of the model with the memory.
 const DIM: usize = 32;
 
@@ -27,29 +27,33 @@ struct Measured {
     used: f64,
     divergence: f64,
     /// Ways to fine-tune: right answers to new and old questions.
-    tuned: Vec<(&'static str, [f64; 2])>,
+    tuned: Vec<(String, [f64; 2])>,
 }
 
 fn measure(model: &Model, seed: u64, steps: usize) -> Result<Measured> {
     let world = World::new(&mut ChaCha8Rng::seed_from_u64(seed));
     let all = Tensor::u32([model.slots()], vec![1; model.slots()])?;
     let usage = SlotUsage::new("usage", model.slots());
-    let trained = model.train((model.init(seed), seed), (world.old(), steps), Group::default(), &all)?;
+    let trained = model.train((model.init(seed), seed), (world.old(), steps, RATE), Group::default(), &all)?;
     let learned = pollster::block_on(trained.read_params())?;
     let plan = model.asking(&learned, &usage)?;
     let (perplexity, right, background) = ask(&plan, &usage, trained.store(), world.old())?;
     let (_, _, of_new) = ask(&plan, &usage, trained.store(), world.new_facts())?;
     let frozen = Group::default().lr_factor(0.0);
-    let mut ways = vec![("all parameters", Group::default(), all.clone())];
+    let mut ways = vec![("all parameters".to_owned(), Group::default(), all.clone())];
     if model.slots() > 0 {
-        ways.push(("the values of all slots", frozen, all));
-        ways.push(("the values of 256 slots by TF-IDF", frozen, choose_slots(&of_new, &background, TRAINED)?));
+        ways.push(("values of all slots".to_owned(), frozen, all));
+        for count in [1024, 256] {
+            ways.push((format!("values of {count} slots"), frozen, choose_slots(&of_new, &background, count)?));
+        }
     }
     let mut tuned = Vec::new();
     for (way, rest, slots) in ways {
-        let after = model.train((learned.clone(), seed), (world.new_facts(), steps / 10), rest, &slots)?;
-        let now = |facts| ask(&plan, &usage, after.store(), facts).map(|(_, right, _)| right);
-        tuned.push((way, [now(world.new_facts())?, now(world.old())?]));
+        for rate in RATES {
+            let after = model.train((learned.clone(), seed), (world.new_facts(), steps / 8, rate), rest, &slots)?;
+            let now = |facts| ask(&plan, &usage, after.store(), facts).map(|(_, right, _)| right);
+            tuned.push((format!("{way}, rate {rate}"), [now(world.new_facts())?, now(world.old())?]));
+        }
     }
     Ok(Measured {
         perplexity,
@@ -71,7 +75,7 @@ fn width(target: f64, of: impl Fn(&Model) -> Result<f64>) -> Result<usize> {
 }
 
 fn run(report: &mut Report) -> Result<()> {
-    let steps = report.args.size(1000, 10);
+    let steps = report.args.size(1200, 8);
     let memory = Model::new(DIM, true)?;
     let size = |model: &Model| Ok(model.init(0).numel() as f64);
     let same_compute = width(memory.operations()?, Model::operations)?;
@@ -111,7 +115,7 @@ fn run(report: &mut Report) -> Result<()> {
         });
     }
     report.table(&["model", "parameters", "operations a token", "perplexity of objects", "right"], &rows);
-    report.say(&format!("Then {NEW} new facts, {} steps:", steps / 10));
+    report.say(&format!("Then {NEW} new facts, {} steps:", steps / 8));
     report.table(&["what is fine-tuned", "new facts right", "old facts right before", "after"], &tuned);
     let axes = ["operations a token, forward", "perplexity"];
     report.picture("product_keys", &Picture { title: "Perplexity of facts", axes, factors: [true, true], lines: &bars })

@@ -39,8 +39,14 @@ impl Args {
 
 /// Runs a program and says what went wrong.
 pub fn program(name: &'static str, run: impl FnOnce(&mut Report) -> Result<()>) -> std::process::ExitCode {
-    let mut report =
-        Report { name, args: Args::parse(), start: Instant::now(), load: load(), text: String::new(), pictures: vec![] };
+    let mut report = Report {
+        name,
+        args: Args::parse(),
+        start: Instant::now(),
+        load: load(),
+        text: String::new(),
+        pictures: vec![],
+    };
     match run(&mut report).and_then(|()| report.end()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(e) => {
@@ -95,7 +101,8 @@ impl Report {
     pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
         let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
         let rule = (0..head.len()).map(|i| if i == 0 { "---".to_owned() } else { "---:".to_owned() }).collect();
-        let lines = [&head, &rule].into_iter().chain(rows).map(|cells: &Vec<String>| format!("| {} |", cells.join(" | ")));
+        let lines =
+            [&head, &rule].into_iter().chain(rows).map(|cells: &Vec<String>| format!("| {} |", cells.join(" | ")));
         self.say(&lines.collect::<Vec<_>>().join("\n"));
     }
 
