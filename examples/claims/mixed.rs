@@ -98,11 +98,17 @@ fn run(report: &mut Report) -> Result<()> {
         let points = (0..4).map(|i| (i as f64 + 1.0, runs.iter().map(|run| share(run, i)).collect())).collect();
         lines.push(Line { name: (*name).to_owned(), points });
     }
-    report.say(&format!("Right answers after {steps} steps; texts of {LENGTH} tokens in segments of {SEGMENT}, chance is 12 %:"));
-    let head = ["model", "parameters", "operations a token", "near", "16 to 47", "48 and more", "lasting", "loss, nats"];
+    report.say(&format!(
+        "Right answers after {steps} steps; texts of {LENGTH} tokens in segments of {SEGMENT}, chance is 12 %:"
+    ));
+    let head =
+        ["model", "parameters", "operations a token", "near", "16 to 47", "48 and more", "lasting", "loss, nats"];
     report.table(&head, &rows);
     let axes = ["1 near, 2 named 16 to 47 tokens before, 3 further, 4 lasting facts", "right, %"];
-    report.picture("mixed", &Picture { title: "Right answers by what they need", axes, factors: [false; 2], lines: &lines })
+    report.picture(
+        "mixed",
+        &Picture { title: "Right answers by what they need", axes, factors: [false; 2], lines: &lines },
+    )
 }
 
 fn main() -> std::process::ExitCode {

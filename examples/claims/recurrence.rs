@@ -64,8 +64,10 @@ fn run(report: &mut Report) -> Result<()> {
         let model = model(states, routed)?;
         let runs = report.args.each(|seed| recall::train(&model, LENGTH, false, seed, steps))?;
         let far = |a: &Answer| if let Needs::Thing(distance) = a.needs { distance } else { 0 };
-        let loss = |run: &[Answer], i: usize, of_what: fn(&Answer, usize) -> bool| of(run, |a| of_what(a, i), |a| a.loss);
-        let by_distance = |i: usize| runs.iter().map(|run| of(run, |a| within(i, far(a)), |a| a.loss)).collect::<Vec<_>>();
+        let loss =
+            |run: &[Answer], i: usize, of_what: fn(&Answer, usize) -> bool| of(run, |a| of_what(a, i), |a| a.loss);
+        let by_distance =
+            |i: usize| runs.iter().map(|run| of(run, |a| within(i, far(a)), |a| a.loss)).collect::<Vec<_>>();
         let at = |a: &Answer, i: usize| within(i, a.position);
         let right = over(&runs, 0, |run| 100.0 * of(run, |_| true, |a| f64::from(u8::from(a.right)))) + " %";
         let cells = (0..FROM.len()).map(|i| support::spread(&by_distance(i), 2));
@@ -75,11 +77,18 @@ fn run(report: &mut Report) -> Result<()> {
         let points = (0..FROM.len()).map(|i| ((FROM[i] as f64 * 1.5).max(8.0), by_distance(i))).collect();
         lines.push(Line { name: name.to_owned(), points });
         let operations = recall::operations(&model, LENGTH)?;
-        sizes.push(format!("{name}: {} parameters, {:.0}k operations a token", model.init(0).numel(), operations / 1e3));
+        sizes.push(format!(
+            "{name}: {} parameters, {:.0}k operations a token",
+            model.init(0).numel(),
+            operations / 1e3
+        ));
     }
     report.say(&format!("{steps} steps; {}. Chance is {:.2} nats.", sizes.join("; "), f64::from(VALUES).ln()));
     report.say("Loss in nats by the distance to the fact:");
-    report.table(&["distance in tokens", "under 16", "16 to 31", "32 to 63", "64 to 127", "128 and more", "right"], &rows);
+    report.table(
+        &["distance in tokens", "under 16", "16 to 31", "32 to 63", "64 to 127", "128 and more", "right"],
+        &rows,
+    );
     report.say("Loss in nats by the position of the question:");
     report.table(&["position in the text", "under 16", "16 to 31", "32 to 63", "64 to 127", "128 and more"], &places);
     let axes = ["distance to the fact, tokens", "loss in nats"];
