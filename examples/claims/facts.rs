@@ -1,6 +1,6 @@
 //! A language of facts, "subject relation object", and transformers that learn it, with a product-key memory or without.
 
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use wgrad::graph::Mode;
 use wgrad::models::product_key::{
@@ -11,7 +11,7 @@ use wgrad::train::{AdamW, Group, Schedule, Trainer};
 use wgrad::{Device, Feed, Graph, Plan, Result, Store, Tensor, TensorType, Var};
 
 const SUBJECTS: u32 = 128;
-const RELATIONS: u32 = 64;
+const RELATIONS: u32 = 32;
 const OBJECTS: u32 = 64;
 /// Facts in all; those that are only learned later; texts of a batch; facts of a text.
 pub const ALL: usize = (SUBJECTS * RELATIONS) as usize;
@@ -61,7 +61,14 @@ pub struct Model(PkmTransformer);
 
 impl Model {
     pub fn new(dim: usize, memory: bool) -> Result<Model> {
-        let keys = ProductKeyConfig { heads: 4, num_keys: 64, topk: 8, dim_head: 16, ..ProductKeyConfig::new(dim) };
+        let keys = ProductKeyConfig {
+            heads: 4,
+            num_keys: 48,
+            topk: 8,
+            dim_head: 16,
+            use_layernorm: std::env::var("BN").is_err(),
+            ..ProductKeyConfig::new(dim)
+        };
         let sizes = PkmTransformerConfig::new((SUBJECTS + RELATIONS + OBJECTS) as usize, 2, 3 * EACH, keys);
         let pkm_layers = if memory { vec![2] } else { vec![] };
         Ok(Model(PkmTransformer::new(PkmTransformerConfig { pkm_layers, heads: 2, dim_head: 16, ..sizes })?))
@@ -107,28 +114,31 @@ impl Model {
         Ok(all as f64 / (3 * EACH * BATCH) as f64)
     }
 
-    /// Trains at a rate on facts drawn from a list; `rest` is for all parameters but the values of the memory.
-    pub fn train(
-        &self,
-        (params, seed): (Params, u64),
-        (facts, steps, rate): (&[[u32; 3]], usize, f64),
-        rest: Group,
-        slots: &Tensor,
-    ) -> Result<Trainer> {
+    /// A trainer of so many steps at a rate; `rest` is for all parameters but the values of the memory.
+    pub fn trainer(&self, params: Params, (steps, rate): (usize, f64), rest: Group) -> Result<Trainer> {
         let schedule = Schedule::Cosine { warmup: 20, total: steps as u64, floor: 0.05 };
         let mut builder = Trainer::builder(&Device::cpu(), params, AdamW::default().lr(rate).weight_decay(0.0));
         builder = builder.group("default", rest).schedule(schedule).clip(1.0);
         if self.slots() > 0 {
             builder = builder.group(VALUES, values_group(rate, rate));
         }
-        let mut trainer = builder.compile_blocking(|_, p| self.loss(p, Mode::Train))?;
-        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        builder.compile_blocking(|_, p| self.loss(p, Mode::Train))
+    }
+
+    /// Trains on facts drawn from a list.
+    pub fn train(
+        &self,
+        trainer: &mut Trainer,
+        rng: &mut ChaCha8Rng,
+        (facts, steps): (&[[u32; 3]], usize),
+        slots: &Tensor,
+    ) -> Result<()> {
         for _ in 0..steps {
             let [ids, objects] = batch(drawn(rng, facts))?;
             let inputs = [("ids", &ids), ("objects", &objects), ("slots", slots)];
             trainer.step(&inputs[..if self.slots() > 0 { 3 } else { 2 }])?;
         }
-        Ok(trainer)
+        Ok(())
     }
 
     /// A plan that asks.

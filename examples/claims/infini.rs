@@ -92,13 +92,13 @@ fn run(report: &mut Report) -> Result<()> {
     let (steps, tested) = (report.args.size(1200, 3), report.args.size(4 * BATCH, BATCH));
     let arms = [("with memory", Arm::Memory), ("without memory", Arm::Without), ("memory with delta rule", Arm::Delta)];
     let (mut rows, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0.0);
-    for (name, arm) in arms {
-        let runs = report.args.each(|seed| train(arm, seed, steps, tested))?;
+    let all = report.args.each(&arms, |(_, arm), seed| train(*arm, seed, steps, tested))?;
+    for ((name, _), runs) in arms.iter().zip(all) {
         let cells = (0..TESTED.len()).map(|i| over(&runs, 0, |(found, _)| found[i]) + " %");
-        rows.push(std::iter::once(name.to_owned()).chain(cells).collect());
+        rows.push(std::iter::once((*name).to_owned()).chain(cells).collect());
         let at = |i: usize| runs.iter().map(|(found, _)| found[i]).collect();
         let points = TESTED.iter().enumerate().map(|(i, segments)| ((segments * SEGMENT) as f64, at(i)));
-        lines.push(Line { name: name.to_owned(), points: points.collect() });
+        lines.push(Line { name: (*name).to_owned(), points: points.collect() });
         bytes = runs[0].1;
     }
     report.say(&format!("Passkeys found, of {KEYS}; {steps} steps of {BATCH} texts of {} tokens:", TRAINED * SEGMENT));
@@ -122,7 +122,7 @@ fn run(report: &mut Report) -> Result<()> {
     report.say(&format!(
         "Counted by the same rule for the paper's model (12 layers of 8 heads of 128 features) the memory is {:.2} million \
          numbers at any length; so much is a cache of {:.1} tokens, and a cache of 65,536 tokens is {:.0} times it, one of a \
-         million tokens {:.0} times. The paper's 114 times is against a Memorizing Transformer, which keeps 65,536 tokens in \
+         million tokens {:.0} times. The paper's 114 times is against a Memorizing Transformer, which caches so many tokens in \
          one layer and 2,048 in the others.",
         memory / 1e6,
         memory / cache,

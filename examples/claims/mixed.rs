@@ -86,11 +86,11 @@ fn run(report: &mut Report) -> Result<()> {
         _ => a.needs == Needs::Fact,
     };
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
-    for (name, layers) in &arms {
-        let model = sized(layers, target)?;
-        let runs = report.args.each(|seed| recall::train(&model, LENGTH, true, seed, steps))?;
+    let models = arms.iter().map(|(_, layers)| sized(layers, target)).collect::<Result<Vec<_>>>()?;
+    let all = report.args.each(&models, |model, seed| recall::train(model, LENGTH, true, seed, steps))?;
+    for (((name, _), model), runs) in arms.iter().zip(&models).zip(all) {
         let share = |run: &Vec<Answer>, i| 100.0 * of(run, |a| meant(a, i), |a| f64::from(u8::from(a.right)));
-        let operations = recall::operations(&model, LENGTH)?;
+        let operations = recall::operations(model, LENGTH)?;
         let mut row = vec![(*name).to_owned(), model.init(0).numel().to_string(), format!("{:.0}k", operations / 1e3)];
         row.extend((0..4).map(|i| over(&runs, 0, |run| share(run, i)) + " %"));
         row.push(over(&runs, 3, |run| of(run, |_| true, |a| a.loss)));

@@ -57,12 +57,12 @@ fn within(i: usize, value: usize) -> bool {
 
 fn run(report: &mut Report) -> Result<()> {
     let steps = report.args.size(600, 2);
-    let arms = [("XL only", false, false), ("recurrent", true, false), ("routed memory", false, true)];
+    let arms =
+        [("XL only", model(false, false)?), ("recurrent", model(true, false)?), ("routed memory", model(false, true)?)];
+    let all = report.args.each(&arms, |(_, model), seed| recall::train(model, LENGTH, false, seed, steps))?;
     let (mut rows, mut places) = (Vec::new(), Vec::new());
     let (mut lines, mut sizes) = (Vec::new(), Vec::new());
-    for (name, states, routed) in arms {
-        let model = model(states, routed)?;
-        let runs = report.args.each(|seed| recall::train(&model, LENGTH, false, seed, steps))?;
+    for ((name, model), runs) in arms.iter().zip(all) {
         let far = |a: &Answer| if let Needs::Thing(distance) = a.needs { distance } else { 0 };
         let loss =
             |run: &[Answer], i: usize, of_what: fn(&Answer, usize) -> bool| of(run, |a| of_what(a, i), |a| a.loss);
@@ -71,12 +71,12 @@ fn run(report: &mut Report) -> Result<()> {
         let at = |a: &Answer, i: usize| within(i, a.position);
         let right = over(&runs, 0, |run| 100.0 * of(run, |_| true, |a| f64::from(u8::from(a.right)))) + " %";
         let cells = (0..FROM.len()).map(|i| support::spread(&by_distance(i), 2));
-        rows.push(std::iter::once(name.to_owned()).chain(cells).chain([right]).collect());
+        rows.push(std::iter::once((*name).to_owned()).chain(cells).chain([right]).collect());
         let cells = (0..FROM.len()).map(|i| over(&runs, 2, |run| loss(run, i, at)));
-        places.push(std::iter::once(name.to_owned()).chain(cells).collect());
+        places.push(std::iter::once((*name).to_owned()).chain(cells).collect());
         let points = (0..FROM.len()).map(|i| ((FROM[i] as f64 * 1.5).max(8.0), by_distance(i))).collect();
-        lines.push(Line { name: name.to_owned(), points });
-        let operations = recall::operations(&model, LENGTH)?;
+        lines.push(Line { name: (*name).to_owned(), points });
+        let operations = recall::operations(model, LENGTH)?;
         sizes.push(format!(
             "{name}: {} parameters, {:.0}k operations a token",
             model.init(0).numel(),

@@ -17,29 +17,23 @@ use wgrad::{Device, Result};
 /// Loss against compute: more and more tokens are heavy.
 fn loss(report: &mut Report) -> Result<()> {
     let steps = report.args.size(400, 4) as u64;
-    let arms = [
-        ("learned", Routing::Learned, vec![16, 32, 64]),
-        ("random", Routing::Random, vec![32]),
-        ("all heavy", Routing::All, vec![LENGTH]),
-    ];
-    let (mut rows, mut lines) = (Vec::new(), Vec::new());
-    for (name, routing, counts) in arms {
-        let mut points = Vec::new();
-        for heavy in counts {
-            let last = |seed| {
-                let measured = task::train(&Device::cpu(), (routing, heavy), seed, (steps, 5e-3))?;
-                Ok(measured.last().copied().unwrap_or_default())
-            };
-            let runs: Vec<Measured> = report.args.each(last)?;
-            rows.push(vec![
-                format!("{name}, {heavy} of {LENGTH}"),
-                format!("{:.1}k", runs[0].operations / 1e3),
-                over(&runs, 3, |run| run.loss),
-                over(&runs, 0, |run| 100.0 * run.marked) + " %",
-            ]);
-            points.push((runs[0].operations, runs.iter().map(|run| run.loss).collect()));
-        }
-        lines.push(Line { name: name.to_owned(), points });
+    let arms = [(0, Routing::Learned, 16), (0, Routing::Learned, 32), (0, Routing::Learned, 64)];
+    let arms = [&arms[..], &[(1, Routing::Random, 32), (2, Routing::All, LENGTH)]].concat();
+    let all = report.args.each(&arms, |(_, routing, heavy), seed| {
+        let measured = task::train(&Device::cpu(), (*routing, *heavy), seed, (steps, 5e-3))?;
+        Ok(measured.last().copied().unwrap_or_default())
+    })?;
+    let mut rows = Vec::new();
+    let mut lines = ["learned", "random", "all heavy"].map(|name| Line { name: name.to_owned(), points: Vec::new() });
+    for ((line, _, heavy), runs) in arms.iter().zip(&all) {
+        let runs: &[Measured] = runs;
+        rows.push(vec![
+            format!("{}, {heavy} of {LENGTH}", lines[*line].name),
+            format!("{:.1}k", runs[0].operations / 1e3),
+            over(runs, 3, |run| run.loss),
+            over(runs, 0, |run| 100.0 * run.marked) + " %",
+        ]);
+        lines[*line].points.push((runs[0].operations, runs.iter().map(|run| run.loss).collect()));
     }
     report.say(&format!(
         "Loss on held-out sequences: {LENGTH} tokens, of which {MARKED} know the answer and {ASKED} are asked for it; {steps} \

@@ -14,7 +14,7 @@ pub use picture::{Line, Picture};
 /// One of the papers' claims, at a small size.
 #[derive(Parser)]
 pub struct Args {
-    /// Seeds, from 0 on; they run side by side, on as many threads as RAYON_NUM_THREADS says
+    /// Seeds, from 0 on; models and seeds train side by side, on as many threads as RAYON_NUM_THREADS says
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// A few steps only: shows that the program runs, not what it claims
@@ -31,9 +31,16 @@ impl Args {
         if self.quick { quick } else { full }
     }
 
-    /// What `run` measures with each seed.
-    pub fn each<T: Send>(&self, run: impl Fn(u64) -> Result<T> + Send + Sync) -> Result<Vec<T>> {
-        (0..self.seeds).into_par_iter().map(run).collect()
+    /// What `run` measures of each arm with each seed.
+    pub fn each<A: Sync, T: Send>(
+        &self,
+        arms: &[A],
+        run: impl Fn(&A, u64) -> Result<T> + Send + Sync,
+    ) -> Result<Vec<Vec<T>>> {
+        let jobs: Vec<(&A, u64)> = arms.iter().flat_map(|arm| (0..self.seeds).map(move |seed| (arm, seed))).collect();
+        let done: Vec<T> = jobs.into_par_iter().map(|(arm, seed)| run(arm, seed)).collect::<Result<_>>()?;
+        let mut done = done.into_iter();
+        Ok(arms.iter().map(|_| done.by_ref().take(self.seeds as usize).collect()).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::claims;
 use crate::counts::Counts;
 use crate::job;
 use crate::lab::{Gpu, Lab, Need};
@@ -57,6 +58,7 @@ pub const ALL: &[Step] = &[
         run: validation::step,
     },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
+    Step { name: "claims", about: "the programs of docs/claims.md, a few steps each", needs: &[], run: claims },
     Step { name: "package", about: "the npm package, its weight and its manners", needs: &[Need::Node], run: npm },
     Step { name: "web", about: "the page", needs: &[Need::Node], run: page },
     Step {
@@ -189,6 +191,11 @@ fn swiftshader(lab: &Lab) -> Result<Done, Stop> {
 
 fn job(_: &Lab) -> Result<Done, Stop> {
     let note = job::check()?;
+    done("CPU executor".into(), &note)
+}
+
+fn claims(_: &Lab) -> Result<Done, Stop> {
+    let note = claims::check()?;
     done("CPU executor".into(), &note)
 }
 
