@@ -61,14 +61,7 @@ pub struct Model(PkmTransformer);
 
 impl Model {
     pub fn new(dim: usize, memory: bool) -> Result<Model> {
-        let keys = ProductKeyConfig {
-            heads: 4,
-            num_keys: 48,
-            topk: 8,
-            dim_head: 16,
-            use_layernorm: std::env::var("BN").is_err(),
-            ..ProductKeyConfig::new(dim)
-        };
+        let keys = ProductKeyConfig { heads: 4, num_keys: 48, topk: 8, dim_head: 16, ..ProductKeyConfig::new(dim) };
         let sizes = PkmTransformerConfig::new((SUBJECTS + RELATIONS + OBJECTS) as usize, 2, 3 * EACH, keys);
         let pkm_layers = if memory { vec![2] } else { vec![] };
         Ok(Model(PkmTransformer::new(PkmTransformerConfig { pkm_layers, heads: 2, dim_head: 16, ..sizes })?))
