@@ -12,8 +12,6 @@ use wgrad::{Device, Feed, Graph, Plan, Result, Tensor, TensorType, Var};
 
 /// Tokens of a sequence.
 pub const LENGTH: usize = 256;
-/// Tokens that the heavy branch takes: as queries, as keys and values, in the feed-forward.
-pub const HEAVY: usize = 32;
 /// Tokens that are marked, and vote for the answer.
 pub const MARKED: usize = 16;
 /// Tokens that are asked.
@@ -105,11 +103,11 @@ struct Model {
     block: ConditionalRoutedTransformerBlock,
     head: Linear,
     routing: Routing,
+    heavy: usize,
 }
 
 impl Model {
-    fn new(params: &mut Params, routing: Routing) -> Result<Model> {
-        let heavy = if routing == Routing::All { LENGTH } else { HEAVY };
+    fn new(params: &mut Params, routing: Routing, heavy: usize) -> Result<Model> {
         let mut config = BlockConfig::new(DIM, heavy, heavy, heavy);
         if routing == Routing::Published {
             config = config.router(CoordinateDescentRouterConfig::reference());
@@ -124,6 +122,7 @@ impl Model {
             block: ConditionalRoutedTransformerBlock::new(params, "block", config)?,
             head: Linear::new(params, "head", DIM, ANSWERS as usize, true),
             routing,
+            heavy,
         })
     }
 
@@ -156,22 +155,32 @@ pub struct Measured {
     pub asked: f64,
     /// Share of marked tokens that are routed as keys and values.
     pub marked: f64,
+    /// Operations of a token, forward, as the plan counts them.
+    pub operations: f64,
 }
 
-/// Trains for so many steps on batches that are always new; measures after each quarter.
-pub fn train(device: &Device, routing: Routing, seed: u64, steps: u64, rate: f64) -> Result<Vec<Measured>> {
+/// Trains for so many steps on batches that are always new; measures after each quarter. `heavy` tokens of a sequence take the
+/// heavy branch: all, if there are no more.
+pub fn train(
+    device: &Device,
+    (routing, heavy): (Routing, usize),
+    seed: u64,
+    (steps, rate): (u64, f64),
+) -> Result<Vec<Measured>> {
     let mut params = Params::new(seed);
-    let model = Model::new(&mut params, routing)?;
+    let heavy = if routing == Routing::All { LENGTH } else { heavy };
+    let model = Model::new(&mut params, routing, heavy)?;
     let mut trainer = Trainer::builder(device, params, AdamW::default().lr(rate).weight_decay(0.0))
         .schedule(Schedule::Warmup { steps: 20 })
         .clip(1.0)
         .compile_blocking(|_, p| model.loss(p))?;
     let measure = model.measure(device, &trainer)?;
+    let operations = model.operations(device, &trainer)?;
     let mut measured = Vec::new();
     for step in 0..steps {
         trainer.step(&Batch::draw(seed, step)?.inputs())?;
         if (step + 1) * 4 / steps.max(1) > measured.len() as u64 {
-            measured.push(held_out(&measure, &trainer)?);
+            measured.push(Measured { operations, ..held_out(&measure, &trainer)? });
         }
     }
     Ok(measured)
@@ -184,6 +193,13 @@ fn share<'g>(kinds: Var<'g>, routed: Option<Var<'g>>, kind: u32, of: usize) -> V
 }
 
 impl Model {
+    fn operations(&self, device: &Device, trainer: &Trainer) -> Result<f64> {
+        let graph = Graph::new();
+        let plan = device.compile_blocking(&graph, &[("loss", self.loss(&trainer.params().vars(&graph)))])?;
+        let all: u64 = plan.explain().dispatches.iter().map(|d| d.operations).sum();
+        Ok(all as f64 / (BATCH * LENGTH) as f64)
+    }
+
     /// Loss and shares of one batch.
     fn measure(&self, device: &Device, trainer: &Trainer) -> Result<Plan> {
         let graph = Graph::new();
@@ -194,8 +210,7 @@ impl Model {
             let random_route = route.random_route;
             router.forward(&p, x, &Route { random_route, site, ..Route::new(num_tokens) }).indices
         };
-        let heavy = if self.routing == Routing::All { LENGTH } else { HEAVY };
-        let (queries, keys) = (pick(attention.q_router(), heavy, 0), pick(attention.kv_router(), heavy, 1));
+        let (queries, keys) = (pick(attention.q_router(), self.heavy, 0), pick(attention.kv_router(), self.heavy, 1));
         let kinds = graph.input("kinds", TensorType::u32([BATCH, LENGTH]));
         let (asked, marked) = (share(kinds, queries, 2, ASKED), share(kinds, keys, 1, MARKED));
         device.compile_blocking(&graph, &[("loss", self.loss(&p)), ("asked", asked), ("marked", marked)])

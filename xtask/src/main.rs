@@ -3,6 +3,7 @@
 mod adapters;
 mod apt;
 mod bench;
+mod claims;
 mod counts;
 mod demo;
 mod dependencies;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::claims;
 use crate::counts::Counts;
 use crate::dependencies;
 use crate::examples;
@@ -70,6 +71,7 @@ pub const ALL: &[Step] = &[
     },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
     Step { name: "examples", about: "every example at a small size", needs: &[Need::Gpu], run: all_examples },
+    Step { name: "claims", about: "the programs of docs/claims.md, a few steps each", needs: &[], run: claims },
     Step { name: "package", about: "the npm package, its weight and its manners", needs: &[Need::Node], run: npm },
     Step { name: "web", about: "the page", needs: &[Need::Node], run: page },
     Step {
@@ -272,6 +274,11 @@ fn all_examples(lab: &Lab) -> Result<Done, Stop> {
     };
     let note = examples::check(gpu)?;
     done(gpu.map_or_else(|| "CPU executor".to_owned(), Gpu::place), &note)
+}
+
+fn claims(_: &Lab) -> Result<Done, Stop> {
+    let note = claims::check()?;
+    done("CPU executor".into(), &note)
 }
 
 fn npm(lab: &Lab) -> Result<Done, Stop> {
