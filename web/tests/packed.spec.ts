@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { extname, join } from "node:path";
 import { promisify } from "node:util";
@@ -263,18 +263,44 @@ test("spoiled inputs are refused in Node", async ({ site }, info) => {
   refusals("Node", JSON.parse(/^RESULT (.*)$/m.exec(stdout)?.[1] ?? "{}") as Record<string, number>);
 });
 
-test("the package in Node", async ({ site }, info) => {
-  test.skip(info.project.name === "packed-webgpu", "once is enough");
-  expect(site).toContain("http");
+/** The journey in a Node process of its own; what it printed if there is no adapter for it. */
+async function inNode(name: string, options: object): Promise<Result | string> {
   const script = `
     import * as wgrad from "wgrad";
     import { run } from "./journey.js";
-    console.log("RESULT " + JSON.stringify(await run(wgrad, { executor: "cpu" })));
+    const result = await run(wgrad, ${JSON.stringify(options)}).catch((error) => {
+      if (error.code === "no-adapter") return error.message;
+      throw error;
+    });
+    console.log("RESULT " + JSON.stringify(result));
     process.exit(0);`;
-  writeFileSync(join(project, "node.mjs"), script);
-  const { stdout } = await sh("node", ["node.mjs"], { cwd: project });
+  writeFileSync(join(project, name), script);
+  const { stdout } = await sh("node", [name], { cwd: project });
   const line = stdout.split("\n").find((text) => text.startsWith("RESULT "));
-  const result = JSON.parse(line?.slice(7) ?? "null") as Result;
+  return JSON.parse(line?.slice(7) ?? "null") as Result | string;
+}
+
+test("the package in Node", async ({ site }, info) => {
+  test.skip(info.project.name === "packed-webgpu", "once is enough");
+  expect(site).toContain("http");
+  const result = (await inNode("node.mjs", { executor: "cpu" })) as Result;
   expect(result).toMatchObject({ kind: "cpu", worker: false });
   check(result);
+});
+
+test("the package in Node with Dawn", async ({ site }, info) => {
+  test.skip(info.project.name !== "packed-webgpu", "once is enough");
+  expect(site).toContain("http");
+  // What `npm install webgpu` would do; its binaries are in the package.
+  symlinkSync(join(web, "node_modules/webgpu"), join(project, "node_modules/webgpu"), "junction");
+  const result = await inNode("dawn.mjs", { executor: "gpu", software: true });
+  // `cargo xtask test` names a driver; without one this machine may have none.
+  if (typeof result === "string") {
+    expect(process.env.WGRAD_TEST_ADAPTER, result).toBeUndefined();
+    test.skip(true, result);
+    return;
+  }
+  expect(result).toMatchObject({ kind: "gpu", worker: false });
+  check(result);
+  console.log(`Node with Dawn: ${result.adapter}: first training step ${result.model.ms} ms after init`);
 });
