@@ -111,6 +111,15 @@ interface Result {
     pairs: number[];
     sums: number[];
   };
+  /** Each is what came out, or the error in words. */
+  kernel: {
+    values: [number[], number[], number[]] | string;
+    right: number | string;
+    wrong: string;
+    broken: string;
+    shape: string;
+    builtIn: number | string;
+  };
   seen: {
     loss: [number, number];
     slots: [number, number, number, boolean];
@@ -139,6 +148,24 @@ interface Result {
   lost?: { code: string; expected: number[]; resumed: number[] };
 }
 
+/** A kernel of one's own: on a GPU it is right, and what is wrong with one is said; the CPU executor refuses it. */
+function checkKernel({ kind, kernel }: Result): void {
+  expect(kernel.shape).toMatch(/^ShapeError shape: cube: expected 2 inputs, got 1/);
+  expect(kernel.builtIn).toBeLessThan(0.02);
+  if (kind === "cpu") {
+    for (const refused of [kernel.values, kernel.right]) expect(refused).toMatch(/^ArgumentError argument: .*cube/);
+    return;
+  }
+  const x = Array.from({ length: 8 }, (_, i) => (i % 2 ? Math.sin(0.7 * i) : 0));
+  const expected = [x.map((v) => v ** 3), x.map((v) => v ** 9), x.map((v) => 9 * v ** 8)];
+  for (const [i, values] of (kernel.values as number[][]).entries()) {
+    for (const [j, value] of values.entries()) expect(value).toBeCloseTo(expected[i]?.[j] ?? NaN, 4);
+  }
+  expect(kernel.right).toBeLessThan(0.02);
+  expect(kernel.wrong).toMatch(/^ArgumentError argument: gradcheck: gradient of input 0: .* by the tape, .* by differences/);
+  expect(kernel.broken).toMatch(/^DeviceError shader-compile: shader cube does not compile/);
+}
+
 function check(result: Result): void {
   const { graph, model, other, seen, lost } = result;
   expect(graph.refused).toMatchObject({ name: "ShapeError", code: "shape" });
@@ -151,6 +178,7 @@ function check(result: Result): void {
   expect(graph.pairs).toEqual([8, 7, 0, 1]);
   // Rows 0 and 1 of (1 2 3), (6 5 4), by 3 and 2; then by 6 and 5.
   expect(graph.sums).toEqual([15, 16, 17, 36, 37, 38]);
+  checkKernel(result);
   expect(model.info).toMatchObject({ kind: "infini", parameters: 29204 });
   expect(model.losses).toHaveLength(8);
   expect(model.losses[7]).toBeLessThan((model.losses[0] ?? 0) - 1);

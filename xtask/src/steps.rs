@@ -218,7 +218,7 @@ fn browser(lab: &Lab) -> Result<Done, Stop> {
         return Err(anyhow!("web/dist is not there: the step `web` builds it").into());
     }
     let reference = reference()?;
-    playwright(lab, &["webgpu", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
+    playwright(lab, &["webgpu", "canvas", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
 }
 
 fn packed(lab: &Lab) -> Result<Done, Stop> {
