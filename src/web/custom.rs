@@ -1,28 +1,24 @@
-//! Operations with a kernel of the page's own, and the check of gradients.
+//! Operations with a kernel of the page's own.
 
-use super::device::Device;
 use super::graph::Graph;
 use super::settings::Settings;
-use super::{data, promise, thrown};
+use super::thrown;
 use crate::error::{Error, Result, Where};
 use crate::graph::{Cotangent, Kind, Node, Value, Var, Vjp};
 use crate::ops::custom::CustomOp;
-use crate::ops::gradcheck::{GradCheck, gradcheck};
-use crate::types::{DType, Shape, Tensor};
-use js_sys::{Array, Promise};
+use crate::types::{DType, Shape};
 use std::cell::RefCell;
-use std::collections::HashSet;
 use wasm_bindgen::prelude::*;
 
 /// A function of variables, as a graph computes it: its inputs stand for the variables in the order in which they were made.
-pub(super) struct Piece {
+struct Piece {
     nodes: Vec<Node>,
     results: Vec<Option<Value>>,
 }
 
 impl Piece {
     /// What a graph computes for `results`, which are numbers of its variables, -1 for none, from so many inputs.
-    pub fn new(graph: &Graph, results: &[i32], inputs: usize) -> Result<Piece> {
+    fn new(graph: &Graph, results: &[i32], inputs: usize) -> Result<Piece> {
         let inner = &graph.inner;
         if let Some(error) = inner.graph.error() {
             return Err(error);
@@ -38,7 +34,7 @@ impl Piece {
     }
 
     /// Computes it from other variables, maybe of another graph.
-    pub fn of<'g>(&self, graph: &'g crate::Graph, inputs: &[Var<'g>]) -> Vec<Option<Var<'g>>> {
+    fn of<'g>(&self, graph: &'g crate::Graph, inputs: &[Var<'g>]) -> Vec<Option<Var<'g>>> {
         let mut inputs = inputs.iter();
         let mut made: Vec<Vec<Var<'g>>> = Vec::with_capacity(self.nodes.len());
         let find = |made: &[Vec<Var<'g>>], value: &Value| made[value.node.0 as usize][value.output as usize];
@@ -67,15 +63,15 @@ impl Piece {
 /// A name that lasts as long as the page. There are as many as kernels and constants are named.
 fn lasting(name: String) -> &'static str {
     thread_local! {
-        static NAMES: RefCell<HashSet<&'static str>> = RefCell::default();
+        static NAMES: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
     }
-    NAMES.with_borrow_mut(|names| match names.get(name.as_str()) {
-        Some(known) => known,
-        None => {
+    NAMES.with_borrow_mut(|names| {
+        let known = names.iter().find(|known| **known == name).copied();
+        known.unwrap_or_else(|| {
             let name: &'static str = name.leak();
-            names.insert(name);
+            names.push(name);
             name
-        }
+        })
     })
 }
 
@@ -137,32 +133,4 @@ impl Graph {
         };
         made().map_err(thrown)
     }
-
-    /// Compares the gradients of what this graph computes for `results` from its inputs with differences. `tensors` are arrays of
-    /// elements, `shapes` arrays of sizes; step, tolerance and entries are 0 for what fits the device. Resolves to the largest
-    /// relative difference.
-    #[wasm_bindgen(unchecked_return_type = "Promise<number>")]
-    pub fn gradcheck(&self, device: &Device, results: &[i32], tensors: Array, shapes: Array, how: &[f64]) -> Promise {
-        let piece = Piece::new(self, results, tensors.length() as usize);
-        let tensors: Result<Vec<Tensor>> = tensors.iter().zip(shapes.iter()).map(|(t, s)| tensor(&t, &s)).collect();
-        let (place, how) = (device.inner.clone(), how.to_vec());
-        promise(async move {
-            let (piece, tensors) = (piece?, tensors?);
-            let given = |i: usize| how.get(i).copied().filter(|n| *n > 0.0);
-            let mut check = GradCheck::of(&place.device);
-            check.step = given(0).unwrap_or(check.step);
-            check.tolerance = given(1).unwrap_or(check.tolerance);
-            check.entries = given(2).map_or(check.entries, |n| n as usize);
-            gradcheck(&place.device, check, &tensors, |graph, vars| {
-                piece.of(graph, vars).into_iter().flatten().collect()
-            })
-            .await
-        })
-    }
-}
-
-fn tensor(elements: &JsValue, shape: &JsValue) -> Result<Tensor> {
-    let shape: Shape =
-        js_sys::Uint32Array::new(shape).to_vec().into_iter().map(|n| n as usize).collect::<Vec<_>>().into();
-    Tensor::new(shape, data(elements)?)
 }

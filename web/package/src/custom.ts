@@ -1,8 +1,7 @@
-import type { Device } from "./device.js";
 import { ArgumentError, ShapeError } from "./errors.js";
 import { Graph } from "./graph.js";
 import type { GradientLog } from "./log.js";
-import { type DType, type Elements, extents, type Shape, type Var } from "./var.js";
+import { type DType, extents, type Shape, type Var } from "./var.js";
 
 /** What the gradient of a {@link CustomOp} is built from. */
 export interface VjpInputs {
@@ -104,47 +103,6 @@ function traced(
       cotangents: shapes.map((shape) => stand(shape, "f32")),
     };
     return { results: graph.places(vjp(given) as Var<DType>[]), log: graph.log };
-  } finally {
-    graph.free();
-  }
-}
-
-/** A tensor that a gradient is checked at. */
-export interface CheckedInput {
-  shape: Shape;
-  data: Elements;
-}
-
-/** How {@link gradcheck} compares. */
-export interface GradcheckOptions {
-  /** How far an entry is moved to either side; 1e-2 unless said otherwise. */
-  step?: number;
-  /** Largest difference allowed, relative to the largest entry of the gradient; 2e-2 unless said otherwise. */
-  tolerance?: number;
-  /** Entries of each input that are moved alone, 6 unless said otherwise; once more all are moved together. */
-  entries?: number;
-}
-
-/**
- * Compares the gradients of what `build` makes of variables with central differences, on the device. Resolves to the largest
- * difference relative to the largest entry of a gradient; more than the tolerance throws an {@link ArgumentError} that says of which
- * input. As sharp as single precision allows: it finds terms that are missing or wrong.
- */
-export async function gradcheck(
-  device: Device,
-  inputs: readonly CheckedInput[],
-  build: (...vars: Var[]) => readonly Var<DType>[],
-  { step = 0, tolerance = 0, entries = 0 }: GradcheckOptions = {},
-): Promise<number> {
-  const graph = new Graph();
-  try {
-    const dtype = ({ data }: CheckedInput) => (data instanceof Uint32Array ? "u32" : "f32");
-    const vars = inputs.map((input, i) => graph.input(String(i), input.shape, dtype(input)) as Var);
-    const results = graph.places(build(...vars));
-    const data = inputs.map((input) => input.data);
-    const shapes = inputs.map(({ shape }) => extents(shape));
-    const how = Float64Array.of(step, tolerance, entries);
-    return await device.link.call("gradcheck", [device.opened.device, graph.log, results, data, shapes, how]);
   } finally {
     graph.free();
   }

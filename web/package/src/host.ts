@@ -153,22 +153,6 @@ const methods = {
     }
   },
 
-  async gradcheck(
-    device: Handle,
-    log: Log,
-    results: Int32Array,
-    data: Elements[],
-    shapes: Uint32Array[],
-    how: Float64Array,
-  ): Promise<number> {
-    const graph = replay(log);
-    try {
-      return await graph.gradcheck(get(device, wasm.Device), results, data, shapes, how);
-    } finally {
-      graph.free();
-    }
-  },
-
   async run(
     plan: Handle,
     store: Handle,

@@ -1,12 +1,5 @@
 /// <reference lib="esnext.disposable" />
-export {
-  type CheckedInput,
-  CustomOp,
-  type CustomOptions,
-  gradcheck,
-  type GradcheckOptions,
-  type VjpInputs,
-} from "./custom.js";
+export { CustomOp, type CustomOptions, type VjpInputs } from "./custom.js";
 export { Device, init, type InitOptions, type Warmup } from "./device.js";
 export {
   ArgumentError,
@@ -18,6 +11,7 @@ export {
   WgradError,
 } from "./errors.js";
 export type { Progress, Source } from "./files.js";
+export { type CheckedInput, gradcheck, type GradcheckOptions } from "./gradcheck.js";
 export { Graph } from "./graph.js";
 export { LanguageModel } from "./model.js";
 export {
