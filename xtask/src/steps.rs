@@ -88,8 +88,8 @@ pub const ALL: &[Step] = &[
     },
     Step {
         name: "packed",
-        about: "the packed npm package in a plain page, in Vite's and webpack's, and in Node",
-        needs: &[Need::Node, Need::Chromium],
+        about: "the packed npm package in a plain page, in Vite's and webpack's, and in Node, alone and with Dawn",
+        needs: &[Need::Node, Need::Chromium, Need::SwiftShader],
         run: packed,
     },
 ];
@@ -307,14 +307,21 @@ fn browser(lab: &Lab) -> Result<Done, Stop> {
         return Err(anyhow!("web/dist is not there: the step `web` builds it").into());
     }
     let reference = reference()?;
-    playwright(lab, &["webgpu", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
+    playwright(lab, &["webgpu", "canvas", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
 }
 
 fn packed(lab: &Lab) -> Result<Done, Stop> {
     if !run::root().join("web/package/dist/wgrad_bg.wasm").exists() {
         return Err(anyhow!("web/package/dist is not there: the step `package` builds it").into());
     }
-    playwright(lab, &["packed-webgpu", "packed-no-webgpu"], |npx| npx)
+    // For Dawn; where Chromium carries no such driver, Dawn looks for one of the system's.
+    let driver = lab.swiftshader().ok();
+    playwright(lab, &["packed-webgpu", "packed-no-webgpu"], |npx| {
+        if let Some(driver) = driver {
+            driver.apply(npx);
+        }
+        npx
+    })
 }
 
 /// Writes the losses of the page's training run as this machine computes them.
