@@ -6,7 +6,7 @@
 
 mod lengths;
 mod support;
-#[path = "../router_learns/task.rs"]
+#[path = "../router_learns/task/mod.rs"]
 mod task;
 
 use support::{Line, Picture, Report, over};

@@ -2,16 +2,13 @@
 //!
 //! `cargo run --release --example long_memory`
 //!
-//! The memory is filled as a stream would fill it, then whole blocks are timed: read (score all memories, pick some, attend)
-//! and written. Prints the time of each part, and the memory on the device before and after, for floats, halves, and finished
-//! keys and values.
-//!
-//! A GPU is asked for the limits of every WebGPU device only.
+//! The memory is filled as a stream would fill it, then blocks are timed: read (score all memories, pick some, attend) and
+//! written, for floats, halves, and finished keys and values. A GPU is asked for the limits of every WebGPU device only.
 
 mod plans;
 
 use clap::Parser;
-use plans::plans;
+use plans::{mib, plans};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::Instant;
@@ -40,10 +37,6 @@ struct Args {
     /// Where to run: auto, cpu, or part of a GPU adapter's name; software drivers only when named
     #[arg(long, default_value = "auto")]
     device: String,
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / 1_048_576.0)
 }
 
 fn main() -> anyhow::Result<()> {
@@ -100,6 +93,6 @@ fn measure(what: &str, device: &Device, args: &Args, config: RoutedMemoryConfig,
     if let Some(plan) = &plans.gradients {
         time("read and write, with all gradients", plan)?;
     }
-    println!("  memory afterwards: {}", mib(store.bytes()));
+
     Ok(())
 }

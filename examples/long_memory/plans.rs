@@ -47,3 +47,7 @@ pub fn plans(
         gradients: if gradients { Some(plan(true, true, true)?) } else { None },
     })
 }
+
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / 1_048_576.0)
+}

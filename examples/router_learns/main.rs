@@ -39,16 +39,6 @@ struct Args {
     adapter: Option<String>,
 }
 
-fn main() -> std::process::ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            std::process::ExitCode::FAILURE
-        }
-    }
-}
-
 /// Mean and standard deviation.
 fn spread(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
@@ -78,7 +68,8 @@ fn row(device: &Device, args: &Args, routing: Routing, name: &str) -> Result<Vec
     Ok(at(3, |m| m.loss))
 }
 
-fn run(args: &Args) -> Result<()> {
+fn main() -> anyhow::Result<()> {
+    let args = &Args::parse();
     let device = match &args.adapter {
         Some(_) => Device::gpu_blocking(GpuOptions { adapter: args.adapter.clone(), ..Default::default() })?,
         None => Device::cpu(),
