@@ -174,6 +174,16 @@ mod tests {
     }
 
     #[test]
+    fn the_narrowest_place_that_is_wide_enough_is_taken() {
+        let (a, b) = (life(0, 256, 0, 1), life(1, 256, 0, 1));
+        let residents: Residents<'_> = vec![(&a, 512), (&b, 1024)];
+        for (bytes, want) in [(200, 768), (256, 768), (257, 0), (512, 0), (513, 1280)] {
+            assert_eq!(gap(&residents, &life(2, bytes, 1, 1), &Apart::default()), Some(want), "{bytes}");
+        }
+        assert_eq!(gap(&residents, &life(2, 600, 2, 3), &Apart::default()), Some(0), "nobody is left");
+    }
+
+    #[test]
     fn nothing_overlaps() {
         let mut state = 1u64;
         let mut draw = |n: u64| {

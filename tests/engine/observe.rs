@@ -53,6 +53,22 @@ fn dispatches_name_the_lines_that_asked_for_them() {
 }
 
 #[test]
+fn fused_kernels_name_all_their_lines() {
+    let graph = Graph::new();
+    let x = graph.input("x", TensorType::f32([4]));
+    let line = line!() + 1;
+    let a = x.exp();
+    let b = a.square();
+    let c = b + x;
+    let plan = Device::cpu().compile_blocking(&graph, &[("c", c)]).expect("a sound graph");
+    let all = plan.explain();
+    assert_eq!(all.dispatches.len(), 1, "{plan}");
+    // Its own line, then those of what is computed on the way.
+    let want = [line + 2, line, line + 1].map(|line| format!("tests/engine/observe.rs:{line}"));
+    assert_eq!(all.dispatches[0].calls.iter().map(ToString::to_string).collect::<Vec<_>>(), want);
+}
+
+#[test]
 fn profiles_time_every_dispatch_of_a_run_like_any_other() {
     for device in devices() {
         let (plan, _) = plan(&device);

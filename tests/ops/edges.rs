@@ -199,3 +199,16 @@ fn long_running_sums_keep_their_digits() {
         assert!((f64::from(last) / want - 1.0).abs() < 1e-4, "{device}: {last}, {want}");
     }
 }
+
+/// What a row that nothing hits lies in held something else before.
+#[test]
+fn rows_without_hits_are_zero_in_memory_that_was_used() {
+    for device in common::devices() {
+        let graph = Graph::new();
+        let used = numbers(&graph, &[8, 4]).matmul(numbers(&graph, &[4, 1]));
+        let rows = graph.full([2, 1], 1.0) * used.square().sum_all();
+        let sums = rows.scatter_add(integers(&graph, &[3, 5]), 8);
+        let sums = values(&device, &graph, sums.gt(0.0).select(graph.full([8, 1], 1.0), sums));
+        assert_eq!(sums.floats(), [0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0], "{device}");
+    }
+}

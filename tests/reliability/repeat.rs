@@ -75,11 +75,14 @@ fn differences_between_executors_are_measured() -> Result<()> {
         let pairs = results[0].iter().zip(&results[1]);
         let worst = pairs.map(|((_, a), (_, b))| difference(a, b)).fold(0.0, f64::max);
         assert!(worst <= 2.0 * sample.tolerance, "{}: {worst:e}", sample.name);
-        all.push(worst);
+        if !sample.vanishing {
+            all.push((worst, sample.name));
+        }
     }
-    all.sort_by(f64::total_cmp);
-    let same = all.iter().filter(|d| **d == 0.0).count();
-    println!("{gpu}: of {} samples {same} equal in bits to the CPU executor", all.len());
-    println!("median difference {:.1e}, largest {:.1e}", all[all.len() / 2], all[all.len() - 1]);
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let same = all.iter().filter(|d| d.0 == 0.0).count();
+    println!("{gpu}: of {} samples {same} have the same bits as on the CPU executor", all.len());
+    let (middle, largest) = (all[all.len() / 2].0, &all[all.len() - 1]);
+    println!("median difference {middle:.1e}, largest {largest:?}");
     Ok(())
 }
