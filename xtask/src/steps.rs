@@ -103,7 +103,6 @@ pub const MPI: &[Step] = &[
         needs: &[Need::Mpi, Need::Gpu],
         run: mpi,
     },
-    Step { name: "mpi-clippy", about: "lints of mpi/", needs: &[Need::Mpi], run: mpi_clippy },
 ];
 
 fn mpi_cargo() -> Command {
@@ -135,12 +134,6 @@ fn mpi(lab: &Lab) -> Result<Done, Stop> {
     let mut counts = Counts::default();
     counts.watch(&mut cargo)?;
     done(place, &counts.note()?)
-}
-
-fn mpi_clippy(lab: &Lab) -> Result<Done, Stop> {
-    lab.mpi()?;
-    run::run(mpi_cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
-    done(version("cargo-clippy", &["--version"]), "")
 }
 
 fn fmt(_: &Lab) -> Result<Done, Stop> {
