@@ -87,7 +87,7 @@ fn run(report: &mut Report) -> Result<()> {
     };
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     let models = arms.iter().map(|(_, layers)| sized(layers, target)).collect::<Result<Vec<_>>>()?;
-    let all = report.args.each(&models, |model, seed| recall::train(model, LENGTH, true, seed, steps))?;
+    let all = report.args.each(&models, |model, seed| recall::train(model, LENGTH, true, seed, (steps, 3e-3)))?;
     for (((name, _), model), runs) in arms.iter().zip(&models).zip(all) {
         let share = |run: &Vec<Answer>, i| 100.0 * of(run, |a| meant(a, i), |a| f64::from(u8::from(a.right)));
         let operations = recall::operations(model, LENGTH)?;

@@ -110,8 +110,14 @@ pub fn operations(model: &impl Model, n: usize) -> Result<f64> {
 }
 
 /// Trains on texts of n tokens that are always new, and tests on others.
-pub fn train(model: &(impl Model + Sync), n: usize, lasting: bool, seed: u64, steps: usize) -> Result<Vec<Answer>> {
-    let (device, rate) = (Device::cpu(), 3e-3);
+pub fn train(
+    model: &(impl Model + Sync),
+    n: usize,
+    lasting: bool,
+    seed: u64,
+    (steps, rate): (usize, f64),
+) -> Result<Vec<Answer>> {
+    let device = Device::cpu();
     let facts = lasting.then(|| facts(seed));
     let builder = Trainer::builder(&device, model.init(seed), AdamW::default().lr(rate).weight_decay(0.0));
     let builder = model.groups(rate).into_iter().fold(builder, |b, (name, group)| b.group(name, group));
