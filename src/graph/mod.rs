@@ -195,7 +195,7 @@ impl Graph {
             Kind::State(name) => format!("state {name} at {location}"),
             Kind::Constant(_) | Kind::Op(_) => format!("a constant at {location}"),
         };
-        let fits = ty.check_size(what);
+        let fits = ty.check_size(&what);
         // What is built on a refused one must not multiply its extents.
         let ty = if fits.is_ok() { ty } else { TensorType::f32([]) };
         fits.unwrap_or_else(|error| self.fail(error));
@@ -224,7 +224,7 @@ impl Graph {
         match op.infer(&types) {
             Ok(out) => {
                 let what = || format!("the result of {} at {location}", op.name());
-                if let Some(error) = out.iter().find_map(|t| t.check_size(what).err()) {
+                if let Some(error) = out.iter().find_map(|t| t.check_size(&what).err()) {
                     self.fail(error);
                     return self.inert(outputs);
                 }

@@ -8,7 +8,7 @@ use crate::types::{DType, Data, Shape, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::Range;
 
 /// Names that begin so belong to the trainer and not to the model.
@@ -80,9 +80,7 @@ impl Checkpoint {
 
     /// All names, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names = self.header.offset_keys();
-        names.sort_unstable();
-        names
+        BinaryHeap::from(self.header.offset_keys()).into_sorted_vec()
     }
 
     /// Whether there is a tensor of this name.

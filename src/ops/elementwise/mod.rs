@@ -50,15 +50,18 @@ impl Graph {
     /// The index along `axis`, u32 of the given shape; it is computed inside the kernels that use it at that shape.
     #[track_caller]
     pub fn iota(&self, shape: impl Into<Shape>, axis: usize) -> Var<'_> {
-        let shape = shape.into();
+        self.iota_at(shape.into(), axis, Where::caller())
+    }
+
+    fn iota_at(&self, shape: Shape, axis: usize, location: Where) -> Var<'_> {
         if axis >= shape.len() {
             let message = format!("axis {axis} of {} dimensions", shape.len());
-            self.fail(Error::Shape { op: "iota".into(), message, shapes: vec![shape], location: Where::caller() });
+            self.fail(Error::Shape { op: "iota".into(), message, shapes: vec![shape], location });
             return self.full_u32([], 0);
         }
         let (_, extent, inner) = shape.split(axis);
         let scalar = Scalar::Iota { inner: inner.max(1) as u32, extent: extent.max(1) as u32 };
-        self.apply_at(Arc::new(Made { scalar, shape }), &[], Where::caller())[0]
+        self.apply_at(Arc::new(Made { scalar, shape }), &[], location)[0]
     }
 }
 
