@@ -9,7 +9,7 @@ export interface GradientLog {
   results: Int32Array;
 }
 
-/** Adds an entry to a graph. */
+/** Adds an entry to a graph. @internal */
 export function append(graph: wasm.Graph, [method, ...args]: Log[number]): Uint32Array | undefined {
   if (method !== "custom") return (graph[method] as (...args: unknown[]) => Uint32Array | undefined)(...args);
   const [inputs, spec, gradient] = args as [Uint32Array, string, GradientLog | undefined];
@@ -17,7 +17,7 @@ export function append(graph: wasm.Graph, [method, ...args]: Log[number]): Uint3
   return graph.custom(inputs, spec, gradient && replay(gradient.log), gradient?.results ?? new Int32Array());
 }
 
-/** A graph with all entries. */
+/** A graph with all entries. @internal */
 export function replay(log: Log): wasm.Graph {
   const graph = new wasm.Graph();
   try {
