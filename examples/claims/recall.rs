@@ -126,13 +126,7 @@ pub fn operations(model: &impl Model, n: usize) -> Result<f64> {
 }
 
 /// Trains on texts that are always new, and tests on others.
-pub fn train(
-    model: &(impl Model + Sync),
-    n: usize,
-    lasting: bool,
-    seed: u64,
-    (steps, rate): (usize, f64),
-) -> Result<Vec<Answer>> {
+pub fn train(model: &(impl Model + Sync), task: Task, seed: u64, (steps, rate): (usize, f64)) -> Result<Vec<Answer>> {
     let device = Device::cpu();
     let n = task.length;
     let facts = task.lasting.then(|| facts(seed));
