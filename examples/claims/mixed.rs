@@ -6,7 +6,7 @@
 mod recall;
 mod support;
 
-use recall::{Answer, Model, Needs, TOKENS, of};
+use recall::{Answer, Model, Needs, TOKENS, Task, of};
 use support::{Line, Picture, Report, over};
 use wgrad::models::mix::{AttentionKind, FeedForwardKind, LayerConfig, MemoryConfig, MemoryTransformer};
 use wgrad::nn::{ParamVars, Params};
@@ -87,7 +87,8 @@ fn run(report: &mut Report) -> Result<()> {
     };
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     let models = arms.iter().map(|(_, layers)| sized(layers, target)).collect::<Result<Vec<_>>>()?;
-    let all = report.args.each(&models, |model, seed| recall::train(model, LENGTH, true, seed, (steps, 3e-3)))?;
+    let task = Task { length: LENGTH, things: 8, asking: 2, lasting: true };
+    let all = report.args.each(&models, |model, seed| recall::train(model, task, seed, (steps, 3e-3)))?;
     for (((name, _), model), runs) in arms.iter().zip(&models).zip(all) {
         let share = |run: &Vec<Answer>, i| 100.0 * of(run, |a| meant(a, i), |a| f64::from(u8::from(a.right)));
         let operations = recall::operations(model, LENGTH)?;

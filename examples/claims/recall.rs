@@ -22,6 +22,19 @@ pub const TOKENS: usize = (RELATION + SUBJECTS) as usize;
 const BATCH: usize = 8;
 const TESTED: u64 = 8;
 
+/// What texts there are.
+#[derive(Clone, Copy)]
+pub struct Task {
+    /// Tokens of a text.
+    pub length: usize,
+    /// Things that are named in it, 8 at most.
+    pub things: u32,
+    /// Of 12 tokens so many ask for them.
+    pub asking: u32,
+    /// Whether two in 12 ask for lasting facts.
+    pub lasting: bool,
+}
+
 /// What a question needs.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Needs {
@@ -38,29 +51,32 @@ struct Texts {
     asked: Vec<(usize, Needs)>,
 }
 
-/// Drawn from seed and step. Things are named in the first half; `facts`: ask for lasting facts, too.
-fn texts(n: usize, facts: Option<&[u32]>, seed: u64, step: u64) -> Result<Texts> {
+/// Drawn from seed and step. Things are named in the first half.
+fn texts(task: Task, facts: Option<&[u32]>, seed: u64, step: u64) -> Result<Texts> {
+    let Task { length: n, things, asking, .. } = task;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(1 + step);
     let mut below = |most: u32| rng.random_range(0..most);
     let (mut ids, mut labels, mut asked) = (vec![0; BATCH * n], vec![u32::MAX; BATCH * n], Vec::new());
     for text in 0..BATCH {
-        let named: Vec<(usize, u32)> = (0..THINGS).map(|_| (below(n as u32 / 2) as usize, below(VALUES))).collect();
+        let named: Vec<(usize, u32)> = (0..things).map(|_| (below(n as u32 / 2) as usize, below(VALUES))).collect();
         let mut at = 0;
         while at < n {
             let here = text * n + at;
             let naming = named.iter().position(|(place, _)| *place == at);
-            let (thing, what) = (below(THINGS) as usize, below(12));
+            let (thing, what) = (below(things) as usize, below(12));
             let (place, value) = named[thing];
             let room = at + 1 < n && named.iter().all(|(place, _)| *place != at + 1);
             match (naming, facts) {
                 (Some(thing), _) => ids[here] = NAME + thing as u32 * VALUES + named[thing].1,
                 // Where two were to be named at once only the first was.
-                (None, _) if what < 2 && place < at && named.iter().position(|(p, _)| *p == place) == Some(thing) => {
+                (None, _)
+                    if what < asking && place < at && named.iter().position(|(p, _)| *p == place) == Some(thing) =>
+                {
                     (ids[here], labels[here]) = (ASK + thing as u32, value);
                     asked.push((here, Needs::Thing(at - place)));
                 }
-                (None, Some(facts)) if what < 4 && room => {
+                (None, Some(facts)) if what < asking + 2 && room => {
                     let (subject, relation) = (below(SUBJECTS), below(SUBJECTS));
                     (ids[here], ids[here + 1]) = (SUBJECT + subject, RELATION + relation);
                     labels[here + 1] = facts[(subject * SUBJECTS + relation) as usize];
@@ -109,16 +125,11 @@ pub fn operations(model: &impl Model, n: usize) -> Result<f64> {
     Ok(plan.explain().dispatches.iter().map(|d| d.operations).sum::<u64>() as f64 / (BATCH * n) as f64)
 }
 
-/// Trains on texts of n tokens that are always new, and tests on others.
-pub fn train(
-    model: &(impl Model + Sync),
-    n: usize,
-    lasting: bool,
-    seed: u64,
-    (steps, rate): (usize, f64),
-) -> Result<Vec<Answer>> {
+/// Trains on texts that are always new, and tests on others.
+pub fn train(model: &(impl Model + Sync), task: Task, seed: u64, (steps, rate): (usize, f64)) -> Result<Vec<Answer>> {
     let device = Device::cpu();
-    let facts = lasting.then(|| facts(seed));
+    let n = task.length;
+    let facts = task.lasting.then(|| facts(seed));
     let builder = Trainer::builder(&device, model.init(seed), AdamW::default().lr(rate).weight_decay(0.0));
     let builder = model.groups(rate).into_iter().fold(builder, |b, (name, group)| b.group(name, group));
     let schedule = Schedule::Cosine { warmup: 30, total: steps as u64, floor: 0.05 };
@@ -127,13 +138,13 @@ pub fn train(
         logits.cross_entropy_mean(g.input("labels", TensorType::u32([BATCH * n])), None)
     })?;
     for step in 0..steps as u64 {
-        let texts = texts(n, facts.as_deref(), seed, step)?;
+        let texts = texts(task, facts.as_deref(), seed, step)?;
         trainer.step(&[("ids", &texts.ids), ("labels", &texts.labels)])?;
     }
     let plan = testing(model, &trainer, n)?;
     let mut answers = Vec::new();
     for i in 0..TESTED {
-        let texts = texts(n, facts.as_deref(), seed, 1 << 32 | i)?;
+        let texts = texts(task, facts.as_deref(), seed, 1 << 32 | i)?;
         plan.run(&Feed::new().store(trainer.store()).input("ids", &texts.ids).input("labels", &texts.labels))?;
         let (losses, said) = (plan.read_blocking("losses")?, plan.read_blocking("said")?);
         answers.extend(texts.asked.iter().map(|(at, needs)| Answer {

@@ -7,7 +7,7 @@
 mod recall;
 mod support;
 
-use recall::{Answer, Model, Needs, TOKENS, VALUES, of};
+use recall::{Answer, Model, Needs, TOKENS, Task, VALUES, of};
 use support::{Line, Picture, Report, over};
 use wgrad::models::long_memory::{Lookback, RoutedMemoryConfig};
 use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, LongMemoryLayers};
@@ -56,10 +56,11 @@ fn within(i: usize, value: usize) -> bool {
 }
 
 fn run(report: &mut Report) -> Result<()> {
-    let steps = report.args.size(800, 2);
+    let steps = report.args.size(1200, 2);
     let arms =
         [("XL only", model(false, false)?), ("recurrent", model(true, false)?), ("routed memory", model(false, true)?)];
-    let all = report.args.each(&arms, |(_, model), seed| recall::train(model, LENGTH, false, seed, (steps, 5e-3)))?;
+    let task = Task { length: LENGTH, things: 4, asking: 5, lasting: false };
+    let all = report.args.each(&arms, |(_, model), seed| recall::train(model, task, seed, (steps, 5e-3)))?;
     let (mut rows, mut places) = (Vec::new(), Vec::new());
     let (mut lines, mut sizes) = (Vec::new(), Vec::new());
     for ((name, model), runs) in arms.iter().zip(all) {
