@@ -45,7 +45,7 @@ pub enum Error {
         message: String,
     },
     /// A limit of the device is too small for what was asked.
-    #[error("{limit} is too small: {needed} needed, {available} available; {hint}")]
+    #[error("over the limit {limit}: {needed} needed, {available} allowed; {hint}")]
     Limit {
         /// Name of the limit, as WebGPU names it.
         limit: String,
@@ -126,6 +126,14 @@ pub enum Error {
         /// What to do.
         message: String,
     },
+    /// Ranks that train together do not agree, or one of them is gone.
+    #[error("rank {rank}: {message}")]
+    Rank {
+        /// The rank to blame.
+        rank: usize,
+        /// What happened, and what to do.
+        message: String,
+    },
     /// Reading or writing a file failed.
     #[error("{path}: {message}")]
     Io {
@@ -134,6 +142,18 @@ pub enum Error {
         /// The system's words.
         message: String,
     },
+}
+
+/// The first few of the names there are, in order of the alphabet, for messages about one that is not among them.
+pub(crate) fn some<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n > SHOWN => format!("{}, and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
 }
 
 impl Error {
@@ -152,6 +172,7 @@ impl Error {
             Error::NotFinite { .. } => "not-finite",
             Error::Checkpoint { .. } => "checkpoint",
             Error::Name { .. } => "name",
+            Error::Rank { .. } => "rank",
             Error::Io { .. } => "io",
         }
     }

@@ -22,13 +22,14 @@
 //! ```
 
 #![deny(missing_docs)]
-// But for one door to the `gemm` crate; what macros of wasm-bindgen write is theirs.
+// But for doors to the crates `gemm` and `memmap2`; what macros of wasm-bindgen write is theirs.
 #![cfg_attr(not(target_arch = "wasm32"), deny(unsafe_code))]
 // In the browser WebGPU handles stay on their thread; natively the same types are Send and Sync.
 #![cfg_attr(target_arch = "wasm32", allow(clippy::arc_with_non_send_sync))]
 // Without the CPU executor or its oracle some code stands idle.
 #![cfg_attr(not(feature = "oracle"), allow(dead_code, unused_imports))]
 
+pub mod check;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod data;
 #[doc(hidden)]
@@ -79,6 +80,10 @@ mod guide {
     struct Memory;
     #[doc = include_str!("../docs/guide/src/routing.md")]
     struct Routing;
+    #[doc = include_str!("../docs/guide/src/sharing.md")]
+    struct Sharing;
+    #[doc = include_str!("../docs/guide/src/custom_op.md")]
+    struct CustomOp;
     #[doc = include_str!("../docs/guide/src/debugging.md")]
     struct Debugging;
 }

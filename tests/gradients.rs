@@ -1,6 +1,7 @@
 //! Gradients of every operation's samples against central differences, in f64.
 
-use wgrad::ops::{check, samples};
+use wgrad::check::sample as check;
+use wgrad::ops::samples;
 
 #[test]
 fn tape_agrees_with_differences() {

@@ -2,7 +2,8 @@
 
 mod common;
 
-use wgrad::ops::{check, samples};
+use wgrad::check::sample as check;
+use wgrad::ops::samples;
 use wgrad::{Device, Options};
 
 fn compare(device: &Device) {

@@ -5,8 +5,10 @@
 //! and `manifest.json` with one line a pipeline: `{"name", "file", "constants"}`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use wgrad::kernels::{Access, Capabilities, Dispatch, KERNELS};
-use wgrad::ops::{check, samples};
+use wgrad::check::sample as check;
+use wgrad::kernels::{Access, Capabilities, Dispatch};
+use wgrad::ops::KERNELS;
+use wgrad::ops::samples;
 use wgrad::plan::Program;
 use wgrad::{Graph, Options, TensorType};
 

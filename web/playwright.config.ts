@@ -22,7 +22,11 @@ const args = [
 const browser = (...more: string[]) => ({ launchOptions: { executablePath, args: [...args, ...more] } });
 
 // Chromium's own software adapter: the same on every machine, with a GPU and without.
-const withWebgpu = browser("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader");
+const webgpu = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+const withWebgpu = browser(...webgpu);
+// A canvas of WebGPU needs the browser's own drawing on the same driver.
+const withCanvas = browser(...webgpu, "--enable-features=Vulkan", "--use-vulkan=swiftshader", "--use-angle=swiftshader");
+const SHARED = /shared device/;
 
 export default defineConfig({
   testDir: "tests",
@@ -34,7 +38,8 @@ export default defineConfig({
   reporter: "list",
   projects: [
     { name: "shaders", testMatch: "shaders.spec.ts", use: withWebgpu },
-    { name: "webgpu", testMatch: ["demo.spec.ts", "check.spec.ts", "access.spec.ts", "csp.spec.ts"], use: withWebgpu },
+    { name: "webgpu", testMatch: /(demo|check|access|csp)\.spec\.ts/, grepInvert: SHARED, use: withWebgpu },
+    { name: "canvas", testMatch: /(shared|csp)\.spec\.ts/, grep: SHARED, use: withCanvas },
     // A browser in which `requestAdapter` finds nothing.
     { name: "no-webgpu", testMatch: ["demo.spec.ts", "no-webgpu.spec.ts"], use: browser("--disable-gpu") },
     { name: "packed-webgpu", testMatch: "packed.spec.ts", use: withWebgpu },

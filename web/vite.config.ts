@@ -14,7 +14,7 @@ export default defineConfig({
     target: "es2022",
     outDir: place("dist"),
     emptyOutDir: true,
-    rollupOptions: { input: [place("demo/index.html"), place("demo/check.html")] },
+    rollupOptions: { input: ["index", "check", "shared"].map((name) => place(`demo/${name}.html`)) },
   },
   worker: { format: "es" },
 });

@@ -3,25 +3,23 @@
 //!
 //! `cargo run --release --example pkm_usage -- --steps 300`
 
+mod counting;
+mod histogram;
 mod picture;
+#[path = "../support/svg.rs"]
+mod svg;
 
 use clap::Parser;
+use counting::{BATCH, LENGTH, batch, count, counting};
 use picture::Panel;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
 use wgrad::graph::Mode;
 use wgrad::models::product_key::{
     Lookup, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, SlotUsage, Usage, VALUES, values_group,
 };
 use wgrad::train::{AdamW, Trainer};
-use wgrad::{Device, Error, Feed, Graph, Plan, Result, Store, Tensor, TensorType};
+use wgrad::{Device, TensorType};
 
-/// Texts side by side, and their length.
-const BATCH: usize = 4;
-const LENGTH: usize = 64;
-/// Batches that are counted.
-const COUNTED: u64 = 40;
 const LR: f64 = 2e-3;
 
 /// Draws how the slots of a product-key memory are used.
@@ -41,51 +39,16 @@ struct Args {
     out: PathBuf,
 }
 
-/// Pieces of the text of the repository's documents, the same for the same step.
-fn batch(text: &[u8], step: u64) -> Result<Tensor> {
-    let mut rng = ChaCha8Rng::seed_from_u64(step);
-    let mut ids = Vec::with_capacity(BATCH * (LENGTH + 1));
-    for _ in 0..BATCH {
-        let start = rng.random_range(0..(text.len() - LENGTH) as u64) as usize;
-        ids.extend(text[start..=start + LENGTH].iter().map(|b| u32::from(*b)));
-    }
-    Tensor::u32([BATCH, LENGTH + 1], ids)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::Io { path: path.display().to_string(), message: e.to_string() })
-}
-
-/// A plan that reads a batch and counts the slots.
-fn counting(device: &Device, model: &PkmTransformer, trainer: &Trainer, usage: &SlotUsage) -> Result<Plan> {
-    let graph = Graph::new();
-    let p = trainer.params().vars(&graph);
-    let ids = graph.input("ids", TensorType::u32([BATCH, LENGTH + 1]));
-    let (_, recalls) = model.loss(&p, ids, &Lookup::new(Mode::Eval, 0));
-    usage.count(&recalls, &[]);
-    device.compile_blocking(&graph, &[])
-}
-
-fn count(plan: &Plan, usage: &SlotUsage, trainer: &Trainer, text: &[u8]) -> Result<Usage> {
-    let counts = Store::new(trainer.store().device());
-    usage.reset(&counts)?;
-    for step in 0..COUNTED {
-        let ids = batch(text, u64::MAX - step)?;
-        plan.run(&Feed::new().store(trainer.store()).store(&counts).input("ids", &ids))?;
-    }
-    usage.read_blocking(&counts)
-}
-
 fn say(when: &str, usage: &Usage) -> String {
     let (used, kl) = (100.0 * usage.share_used(), usage.kl_to_uniform());
     println!("{when}: {used:.1} % of {} slots read, KL to uniform {kl:.3} nats", usage.slots());
     format!("{used:.1} % of slots read, KL to uniform {kl:.2} nats")
 }
 
-fn main() -> Result<()> {
+fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = [read(&root.join("README.md"))?, read(&root.join("ARCHITECTURE.md"))?].concat();
+    let text = [std::fs::read(root.join("README.md"))?, std::fs::read(root.join("ARCHITECTURE.md"))?].concat();
     let device = Device::auto_blocking()?;
     println!("device: {device}");
     let memory = ProductKeyConfig { num_keys: args.keys, topk: args.topk, dim_head: 16, ..ProductKeyConfig::new(64) };
@@ -115,8 +78,7 @@ fn main() -> Result<()> {
         Panel { title: format!("After {} steps", args.steps), note: second, usage: &after },
     ];
     let svg = picture::draw(&panels, args.keys);
-    std::fs::write(&args.out, svg)
-        .map_err(|e| Error::Io { path: args.out.display().to_string(), message: e.to_string() })?;
+    std::fs::write(&args.out, svg)?;
     println!("picture: {}", args.out.display());
     Ok(())
 }

@@ -1,6 +1,6 @@
 """The four originals in PyTorch: exports a checkpoint of each, and reads back what wgrad has trained.
 
-    pip install -r benches/peers/requirements.txt safetensors
+    pip install -r benches/peers/requirements.txt
     python examples/pytorch/originals.py export target/pytorch
     cargo run --release --example pytorch -- target/pytorch
     python examples/pytorch/originals.py check target/pytorch

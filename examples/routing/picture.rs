@@ -1,7 +1,7 @@
 //! The picture: the text once for every router, each byte on the colour of its score, routed bytes in a frame; as SVG.
 
 use crate::routes::Strip;
-use std::fmt::Write;
+use crate::svg::{self, colour, rect, text};
 
 /// Bytes of a line, and the size of a byte's box.
 const COLUMNS: usize = 96;
@@ -23,26 +23,7 @@ pub fn shown(byte: u8, other: char) -> char {
 }
 
 /// From pale to dark blue.
-fn colour(share: f64) -> [u8; 3] {
-    const STOPS: [[f64; 3]; 4] =
-        [[247.0, 251.0, 255.0], [198.0, 219.0, 239.0], [66.0, 146.0, 198.0], [8.0, 48.0, 107.0]];
-    let t = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
-    let i = (t as usize).min(STOPS.len() - 2);
-    [0, 1, 2].map(|c| (STOPS[i][c] + (STOPS[i + 1][c] - STOPS[i][c]) * (t - i as f64)) as u8)
-}
-
-fn hex([r, g, b]: [u8; 3]) -> String {
-    format!("#{r:02x}{g:02x}{b:02x}")
-}
-
-fn text(svg: &mut String, x: f64, y: f64, style: &str, what: &str) {
-    let what = what.replace('&', "&amp;").replace('<', "&lt;");
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{what}</text>");
-}
-
-fn rect(svg: &mut String, [x, y, w, h]: [f64; 4], style: &str) {
-    let _ = writeln!(svg, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{w:.1}\" height=\"{h:.1}\" {style}/>");
-}
+const BLUES: [[f64; 3]; 4] = [[247.0, 251.0, 255.0], [198.0, 219.0, 239.0], [66.0, 146.0, 198.0], [8.0, 48.0, 107.0]];
 
 /// Smallest and largest finite score.
 fn range(scores: &[f32]) -> [f64; 2] {
@@ -56,11 +37,7 @@ pub fn draw(bytes: &[u8], strips: &[Strip]) -> String {
     let panel = TITLE + lines as f64 * CELL[1] + 30.0;
     let width = 2.0 * LEFT + COLUMNS as f64 * CELL[0];
     let height = TOP + panel * strips.len() as f64 + 10.0;
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n"
-    );
-    rect(&mut svg, [0.0, 0.0, width, height], "fill=\"white\"");
+    let mut svg = svg::begin(width, height);
     text(
         &mut svg,
         LEFT,
@@ -81,7 +58,7 @@ pub fn draw(bytes: &[u8], strips: &[Strip]) -> String {
 fn legend(svg: &mut String, left: f64, top: f64) {
     text(svg, left, top + 11.0, "text-anchor=\"end\"", "lowest score  ");
     for i in 0..60 {
-        let fill = format!("fill=\"{}\"", hex(colour(f64::from(i) / 59.0)));
+        let fill = format!("fill=\"{}\"", colour(&BLUES, f64::from(i) / 59.0));
         rect(svg, [left + 6.0 + f64::from(i) * 2.0, top, 2.2, 14.0], &fill);
     }
     text(svg, left + 134.0, top + 11.0, "", "highest");
@@ -101,7 +78,7 @@ fn draw_strip(svg: &mut String, top: f64, bytes: &[u8], strip: &Strip, lines: us
     for (i, byte) in bytes.iter().take(shown_bytes).enumerate() {
         let [x, y] = place(i);
         let share = (f64::from(strip.scores[i]) - low) / (high - low).max(1e-9);
-        rect(svg, [x, y, CELL[0] + 0.1, CELL[1] - 1.0], &format!("fill=\"{}\"", hex(colour(share))));
+        rect(svg, [x, y, CELL[0] + 0.1, CELL[1] - 1.0], &format!("fill=\"{}\"", colour(&BLUES, share)));
         let ink = if share > 0.62 { "white" } else { "#222" };
         let style = format!("font-family=\"monospace\" font-size=\"12\" text-anchor=\"middle\" fill=\"{ink}\"");
         if *byte != b' ' {

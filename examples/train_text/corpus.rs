@@ -2,67 +2,54 @@
 
 use std::path::{Path, PathBuf};
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use wgrad::{Error, Result, Tensor};
+use wgrad::data::{Segments, TokenFile, Width};
+use wgrad::{Error, Result};
 
 /// Endings of the files that count as sources and docs.
 const ENDINGS: &[&str] = &["rs", "wgsl", "md", "ts", "toml"];
 
 /// Bytes to learn from.
 pub struct Corpus {
-    bytes: Vec<u8>,
+    file: TokenFile,
     /// Where they come from, for people.
     pub origin: String,
 }
 
 impl Corpus {
-    /// Reads a file.
+    /// A file of any size.
     pub fn file(path: &Path) -> Result<Self> {
-        Ok(Corpus { bytes: read(path)?, origin: path.display().to_string() })
+        Ok(Corpus { file: TokenFile::map(path, Width::U8)?, origin: path.display().to_string() })
     }
 
-    /// Reads the sources and docs below a folder, in the order of their paths.
+    /// The sources and docs below a folder, in the order of their paths.
     pub fn sources(root: &Path) -> Result<Self> {
         let mut files = Vec::new();
         collect(root, &mut files);
         files.sort();
         let mut bytes = Vec::new();
         for path in &files {
-            bytes.extend(read(path)?);
+            let read = std::fs::read(path);
+            bytes.extend(read.map_err(|e| Error::Io { path: path.display().to_string(), message: e.to_string() })?);
             bytes.push(b'\n');
         }
-        Ok(Corpus { bytes, origin: format!("{} files of this repository", files.len()) })
+        let file = TokenFile::in_memory(bytes, Width::U8)?;
+        Ok(Corpus { file, origin: format!("{} files of this repository", files.len()) })
     }
 
     /// Number of bytes.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
+    pub fn len(&self) -> u64 {
+        self.file.len()
     }
 
-    /// `batch` pieces of `length` bytes for a step. They depend on seed and step only, so a resumed run goes on exactly
-    /// where the first one stopped.
-    pub fn batch(&self, batch: usize, length: usize, seed: u64, step: u64) -> Result<Tensor> {
-        let Some(last) = self.bytes.len().checked_sub(length) else {
-            let message = format!(
-                "{} has {} bytes, a training piece needs {length}; give a longer text",
-                self.origin,
-                self.len()
-            );
+    /// Pieces of `length` bytes in an order drawn by the seed.
+    pub fn segments(&self, length: usize, seed: u64) -> Result<Segments> {
+        if (length as u64) > self.len() {
+            let (origin, len) = (&self.origin, self.len());
+            let message = format!("{origin} has {len} bytes, a training piece needs {length}; give a longer text");
             return Err(Error::argument("text", message));
-        };
-        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut ids = Vec::with_capacity(batch * length);
-        for _ in 0..batch {
-            let start = rng.random_range(0..=last as u64) as usize;
-            ids.extend(self.bytes[start..start + length].iter().map(|b| u32::from(*b)));
         }
-        Tensor::u32([batch, length], ids)
+        Segments::new(self.file.clone(), length, seed)
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::Io { path: path.display().to_string(), message: e.to_string() })
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -1,22 +1,18 @@
 //! The job: text, model, training, checkpoint, sample.
 
+use crate::args::Args;
 use crate::corpus::Corpus;
+use crate::kinds::On;
 use crate::model::{Model, model};
-use crate::report::Report;
-use crate::{Args, On};
+use crate::training::{train, trainer};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use wgrad::train::{AdamW, Schedule, Trainer};
-use wgrad::{Device, Error, GpuOptions, Result, TensorType};
+use wgrad::train::Trainer;
+use wgrad::{Device, Error, GpuOptions, Result};
 
-/// Steps over which the learning rate rises; after them it stays, so that a shorter run is a prefix of a longer one.
-const WARMUP: u64 = 40;
 /// Bytes of the sample at the end.
 const SAMPLE: usize = 300;
-/// Steps after which a run saves in between: what a crash or a lost device can cost at most.
-const SAVE_EVERY: u64 = 200;
-
 /// Runs the whole job.
 pub fn run(args: &Args) -> Result<()> {
     let corpus = match &args.text {
@@ -33,7 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     let model = model(args)?;
     let segment = model.segment_length().unwrap_or(args.segment_length);
     let length = args.segments.saturating_mul(segment).saturating_add(1);
-    corpus.batch(1, length, 0, 0)?;
+    corpus.segments(length, args.seed)?;
 
     let mut trainer = trainer(args, &device, &*model, length)?;
     if let Some(path) = &args.resume {
@@ -73,57 +69,6 @@ fn device(args: &Args) -> Result<Device> {
         (On::Gpu, _) | (On::Auto, Some(_)) => gpu(),
         (On::Auto, None) => Device::auto_blocking(),
     }
-}
-
-fn trainer(args: &Args, device: &Device, model: &dyn Model, length: usize) -> Result<Trainer> {
-    let batch = args.batch;
-    let builder = Trainer::builder(device, model.init(args.seed), AdamW::default().lr(args.lr));
-    let builder = model.groups(args.lr).into_iter().fold(builder, |b, (name, group)| b.group(name, group));
-    builder
-        .schedule(Schedule::Warmup { steps: WARMUP })
-        .clip(1.0)
-        .seed(args.seed)
-        .config(model.config())
-        .compile_blocking(|graph, params| {
-            let ids = graph.input("ids", TensorType::u32([batch, length]));
-            model.loss(params, ids)
-        })
-}
-
-fn train(
-    args: &Args,
-    corpus: &Corpus,
-    trainer: &mut Trainer,
-    device: &Device,
-    length: usize,
-    stop: &AtomicBool,
-) -> Result<()> {
-    let tokens = args.batch * (length - 1);
-    let name = device.to_string();
-    let json = args.json.as_deref();
-    let mut report = Report::new(trainer.steps(), args.steps, tokens, json, name, trainer.bytes())?;
-    while trainer.steps() < args.steps && !stop.load(Ordering::SeqCst) {
-        // The trainer's seed: a resumed run goes on with that of its checkpoint.
-        let ids = corpus.batch(args.batch, length, trainer.seed(), trainer.steps())?;
-        trainer.step(&[("ids", &ids)])?;
-        match trainer.loss_blocking() {
-            Ok(loss) => report.step(trainer.steps(), loss)?,
-            Err(e @ Error::NotFinite { .. }) => {
-                report.say(&e.to_string());
-                if let Some(first) = trainer.first_not_finite_blocking(&[("ids", &ids)], &[])? {
-                    report.say(&format!("the first that is not finite: {first}"));
-                }
-            }
-            Err(e) => return Err(e),
-        }
-        if trainer.steps().is_multiple_of(SAVE_EVERY) {
-            pollster::block_on(trainer.save(args.checkpoint()))?;
-        }
-    }
-    if let Some(loss) = report.finish() {
-        say!("after step {}: loss {loss:.3} nats, {:.2} bits/byte", trainer.steps(), loss / std::f64::consts::LN_2);
-    }
-    Ok(())
 }
 
 fn sample(args: &Args, device: &Device, model: &dyn Model, trainer: &Trainer) -> Result<()> {

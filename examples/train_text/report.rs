@@ -42,8 +42,8 @@ impl Report {
         Ok(Report { bar, json, device, bytes, tokens, last: Instant::now(), smooth: None, weight: 0.0 })
     }
 
-    /// Tells of one finished step.
-    pub fn step(&mut self, step: u64, loss: f32) -> Result<()> {
+    /// Tells of one finished step, after so many passes over the text.
+    pub fn step(&mut self, step: u64, loss: f32, epochs: f64) -> Result<()> {
         let seconds = self.last.elapsed().as_secs_f64().max(1e-9);
         self.last = Instant::now();
         let rate = self.tokens as f64 / seconds;
@@ -54,7 +54,8 @@ impl Report {
         self.smooth = Some(smooth);
         let bits = smooth / std::f64::consts::LN_2;
         self.bar.set_position(step);
-        self.bar.set_message(format!("loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s"));
+        self.bar
+            .set_message(format!("loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s, {epochs:.2} passes"));
         if self.bar.is_hidden() && step.is_multiple_of(20) {
             say!("step {step}: loss {smooth:.3} nats, {bits:.2} bits/byte, {rate:.0} tokens/s");
         }

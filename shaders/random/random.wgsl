@@ -5,10 +5,12 @@ override KIND: u32 = 0u;
 struct Meta {
     n: u32,
     site: u32,
+    // 1 if the first axis is shared out among ranks.
+    split: u32,
 }
 @group(0) @binding(0) var<storage, read_write> output: array<u32>;
 @group(0) @binding(1) var<uniform> m: Meta;
-// Step, seed low, seed high, 0.
+// Step, seed low, seed high, rank.
 @group(0) @binding(2) var<uniform> globals: vec4<u32>;
 
 // Uniform in (0, 1), both ends excluded, exactly: odd multiples of 2^-24.
@@ -53,7 +55,13 @@ fn main(
         return;
     }
     let key = threefry2x32(globals.yz, vec2<u32>(globals.x, m.site));
-    let values = pair(threefry2x32(key, vec2<u32>(j, 0u)));
+    // The element's place in what all ranks draw together.
+    let at = i + m.split * globals.w * m.n;
+    var values = pair(threefry2x32(key, vec2<u32>(at >> 1u, 0u)));
+    if ((at & 1u) == 1u) {
+        let next = pair(threefry2x32(key, vec2<u32>((at + 1u) >> 1u, 0u)));
+        values = vec2<u32>(values.y, next.x);
+    }
     output[i] = values.x;
     if (i + 1u < m.n) {
         output[i + 1u] = values.y;

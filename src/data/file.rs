@@ -1,6 +1,7 @@
 //! Files of tokens, read in place.
 
 use super::Tokenizer;
+use super::map::Map;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -51,30 +52,62 @@ fn io(path: &Path, e: &std::io::Error) -> Error {
     Error::Io { path: path.display().to_string(), message: e.to_string() }
 }
 
-/// A file of tokens of one width, nothing else in it. It stays on disk: reading asks the system for a range, which its page
-/// cache serves like a memory map, and a file that shrinks meanwhile is an error, where a map would end the program. Clones
-/// share the open file.
+/// A file of tokens of one width, nothing else in it. It stays on disk: what is asked for comes from the system's page cache.
+/// Clones share the open file.
 #[derive(Clone, Debug)]
 pub struct TokenFile {
-    file: Arc<File>,
+    source: Source,
     path: PathBuf,
     width: Width,
     tokens: u64,
 }
 
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Read by position.
+    File(Arc<File>),
+    Map(Map),
+    Memory(Arc<[u8]>),
+}
+
 impl TokenFile {
-    /// Opens a file. Fails if its length is no multiple of the width.
+    /// Opens a file that is read by position: a copy for each range, and a file that shrinks meanwhile is an error. Fails if
+    /// its length is no multiple of the width.
     pub fn open(path: impl AsRef<Path>, width: Width) -> Result<TokenFile> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| io(path, &e))?;
         let bytes = file.metadata().map_err(|e| io(path, &e))?.len();
+        TokenFile::new(Source::File(Arc::new(file)), path, width, bytes)
+    }
+
+    /// Opens a file by a memory map: no call to the system for a range, and no copy but into tokens.
+    ///
+    /// Nobody may change the file while it is open. One that is cut short makes the system end the program (`SIGBUS`) when
+    /// tokens beyond its end are read; [`open`](Self::open) gives an error there. Replacing it by another file of that name
+    /// (`rename`) does no harm.
+    pub fn map(path: impl AsRef<Path>, width: Width) -> Result<TokenFile> {
+        let path = path.as_ref();
+        let map = File::open(path).and_then(|file| Map::new(&file)).map_err(|e| io(path, &e))?;
+        let bytes = map.bytes().len() as u64;
+        TokenFile::new(Source::Map(map), path, width, bytes)
+    }
+
+    /// Tokens in memory, in place of a file: little-endian, of one width.
+    pub fn in_memory(bytes: impl Into<Arc<[u8]>>, width: Width) -> Result<TokenFile> {
+        let bytes = bytes.into();
+        let count = bytes.len() as u64;
+        TokenFile::new(Source::Memory(bytes), Path::new("tokens in memory"), width, count)
+    }
+
+    fn new(source: Source, path: &Path, width: Width, bytes: u64) -> Result<TokenFile> {
         let each = width.bytes() as u64;
         if !bytes.is_multiple_of(each) {
             let message =
                 format!("{bytes} bytes are no whole tokens of {each}; open it with the width it was written with");
             return Err(Error::Io { path: path.display().to_string(), message });
         }
-        Ok(TokenFile { file: Arc::new(file), path: path.to_owned(), width, tokens: bytes / each })
+        Ok(TokenFile { source, path: path.to_owned(), width, tokens: bytes / each })
     }
 
     /// Number of tokens.
@@ -94,9 +127,18 @@ impl TokenFile {
             return Err(Error::argument("token file", message));
         }
         let each = self.width.bytes();
-        let mut bytes = vec![0; (range.end - range.start) as usize * each];
-        read_at(&self.file, &mut bytes, range.start * each as u64).map_err(|e| io(&self.path, &e))?;
-        self.width.decode(&bytes, out);
+        let mapped = match &self.source {
+            Source::File(file) => {
+                let mut bytes = vec![0; (range.end - range.start) as usize * each];
+                read_at(file, &mut bytes, range.start * each as u64).map_err(|e| io(&self.path, &e))?;
+                self.width.decode(&bytes, out);
+                return Ok(());
+            }
+            Source::Map(map) => map.bytes(),
+            Source::Memory(bytes) => bytes,
+        };
+        let place = range.start as usize * each..range.end as usize * each;
+        self.width.decode(mapped.get(place).unwrap_or_default(), out);
         Ok(())
     }
 }

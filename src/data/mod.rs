@@ -4,7 +4,7 @@
 //! use wgrad::data::{Prefetch, Segments, TokenFile, Width};
 //!
 //! # fn main() -> wgrad::Result<()> {
-//! let file = TokenFile::open("corpus.txt", Width::U8)?; // any file is a file of bytes
+//! let file = TokenFile::map("corpus.txt", Width::U8)?;  // any file is a file of bytes
 //! let segments = Segments::new(file, 257, 0)?;          // 256 tokens to predict, and one before them
 //! let mut batches = Prefetch::new(segments, 8, 4)?;     // [8, 257], four batches ahead
 //! let ids = batches.next()?;
@@ -14,6 +14,7 @@
 //! ```
 
 mod file;
+mod map;
 mod prefetch;
 mod segments;
 mod shuffle;

@@ -61,6 +61,21 @@ impl Segments {
         self
     }
 
+    /// Goes past `segments` segments of all parts together: a run that hands out N of them a step is at its step k after
+    /// k N. Costs a look at each pass on the way.
+    pub fn skip(mut self, segments: u64) -> Segments {
+        let mut left = segments;
+        loop {
+            let rest = self.per_epoch() - self.position.segment.min(self.per_epoch());
+            if left <= rest {
+                self.position.segment += left;
+                return self;
+            }
+            left -= rest;
+            self.position = Position { epoch: self.position.epoch + 1, segment: 0 };
+        }
+    }
+
     /// Where the next batch begins.
     pub fn position(&self) -> Position {
         self.position

@@ -21,6 +21,8 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Which of several adapters.
     pub power: PowerPreference,
+    /// Which of several adapters of the best kind, for ranks that share a machine: this number modulo how many there are.
+    pub turn: usize,
     /// Also take software drivers (lavapipe, SwiftShader, WARP). An adapter asked for by name is always taken.
     pub software: bool,
     /// Ask only for the limits and features every WebGPU device has.
@@ -283,9 +285,14 @@ async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::A
         (wgpu::DeviceType::Other, _) => 3,
         (wgpu::DeviceType::Cpu, _) => 4,
     };
-    let best = (0..all.len()).filter(|i| wanted(*i, &all[*i].get_info())).min_by_key(|i| rank(&all[*i].get_info()));
-    match best {
-        Some(i) => Ok(all.swap_remove(i)),
+    let fitting: Vec<(usize, wgpu::AdapterInfo)> =
+        all.iter().map(wgpu::Adapter::get_info).enumerate().filter(|(i, info)| wanted(*i, info)).collect();
+    // The first of the best kind, and its equals: one GPU is listed once for each backend that sees it.
+    let best = fitting.iter().min_by_key(|(_, info)| rank(info)).map(|(_, info)| (rank(info), info.backend));
+    let equals: Vec<usize> =
+        fitting.iter().filter(|(_, info)| Some((rank(info), info.backend)) == best).map(|(i, _)| *i).collect();
+    match equals.get(options.turn % equals.len().max(1)) {
+        Some(i) => Ok(all.swap_remove(*i)),
         None => {
             let request = match &options.adapter {
                 Some(name) => format!("adapter \"{name}\""),

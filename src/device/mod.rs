@@ -52,13 +52,22 @@ impl Device {
     /// A hardware GPU if there is one, else the CPU executor. Print the device to say which. Software Vulkan drivers
     /// are used only on request, with [`Device::gpu`].
     pub async fn auto() -> Result<Device> {
-        match Device::gpu(GpuOptions::default()).await {
-            Ok(device) => Ok(device),
-            Err(_error @ (Error::NoAdapter { .. } | Error::Limit { .. } | Error::Device { .. })) => {
-                event!(WARN, "no GPU, taking the CPU executor", reason = _error.to_string());
-                Ok(Device::cpu())
-            }
-            Err(other) => Err(other),
+        Device::named("auto", GpuOptions::default()).await
+    }
+
+    /// As a person names it on a command line: `cpu`, `auto` (as [`Device::auto`]), or part of a GPU adapter's name, those of
+    /// software drivers included. The options are for a GPU; its adapter is the name's.
+    pub async fn named(name: &str, options: GpuOptions) -> Result<Device> {
+        match name {
+            "cpu" => Ok(Device::cpu()),
+            "auto" => match Device::gpu(options).await {
+                Err(_error @ (Error::NoAdapter { .. } | Error::Limit { .. } | Error::Device { .. })) => {
+                    event!(WARN, "no GPU, taking the CPU executor", reason = _error.to_string());
+                    Ok(Device::cpu())
+                }
+                other => other,
+            },
+            part => Device::gpu(GpuOptions { adapter: Some(part.to_owned()), ..options }).await,
         }
     }
 
@@ -89,6 +98,12 @@ impl Device {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn auto_blocking() -> Result<Device> {
         pollster::block_on(Self::auto())
+    }
+
+    /// [`Device::named`], waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn named_blocking(name: &str, options: GpuOptions) -> Result<Device> {
+        pollster::block_on(Self::named(name, options))
     }
 
     /// [`Device::gpu`], waiting on this thread.

@@ -201,17 +201,20 @@ impl<T: Executed> CpuPlan<T> {
     /// Runs, and calls `after` at the end of each step.
     fn run_with(&self, feed: &Feed<'_>, mut after: impl FnMut() + Send) -> Result<()> {
         // Everything is checked before anything changes.
-        let mut states = Vec::new();
+        let mut states: Vec<(usize, Arc<super::State>)> = Vec::new();
         let mut inputs = Vec::new();
         for (b, info) in self.program.buffers.iter().enumerate() {
             match &info.origin {
-                Origin::State(name) => states.push((b, feed.state(name, &info.ty)?)),
+                Origin::State(name) => {
+                    let state = feed.state(name, &info.ty)?;
+                    // One order for all plans, so that two of them cannot wait for each other.
+                    let at = states.partition_point(|(_, other)| other.id <= state.id);
+                    states.insert(at, (b, state));
+                }
                 Origin::Input(name) => inputs.push((b, feed.find(name, &info.ty)?)),
                 _ => {}
             }
         }
-        // One order for all plans, so that two of them cannot wait for each other.
-        states.sort_by_key(|(_, state)| state.id);
         let mut loan = Loan { cells: lock(&self.cells), floats: Vec::new(), ints: Vec::new() };
         for (b, fed) in inputs {
             match (&mut loan.cells[self.place[b].0], fed) {
@@ -281,7 +284,7 @@ impl<T: Executed> CpuPlan<T> {
                 CpuOutput { shape: &o.ty.shape, data }
             })
             .collect();
-        let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed };
+        let mut call = CpuCall { inputs, outputs, step: feed.step, seed: feed.seed, rank: feed.rank };
         T::call(step.op.as_ref(), &mut call);
     }
 

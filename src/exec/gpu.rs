@@ -31,7 +31,7 @@ const IN_FLIGHT: usize = 3;
 /// Sets of stores whose bind groups are kept.
 const BOUND: usize = 16;
 
-/// The per-step uniform: step, seed low, seed high, 0.
+/// The per-step uniform: step, seed low, seed high, rank.
 type Globals = [u32; 4];
 
 struct Ready {
@@ -360,7 +360,7 @@ impl GpuPlan {
             *turn = (*turn + 1) % RING;
             u64::from(*turn) * 16
         };
-        let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, 0];
+        let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, feed.rank];
         self.gpu.queue.write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
         encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
         // One pass, or one for each dispatch if each is timed.

@@ -53,6 +53,7 @@ pub struct Feed<'a> {
     pub(crate) inputs: Vec<(&'a str, Fed<'a>)>,
     pub(crate) step: u32,
     pub(crate) seed: u64,
+    pub(crate) rank: u32,
 }
 
 /// An input as it was given.
@@ -101,6 +102,13 @@ impl<'a> Feed<'a> {
         self
     }
 
+    /// Says that this run computes part `rank` of a batch whose other parts, of the same shape, are computed elsewhere:
+    /// random numbers are those that one run of the whole batch would draw for this part of the first axis.
+    pub fn rank(mut self, rank: u32) -> Self {
+        self.rank = rank;
+        self
+    }
+
     /// Refuses stores of another device than the plan's.
     fn lives_on(&self, device: &Device) -> Result<()> {
         match self.stores.iter().find(|s| !s.device().same(device)) {
@@ -117,7 +125,8 @@ impl<'a> Feed<'a> {
 
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
-            let message = format!("not given; the plan needs {ty}; add it with Feed::input");
+            let given = crate::error::some(self.inputs.iter().map(|(name, _)| *name));
+            let message = format!("not given; the plan needs {ty}, the feed has {given}; add it with Feed::input");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {

@@ -103,7 +103,7 @@ impl Store {
     /// must be of the store's device and have the usage `STORAGE`, for [`set`](Self::set) also `COPY_DST`, for
     /// [`read`](Self::read) `COPY_SRC`. A state of that name is replaced.
     pub fn adopt(&self, name: &str, ty: &TensorType, buffer: wgpu::Buffer) -> Result<()> {
-        ty.check_size(|| format!("state {name}"))?;
+        ty.check_size(&|| format!("state {name}"))?;
         let refuse = |message: String| Err(Error::Name { kind: "state", name: name.to_owned(), message });
         if !self.device.is_gpu() {
             return refuse(format!("a buffer of a GPU cannot be a state on {}; use set", self.device));
@@ -130,7 +130,7 @@ impl Store {
         let element = if double { 8 } else { 4 };
         let total = missing.iter().fold(0u64, |sum, (_, ty)| sum.saturating_add(ty.numel() as u64 * element));
         for (name, ty) in &missing {
-            ty.check_size(|| format!("state {name}"))?;
+            ty.check_size(&|| format!("state {name}"))?;
             if let Device::Gpu(gpu) = &self.device {
                 gpu.fits(name, ty.numel() as u64 * 4, total)?;
             }
@@ -181,7 +181,7 @@ impl Store {
     }
 
     fn make(&self, name: &str, ty: &TensorType) -> Result<State> {
-        ty.check_size(|| format!("state {name}"))?;
+        ty.check_size(&|| format!("state {name}"))?;
         let n = ty.numel();
         let held = match &self.device {
             Device::Gpu(gpu) => {

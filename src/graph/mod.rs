@@ -29,7 +29,7 @@ pub(crate) use op::cpu_twin;
 pub use var::Var;
 
 use crate::error::{Error, Where};
-use crate::types::{DType, Shape, Tensor, TensorType};
+use crate::types::{Tensor, TensorType};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ impl Graph {
             Kind::State(name) => format!("state {name} at {location}"),
             Kind::Constant(_) | Kind::Op(_) => format!("a constant at {location}"),
         };
-        let fits = ty.check_size(what);
+        let fits = ty.check_size(&what);
         // What is built on a refused one must not multiply its extents.
         let ty = if fits.is_ok() { ty } else { TensorType::f32([]) };
         fits.unwrap_or_else(|error| self.fail(error));
@@ -203,18 +203,6 @@ impl Graph {
         let call = g.call.unwrap_or(Call::forward(location));
         g.nodes.push(Node { kind, inputs: vec![], types: vec![ty], segment: None, copy: 0, call });
         Value { node: NodeId(g.nodes.len() as u32 - 1), output: 0 }
-    }
-
-    /// A float tensor filled with one value.
-    #[track_caller]
-    pub fn full(&self, shape: impl Into<Shape>, value: f64) -> Var<'_> {
-        crate::ops::elementwise::full(self, DType::F32, shape.into(), value)
-    }
-
-    /// An integer tensor filled with one value.
-    #[track_caller]
-    pub fn full_u32(&self, shape: impl Into<Shape>, value: u32) -> Var<'_> {
-        crate::ops::elementwise::full(self, DType::U32, shape.into(), f64::from(value))
     }
 
     /// Adds an operation. This is how operations defined outside the library join a graph.
@@ -236,7 +224,7 @@ impl Graph {
         match op.infer(&types) {
             Ok(out) => {
                 let what = || format!("the result of {} at {location}", op.name());
-                if let Some(error) = out.iter().find_map(|t| t.check_size(what).err()) {
+                if let Some(error) = out.iter().find_map(|t| t.check_size(&what).err()) {
                     self.fail(error);
                     return self.inert(outputs);
                 }

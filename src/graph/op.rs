@@ -2,8 +2,8 @@
 
 use super::{Cotangent, SharedOp, Vjp};
 use crate::error::{Refusal, Result};
+use crate::kernels::scalar::Scalar;
 use crate::kernels::{CpuCall, Lower};
-use crate::ops::elementwise::Scalar;
 use crate::types::{Layout, Operand, TensorType};
 
 /// An operation: shapes, gradient, kernels and CPU twin in one place.

@@ -63,6 +63,8 @@ pub struct CpuCall<'a, T> {
     pub step: u32,
     /// Seed of this run.
     pub seed: u64,
+    /// Which part of a shared batch this run computes.
+    pub rank: u32,
 }
 
 /// An integer slice.

@@ -130,7 +130,7 @@ pub struct Dispatch {
     pub bindings: Vec<Binding>,
     /// Static uniform, bound after the storage buffers.
     pub uniform: Option<Vec<u8>>,
-    /// Whether the per-step uniform (step, seed) is bound last.
+    /// Whether the per-step uniform (step, seed, rank) is bound last.
     pub globals: bool,
     /// Workgroups along x and y.
     pub grid: [u32; 2],
@@ -286,7 +286,7 @@ impl DispatchBuilder<'_, '_> {
         self
     }
 
-    /// Binds the per-step uniform (step, seed) after the static one.
+    /// Binds the per-step uniform (step, seed, rank) after the static one.
     pub fn globals(mut self) -> Self {
         self.dispatch.globals = true;
         self

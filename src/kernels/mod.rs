@@ -6,14 +6,13 @@ pub(crate) mod lower;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod panel;
 pub mod par;
-mod registry;
+pub mod scalar;
 pub mod scratch;
 pub mod vector;
 pub mod walk;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
 pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};
-pub use registry::KERNELS;
 
 use crate::error::{Error, Result};
 

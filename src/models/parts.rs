@@ -23,7 +23,7 @@ pub(crate) fn refuse(graph: &Graph, what: &str, message: impl Into<String>) {
 
 /// Refuses a matrix of more elements than a tensor can have, before anything of its size is made.
 pub(crate) fn within(what: &str, extents: &[usize]) -> Result<()> {
-    TensorType::f32(extents).check_size(|| what.to_owned())
+    TensorType::f32(extents).check_size(&|| what.to_owned())
 }
 
 /// Layers of a model at most: far more than any has, and few enough to be declared in a moment.

@@ -47,11 +47,14 @@ impl Params {
 
     /// Adds a parameter; the result may be given a group or made a buffer.
     pub fn add(&mut self, name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> &mut Param {
-        let (name, mut shape) = (name.into(), shape.into());
+        self.insert(name.into(), shape.into(), init)
+    }
+
+    fn insert(&mut self, name: String, mut shape: Shape, init: Init) -> &mut Param {
         let size = match shape[..] {
             // Tables are cut: no tensor has all of one.
             [rows, width] => cut(&name, rows, width, 4 * MAX_ELEMENTS).map(drop),
-            _ => TensorType::f32(shape.clone()).check_size(|| format!("parameter {name}")),
+            _ => TensorType::f32(shape.clone()).check_size(&|| format!("parameter {name}")),
         };
         if let Err(error) = size {
             self.error.get_or_insert(error);

@@ -4,6 +4,8 @@ use crate::error::{Error, Result, Where};
 use crate::exec::Store;
 use crate::graph::{Graph, Var};
 use crate::ops::gather::Gather;
+use crate::ops::memory::table::Format;
+use crate::ops::memory::weighted_gather::WeightedGather;
 use crate::types::{DType, Tensor, TensorType};
 use std::ops::Range;
 
@@ -179,6 +181,19 @@ impl<'g> Sharded<'g> {
         let mut inputs = self.shards.clone();
         inputs.push(indices);
         self.graph().apply_at(std::sync::Arc::new(Gather), &inputs, location)[0]
+    }
+
+    /// [`Var::weighted_gather`] from a table in pieces: `[.., width]`. The gradient of each piece is a list of rows. Cost:
+    /// the indices are read once a piece.
+    #[track_caller]
+    pub fn weighted_gather(&self, indices: Var<'g>, weights: Var<'g>) -> Var<'g> {
+        WeightedGather { format: Format::F32, masked: false }.apply(self.shards(), indices, weights, None, None)
+    }
+
+    /// [`Var::weighted_gather_masked`] from a table in pieces; `trained` is u32 `[rows]` of the whole table.
+    #[track_caller]
+    pub fn weighted_gather_masked(&self, indices: Var<'g>, weights: Var<'g>, trained: Var<'g>) -> Var<'g> {
+        WeightedGather { format: Format::F32, masked: true }.apply(self.shards(), indices, weights, None, Some(trained))
     }
 
     /// Sum of squares of every row, `[rows]`; its root is the length that turns scores into cosines.

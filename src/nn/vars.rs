@@ -187,7 +187,9 @@ impl<'g> ParamVars<'g> {
         let full = format!("{}{name}", self.prefix);
         let found = self.all.index.get(&full).and_then(|i| self.all.views.get(*i));
         if found.is_none() {
-            self.refuse(name, "the model's parameters have no such name".to_owned());
+            let known = self.all.index.keys().filter_map(|known| known.strip_prefix(&self.prefix));
+            let known = crate::error::some(known);
+            self.refuse(name, format!("the model's parameters have no such name, but {known}"));
         }
         found.map(|(_, view)| view)
     }

@@ -23,9 +23,6 @@ pub mod assign;
 pub mod attention;
 pub mod bank;
 pub mod cache;
-#[cfg(feature = "oracle")]
-#[doc(hidden)]
-pub mod check;
 pub mod copy;
 pub mod cross_entropy;
 pub mod cumsum;
@@ -33,7 +30,6 @@ pub mod custom;
 pub mod einsum;
 pub mod elementwise;
 pub mod gather;
-pub mod gradcheck;
 pub mod logsumexp;
 pub mod matmul;
 pub mod memory;
@@ -42,6 +38,7 @@ pub(crate) mod norm_grad;
 pub mod optim;
 pub mod random;
 pub mod reduce;
+mod registry;
 pub mod rotary;
 pub mod route;
 pub mod rows;
@@ -53,3 +50,5 @@ pub mod select;
 pub mod softmax;
 pub mod sort;
 pub mod view;
+
+pub use registry::KERNELS;

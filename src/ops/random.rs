@@ -5,6 +5,9 @@
 //! every pair of step and site has a key of its own; elements 2 j and 2 j + 1 are the block of counter (j, 0) under
 //! that key. The site is chosen by the caller, never by a node's number: adding a node elsewhere changes no mask. Bits,
 //! uniforms and dropout masks are the same on every executor; normal and Gumbel numbers within rounding of ln, sin and cos.
+//!
+//! Where several ranks share a batch ([`Feed::rank`](crate::Feed::rank)), the first axis of what is drawn counts as that of the
+//! batch: each rank gets its part of what one process draws for the whole batch. A scalar is the same on all.
 
 use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Graph, Mode, Op, Var, Vjp, cpu_twin};
@@ -41,6 +44,7 @@ struct Random {
 struct Meta {
     n: u32,
     site: u32,
+    split: u32,
 }
 
 /// One block of Threefry-2x32-20.
@@ -90,21 +94,31 @@ impl Random {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let seed = [call.seed as u32, (call.seed >> 32) as u32];
         let key = threefry2x32(seed, [call.step, self.site]);
+        let first = self.split() * call.rank;
         match &mut call.outputs[0].data {
-            SliceMut::Float(out) => fill(out, key, |bits| self.kind.pair(bits)),
-            SliceMut::Int(out) => fill(out, key, |bits| bits),
+            SliceMut::Float(out) => fill(out, key, first, |bits| self.kind.pair(bits)),
+            SliceMut::Int(out) => fill(out, key, first, |bits| bits),
         }
+    }
+
+    /// Whether the first axis is shared out among ranks: all but a scalar has one.
+    fn split(&self) -> u32 {
+        u32::from(!self.shape.is_empty())
     }
 }
 
-fn fill<E: Copy + Send>(out: &mut [E], key: [u32; 2], f: impl Fn([u32; 2]) -> [E; 2] + Sync) {
+/// Numbers of the stream from that of `rank` on, where every rank has as many as `out`.
+fn fill<E: Copy + Send>(out: &mut [E], key: [u32; 2], rank: u32, f: impl Fn([u32; 2]) -> [E; 2] + Sync) {
+    let first = rank.wrapping_mul(out.len() as u32);
+    let block = |at: u32| f(threefry2x32(key, [at >> 1, 0]));
     par::pieces(
         out,
         PIECE,
         #[inline(always)]
         |start, piece| {
             for (j, pair) in piece.chunks_mut(2).enumerate() {
-                let made = f(threefry2x32(key, [(start / 2 + j) as u32, 0]));
+                let at = first.wrapping_add((start + 2 * j) as u32);
+                let made = if at & 1 == 0 { block(at) } else { [block(at)[1], block(at.wrapping_add(1))[0]] };
                 pair.copy_from_slice(&made[..pair.len()]);
             }
         },
@@ -134,7 +148,7 @@ impl Op for Random {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.outputs[0].numel();
-        let meta = Meta { n: n as u32, site: self.site };
+        let meta = Meta { n: n as u32, site: self.site, split: self.split() };
         cx.dispatch(&RANDOM)
             .constant("KIND", f64::from(self.kind as u32))
             .output(0)

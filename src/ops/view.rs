@@ -53,9 +53,7 @@ impl Op for View {
                 to.clone()
             }
             View::Permute(axes) => {
-                let mut seen = axes.clone();
-                seen.sort_unstable();
-                if seen != (0..rank).collect::<Vec<_>>() {
+                if axes.len() != rank || !(0..rank).all(|axis| axes.contains(&axis)) {
                     return Refusal::shape(format!("axes {axes:?} are no permutation of {rank} dimensions"));
                 }
                 axes.iter().map(|a| input.shape[*a]).collect::<Vec<_>>().into()

@@ -8,7 +8,7 @@ use crate::graph::{Call, Graph, Kind, SharedOp, Value, Var};
 use crate::ops::assign::Assign;
 use crate::ops::view::View;
 use crate::types::{Layout, Operand, TensorType};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 /// Elements to which dense inputs are aligned: 256 bytes, the portable alignment of bindings.
@@ -43,12 +43,11 @@ pub(super) fn build(
             message: "the variable belongs to another graph; compile the graph it was built in".into(),
         });
     }
-    let mut names: Vec<&str> = outputs.iter().map(|(n, _)| *n).collect();
-    names.sort_unstable();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+    let mut names: FxHashSet<&str> = FxHashSet::default();
+    if let Some((name, _)) = outputs.iter().find(|(name, _)| !names.insert(name)) {
         return Err(Error::Name {
             kind: "output",
-            name: pair[0].to_owned(),
+            name: (*name).to_owned(),
             message: "given twice; give every output its own name".into(),
         });
     }

@@ -5,6 +5,7 @@
 //! than what is bound beside it; everything else may be neighbours.
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BinaryHeap;
 
 /// Bytes between places in a slot: the portable alignment of bindings.
 const ALIGN: u64 = 256;
@@ -132,12 +133,11 @@ fn gap(residents: &Residents<'_>, life: &Life, apart: &Apart) -> Option<u64> {
 
 /// The most bytes that live at the same time.
 fn most_alive(lives: &[Life]) -> u64 {
-    let mut changes: Vec<(usize, bool, u64)> =
+    let changes: BinaryHeap<(usize, bool, u64)> =
         lives.iter().flat_map(|l| [(l.first, true, l.bytes), (l.last + 1, false, l.bytes)]).collect();
-    // What ends before a step makes room for what begins with it.
-    changes.sort_unstable();
     let (mut alive, mut most) = (0, 0);
-    for (_, begins, bytes) in changes {
+    // What ends before a step makes room for what begins with it.
+    for (_, begins, bytes) in changes.into_sorted_vec() {
         alive = if begins { alive + bytes } else { alive - bytes };
         most = most.max(alive);
     }

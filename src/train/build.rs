@@ -1,9 +1,11 @@
 //! Graphs of a training step: loss, gradients in flat buffers, clipping, optimizer, counts.
 
+use super::mean::{Parts, counted};
 use super::optimizer::{Group, Optimizer};
+use super::ranks::shared;
 use super::rows::{RowUpdates, Table, Trained, hits};
 use crate::error::{Error, Result};
-use crate::graph::{Factors, Gradient, Graph, Rows, Var};
+use crate::graph::{Gradient, Graph, Rows, Var};
 use crate::nn::{ParamVars, Params, Shard};
 use crate::ops::optim::{Accumulate, Controls, Pack, Tally};
 use crate::types::TensorType;
@@ -20,8 +22,10 @@ pub(super) const ALLOWED: &str = "train/allowed";
 pub(super) const PROGRESS: &str = "optim/progress";
 /// Slot: touches of each row.
 pub(super) const COUNT: &str = "count";
-/// State: loss averaged over micro-batches.
-const LOSS: &str = "accumulated/loss";
+/// State: loss of a step's micro-batches together.
+pub(super) const LOSS: &str = "accumulated/loss";
+/// State: what was counted in a step's micro-batches together.
+pub(super) const COUNTED: &str = "accumulated/count";
 
 /// What a step does besides the loss.
 #[derive(Clone, Debug)]
@@ -32,6 +36,10 @@ pub(super) struct Settings {
     pub max_norm: f64,
     /// Micro-batches a step.
     pub micro: u32,
+    /// Ranks that make it together, each with so many.
+    pub ranks: u32,
+    /// Whether the loss is a sum and a count.
+    pub counted: bool,
     pub not_finite: NotFinite,
 }
 
@@ -56,10 +64,15 @@ pub(super) fn slot_name(slot: &str, shard: &Shard) -> String {
 }
 
 /// Kinds of states for the gradient of a step with several micro-batches: a total, or the hits of all side by side.
-const TOTAL: &str = "accumulated";
-const INDICES: &str = "accumulated/indices";
-const VALUES: &str = "accumulated/values";
-const WEIGHTS: &str = "accumulated/weights";
+pub(super) const TOTAL: &str = "accumulated";
+pub(super) const INDICES: &str = "accumulated/indices";
+pub(super) const VALUES: &str = "accumulated/values";
+pub(super) const WEIGHTS: &str = "accumulated/weights";
+
+/// Name of the state for the hits of all ranks, where one has those of this rank.
+pub(super) fn gathered(state: &str) -> String {
+    state.replacen(TOTAL, "gathered", 1)
+}
 
 /// The gradient of a flat buffer.
 enum Grad<'g> {
@@ -78,6 +91,9 @@ impl Settings {
                 format!("the norm must be positive and finite, got {}", self.max_norm),
             ));
         }
+        if self.ranks == 0 {
+            return Err(Error::argument("ranks", "there is at least one"));
+        }
         if self.micro == 0 {
             return Err(Error::argument("accumulate", "a step has at least one micro-batch"));
         }
@@ -94,6 +110,16 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Batches that make a step, on all ranks.
+    fn batches(&self) -> usize {
+        self.micro as usize * self.ranks as usize
+    }
+
+    /// Whether loss, gradients and optimizer are one graph.
+    pub fn at_once(&self) -> bool {
+        self.batches() == 1
     }
 
     fn group(&self, name: &str) -> Group {
@@ -124,20 +150,28 @@ impl Settings {
                 states.extend(t.shards.iter().zip(counts).map(|(shard, ty)| (slot_name(COUNT, shard), ty)));
             }
             match &t.table {
-                _ if micro == 1 => {}
+                _ if self.at_once() => {}
                 None => states.extend(t.shards.iter().map(|shard| (t.state(TOTAL), shard.ty()))),
-                Some(table) if table.hits == 0 => {}
                 Some(table) => {
-                    states.push((t.state(INDICES), TensorType::u32([micro, table.hits])));
-                    states.push((t.state(VALUES), TensorType::f32([micro, table.values() * table.width])));
-                    if table.per.is_some() {
-                        states.push((t.state(WEIGHTS), TensorType::f32([micro, table.hits])));
+                    for kind in table.kinds() {
+                        let ty = match *kind {
+                            INDICES => TensorType::u32([micro, table.hits]),
+                            VALUES => TensorType::f32([micro, table.values() * table.width]),
+                            _ => TensorType::f32([micro, table.hits]),
+                        };
+                        if self.ranks > 1 {
+                            states.push((gathered(&t.state(kind)), shared(&ty, self.ranks as usize)));
+                        }
+                        states.push((t.state(kind), ty));
                     }
                 }
             }
         }
-        if micro > 1 {
+        if !self.at_once() {
             states.push((LOSS.to_owned(), TensorType::f32([1])));
+        }
+        if !self.at_once() && self.counted {
+            states.push((COUNTED.to_owned(), TensorType::f32([1])));
         }
         states
     }
@@ -147,9 +181,13 @@ impl Settings {
         &self,
         graph: &'g Graph,
         params: &Params,
-        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
+        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Parts<'g>,
     ) -> (Var<'g>, Vec<Trained>) {
-        let (loss, grads) = self.gradients(graph, params, loss);
+        let mean = |graph: &'g Graph, params: &ParamVars<'g>| match loss(graph, params) {
+            (sum, Some(count)) => (sum.reshape([]) / counted(count), None),
+            plain => plain,
+        };
+        let (loss, _, grads) = self.gradients(graph, params, mean);
         let (trained, grads): (Vec<Trained>, Vec<Grad<'g>>) = grads.into_iter().unzip();
         (self.optimize(graph, loss, &trained, &grads), trained)
     }
@@ -159,11 +197,12 @@ impl Settings {
         &self,
         graph: &'g Graph,
         params: &Params,
-        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
+        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Parts<'g>,
     ) -> Vec<Trained> {
-        let (loss, grads) = self.gradients(graph, params, loss);
+        let (loss, count, grads) = self.gradients(graph, params, loss);
         let [first, turn] = [FIRST, TURN].map(|name| graph.input(name, TensorType::u32([])));
-        let scale = 1.0 / f64::from(self.micro);
+        // Without counts all batches weigh the same; with them the totals are divided in the end.
+        let scale = if count.is_some() { 1.0 } else { 1.0 / self.batches() as f64 };
         let add = |name: &str, value: Var<'g>| {
             let total = graph.state(name, value.ty());
             graph.assign(total, Accumulate { scale }.add(total, value, first));
@@ -175,6 +214,9 @@ impl Settings {
             graph.assign(all, all.write_rows_if(ok, value.reshape([1, n]), turn));
         };
         add(LOSS, loss.reshape([1]));
+        if let Some(count) = count {
+            add(COUNTED, count);
+        }
         for (t, grad) in &grads {
             match grad {
                 Grad::Dense(grad) => add(&t.state(TOTAL), *grad),
@@ -196,15 +238,22 @@ impl Settings {
 
     /// The optimizer on what was accumulated; returns the report.
     pub fn apply<'g>(&self, graph: &'g Graph, trained: &[Trained]) -> Var<'g> {
-        let micro = self.micro as usize;
+        let one = |name: &str| graph.state(name, TensorType::f32([1]));
+        let count = self.counted.then(|| counted(one(COUNTED)));
+        let mean = |total: Var<'g>| count.map_or(total, |count| total / count);
         let grad = |t: &Trained| match &t.table {
-            None => Grad::Dense(graph.state(&t.state(TOTAL), t.shards.first().map_or(TensorType::f32([0]), Shard::ty))),
+            None => {
+                let ty = t.shards.first().map_or(TensorType::f32([0]), Shard::ty);
+                Grad::Dense(mean(graph.state(&t.state(TOTAL), ty)))
+            }
             Some(table) if table.hits == 0 => Grad::Rows(None),
-            Some(table) => Grad::Rows(Some(accumulated(graph, t, table, micro))),
+            Some(table) => {
+                let rows = t.hits(graph, table, self.batches(), self.ranks > 1);
+                Grad::Rows(Some(Rows { values: mean(rows.values), ..rows }))
+            }
         };
         let grads: Vec<Grad<'g>> = trained.iter().map(grad).collect();
-        let loss = graph.state(LOSS, TensorType::f32([1])).reshape([]);
-        self.optimize(graph, loss, trained, &grads)
+        self.optimize(graph, mean(one(LOSS).reshape([])), trained, &grads)
     }
 
     /// `ok`, and that the training has not stopped.
@@ -282,10 +331,10 @@ impl Settings {
         &self,
         graph: &'g Graph,
         params: &Params,
-        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>,
-    ) -> (Var<'g>, Vec<(Trained, Grad<'g>)>) {
+        loss: impl FnOnce(&'g Graph, &ParamVars<'g>) -> Parts<'g>,
+    ) -> (Var<'g>, Option<Var<'g>>, Vec<(Trained, Grad<'g>)>) {
         let vars = params.vars(graph);
-        let loss = loss(graph, &vars);
+        let (loss, count) = loss(graph, &vars);
         if graph.borrow().gate.is_some() {
             graph.fail(Error::argument("gate", "the trainer sets the gate itself; use a mask in the loss instead"));
         }
@@ -304,7 +353,7 @@ impl Settings {
                 None => self.dense_gradients(graph, pieces, &grads, &mut all),
             }
         }
-        (loss.reshape([]), all)
+        (loss.reshape([]), count.map(|count| count.reshape([1])), all)
     }
 
     /// The gradient of a table, whole or in pieces, if it is updated by rows.
@@ -357,20 +406,5 @@ impl Settings {
 
     fn group_of(&self, shard: &Shard) -> Group {
         shard.group.as_deref().map(|name| self.group(name)).unwrap_or_default()
-    }
-}
-
-/// The hits of all micro-batches of a step.
-fn accumulated<'g>(graph: &'g Graph, t: &Trained, table: &Table, micro: usize) -> Rows<'g> {
-    let (hits, width) = (table.hits, table.width);
-    let per_hit = |kind: &str, ty: fn([usize; 2]) -> TensorType| {
-        graph.state(&t.state(kind), ty([micro, hits])).reshape([micro * hits])
-    };
-    let values = graph.state(&t.state(VALUES), TensorType::f32([micro, table.values() * width]));
-    Rows {
-        indices: per_hit(INDICES, TensorType::u32),
-        values: values.reshape([micro * table.values(), width]),
-        rows: table.rows,
-        factors: table.per.map(|per| Factors { weights: per_hit(WEIGHTS, TensorType::f32), per }),
     }
 }

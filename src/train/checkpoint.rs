@@ -8,7 +8,7 @@ use crate::types::{DType, Data, Shape, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::Range;
 
 /// Names that begin so belong to the trainer and not to the model.
@@ -80,9 +80,7 @@ impl Checkpoint {
 
     /// All names, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names = self.header.offset_keys();
-        names.sort_unstable();
-        names
+        BinaryHeap::from(self.header.offset_keys()).into_sorted_vec()
     }
 
     /// Whether there is a tensor of this name.
@@ -263,7 +261,11 @@ impl Params {
 
     /// Hands over the bytes of the file part by part: no table is ever whole in memory twice. Wide elements come first, so
     /// that all are aligned.
-    fn write(&self, metadata: HashMap<String, String>, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        metadata: HashMap<String, String>,
+        mut put: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let rounded = Rounded::all(self)?;
         let plain = || self.iter().filter(|p| p.quantization().is_none());
         let mut tensors: Vec<_> = plain().map(|p| (p.name().to_owned(), Dtype::F32, p.shape().clone())).collect();

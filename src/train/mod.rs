@@ -23,22 +23,32 @@
 //! ```
 
 mod build;
+mod builder;
 mod checkpoint;
 mod file;
 mod inspect;
+mod mean;
 mod optimizer;
+mod ranks;
 mod resume;
 mod rounded;
 mod rows;
 mod schedule;
 mod snapshot;
+#[cfg(not(target_arch = "wasm32"))]
+mod threads;
 mod trainer;
 
 pub use crate::ops::optim::Report;
 pub use build::NotFinite;
+pub use builder::TrainerBuilder;
 pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
+pub use mean::Mean;
 pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
+pub use ranks::Collective;
 pub use rows::RowUpdates;
 pub use schedule::Schedule;
 pub use snapshot::Snapshot;
-pub use trainer::{Trainer, TrainerBuilder};
+#[cfg(not(target_arch = "wasm32"))]
+pub use threads::Threads;
+pub use trainer::Trainer;

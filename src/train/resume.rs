@@ -3,6 +3,7 @@
 use super::build::{COUNT, PROGRESS, slot_name};
 use super::checkpoint::{Checkpoint, LoadOptions, OPTIMIZER};
 use super::file;
+use super::ranks::{Digest, shared};
 use super::rows::{check_rules, rules};
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ struct Stored {
     state: String,
     ty: TensorType,
     parts: Vec<Part>,
+    /// Whether each rank has a part of it.
+    carried: bool,
 }
 
 /// Elements of a tensor, from `start` on, at a place in a state. Parts of one tensor follow each other in order.
@@ -58,7 +61,8 @@ impl Trainer {
                 let place = s.offset..s.offset + s.len;
                 Some(Part { tensor: name(p.name()), shape: p.shape().clone(), start: s.start, place })
             };
-            Stored { state, ty: shard.ty(), parts: shard.segments.iter().filter_map(part).collect() }
+            let parts = shard.segments.iter().filter_map(part).collect();
+            Stored { state, ty: shard.ty(), parts, carried: false }
         };
         let mut all: Vec<Stored> = shards.iter().map(|s| flat(s, s.state.clone(), &str::to_owned)).collect();
         let optimizer = &self.design.settings.optimizer;
@@ -71,13 +75,14 @@ impl Trainer {
                 let (tensor, shape) = (slot_of(COUNT, &table.name), [table.rows].into());
                 let part = Part { tensor, shape, start: rows.start, place: 0..rows.len() };
                 let ty = TensorType::u32([rows.len()]);
-                all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part] });
+                all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part], carried: false });
             }
         }
         for (name, ty) in &self.design.carried {
-            let part =
-                Part { tensor: slot_of(CARRIED, name), shape: ty.shape.clone(), start: 0, place: 0..ty.shape.numel() };
-            all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part] });
+            // In the file is what all ranks carry.
+            let (shape, numel) = (shared(ty, self.ranks()).shape, ty.shape.numel());
+            let part = Part { tensor: slot_of(CARRIED, name), shape, start: self.rank() * numel, place: 0..numel };
+            all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part], carried: true });
         }
         Ok(all)
     }
@@ -96,34 +101,60 @@ impl Trainer {
     }
 
     /// Writes [`to_bytes`](Self::to_bytes) to a file, state by state; an old file is replaced only when the new one is
-    /// whole.
+    /// whole. Of [ranks](super::TrainerBuilder::ranks) that train together all call it, rank 0 writes, and the others learn
+    /// whether the file is there.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
-        let mut file = file::NewFile::create(path.as_ref())?;
-        self.write(|part| file.write(part)).await?;
+        let carried = self.gather_carried().await?;
+        let written = if self.rank() == 0 { self.save_with(path.as_ref(), &carried).await } else { Ok(()) };
+        let said =
+            self.agree(&[u64::from(written.is_ok() || self.rank() > 0)], "rank 0 could not write the checkpoint");
+        written.and(match said {
+            Err(Error::Rank { message, .. }) if self.rank() > 0 => Err(Error::Rank { rank: 0, message }),
+            other => other,
+        })
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn save_with(&self, path: &std::path::Path, carried: &[Tensor]) -> Result<()> {
+        let mut file = file::NewFile::create(path)?;
+        self.write_with(carried, |part| file.write(part)).await?;
         file.finish()
     }
 
-    /// Hands over the bytes of the file part by part: only one state at a time is in host memory.
-    async fn write(&self, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// What the losses of all ranks carry.
+    async fn gather_carried(&self) -> Result<Vec<Tensor>> {
+        let mut all = Vec::with_capacity(self.design.carried.len());
+        for (name, _) in &self.design.carried {
+            all.push(self.gather(self.store.read(name).await?)?);
+        }
+        Ok(all)
+    }
+
+    async fn write(&self, put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.write_with(&self.gather_carried().await?, put).await
+    }
+
+    /// Hands over the bytes of the file part by part: beside what is carried only one state at a time is in host memory.
+    async fn write_with(&self, carried: &[Tensor], mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if !self.runs.is_multiple_of(self.design.settings.micro) {
             let message = "some micro-batches of this step are still missing; save after the last one";
             return Err(Error::argument("save", message));
         }
         let stored = self.stored()?;
-        let tensors = stored.iter().flat_map(|s| s.parts.iter().map(|part| (s.ty.dtype, part)));
-        let tensors = tensors.filter(|(_, part)| part.start == 0);
-        let tensors =
-            tensors.map(|(dtype, part)| (part.tensor.clone(), file::stored_as(dtype), part.shape.clone())).collect();
-        put(&file::header(tensors, self.metadata().await?)?)?;
-        for s in &stored {
+        let tensors = stored.iter().flat_map(|s| s.parts.iter().map(move |part| (s, part)));
+        let tensors = tensors.filter(|(s, part)| s.carried || part.start == 0);
+        let tensors = tensors.map(|(s, part)| (part.tensor.clone(), file::stored_as(s.ty.dtype), part.shape.clone()));
+        put(&file::header(tensors.collect(), self.metadata().await?)?)?;
+        for s in stored.iter().filter(|s| !s.carried) {
             let tensor = crate::nn::read(&self.store, &s.state, &s.ty).await?;
             for part in &s.parts {
                 let Range { start, end } = part.place;
                 put(tensor.data().bytes().get(4 * start..4 * end).unwrap_or_default())?;
             }
         }
-        Ok(())
+        // They come last in the list too.
+        carried.iter().try_for_each(|tensor| put(tensor.data().bytes()))
     }
 
     async fn metadata(&self) -> Result<HashMap<String, String>> {
@@ -184,12 +215,19 @@ impl Trainer {
         for (s, part) in stored.iter().flat_map(|s| s.parts.iter().map(move |part| (s, part))) {
             file.check(&part.tensor, &part.shape, s.ty.dtype)?;
         }
+        let mut digest = Digest::default();
         for s in &stored {
-            self.store.set(&s.state, &restored(file, s)?)?;
+            let tensor = restored(file, s)?;
+            if self.ranks() > 1 && !s.carried {
+                digest.write(tensor.data().bytes());
+            }
+            self.store.set(&s.state, &tensor)?;
         }
-        self.store.set(PROGRESS, &Tensor::u32([2], vec![counters.done, counters.skipped])?)?;
-        self.go_on(counters.runs, counters.steps, counters.seed, counters.skipped);
-        Ok(())
+        let Counters { runs, steps, seed, done, skipped } = counters;
+        self.store.set(PROGRESS, &Tensor::u32([2], vec![done, skipped])?)?;
+        self.go_on(runs, steps, seed, skipped);
+        let counts = [u64::from(runs), steps, seed, u64::from(done), u64::from(skipped), digest.value()];
+        self.agree(&counts, "has loaded another checkpoint than rank 0; give all ranks the same file")
     }
 
     fn counters(&self, file: &Checkpoint) -> Result<Counters> {

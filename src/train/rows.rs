@@ -1,9 +1,11 @@
 //! Tables whose touched rows alone are updated.
 
+use super::build::{INDICES, VALUES, WEIGHTS, gathered};
 use super::optimizer::{Group, Optimizer};
 use crate::error::{Error, Result};
-use crate::graph::{Gradient, Rows};
+use crate::graph::{Factors, Gradient, Graph, Rows};
 use crate::nn::{Params, Shard};
+use crate::types::TensorType;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -75,6 +77,15 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// The kinds of states for its hits, where a step has several (micro-)batches.
+    pub fn kinds(&self) -> &'static [&'static str] {
+        match (self.hits, self.per) {
+            (0, _) => &[],
+            (_, None) => &[INDICES, VALUES],
+            (_, Some(_)) => &[INDICES, VALUES, WEIGHTS],
+        }
+    }
+
     /// Rows of values of one (micro-)batch.
     pub fn values(&self) -> usize {
         self.hits / self.per.unwrap_or(1).max(1)
@@ -95,6 +106,26 @@ impl Trained {
     /// Name of a state that belongs to all buffers together.
     pub fn state(&self, kind: &str) -> String {
         format!("{kind}/{}", self.shards.first().map_or("", |s| &s.state))
+    }
+
+    /// The hits of the batches of a step that are accumulated, of this rank or gathered of all.
+    pub fn hits<'g>(&self, graph: &'g Graph, table: &Table, batches: usize, all: bool) -> Rows<'g> {
+        let (hits, width) = (table.hits, table.width);
+        let state = |kind: &str, ty| {
+            let name = self.state(kind);
+            graph.state(&if all { gathered(&name) } else { name }, ty)
+        };
+        let weights = |per| {
+            let weights = state(WEIGHTS, TensorType::f32([batches, hits])).reshape([batches * hits]);
+            Factors { weights, per }
+        };
+        let values = state(VALUES, TensorType::f32([batches, table.values() * width]));
+        Rows {
+            indices: state(INDICES, TensorType::u32([batches, hits])).reshape([batches * hits]),
+            values: values.reshape([batches * table.values(), width]),
+            rows: table.rows,
+            factors: table.per.map(weights),
+        }
     }
 
     /// The table, if touches of its rows are counted.

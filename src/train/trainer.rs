@@ -1,30 +1,19 @@
 //! The trainer: one plan a step, nothing read back inside it.
 
 use super::build::{ALLOWED, FIRST, LR, NotFinite, Settings, TURN};
-use super::optimizer::{Group, Optimizer};
+use super::builder::TrainerBuilder;
+use super::optimizer::Optimizer;
+use super::ranks::{Collective, Digest};
 use super::rows::Trained;
 use super::schedule::Schedule;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
-use crate::graph::{Graph, Var};
-use crate::nn::{ParamVars, Params};
+use crate::nn::Params;
 use crate::ops::optim::Report;
 use crate::plan::{Options, Program};
 use crate::types::{Tensor, TensorType};
 use std::sync::{Arc, OnceLock};
-
-/// Settings of a trainer; [`compile`](Self::compile) makes it.
-pub struct TrainerBuilder {
-    device: Device,
-    params: Params,
-    settings: Settings,
-    schedule: Schedule,
-    seed: u64,
-    config: String,
-    options: Options,
-    carried: Vec<(String, TensorType)>,
-}
 
 /// Trains parameters on one device. A step is one plan: loss, gradients, clipping and optimizer, in one submit.
 ///
@@ -80,125 +69,13 @@ pub(super) struct Design {
     pub config: String,
     /// States of the loss that go into checkpoints.
     pub carried: Vec<(String, TensorType)>,
-    schedule: Schedule,
-    accumulate: Option<Arc<Program>>,
-    apply: Arc<Program>,
+    /// Those that make every step together with this one.
+    pub ranks: Option<Arc<dyn Collective>>,
+    pub schedule: Schedule,
+    pub accumulate: Option<Arc<Program>>,
+    pub apply: Arc<Program>,
     /// Loss and gradients with all that leads to them, for looking at values.
     pub inspection: Arc<Program>,
-}
-
-impl TrainerBuilder {
-    /// Scales all gradients together so that their norm is at most `max_norm`, as `torch.nn.utils.clip_grad_norm_`.
-    pub fn clip(mut self, max_norm: f64) -> Self {
-        self.settings.max_norm = max_norm;
-        self
-    }
-
-    /// Gives a group of parameters its own learning rate factor, weight decay and way to update tables.
-    pub fn group(mut self, name: impl Into<String>, group: Group) -> Self {
-        self.settings.groups.push((name.into(), group));
-        self
-    }
-
-    /// Sets how the learning rate changes.
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.schedule = schedule;
-        self
-    }
-
-    /// Averages gradients over `micro` micro-batches a step; each is one call of [`Trainer::step`].
-    pub fn accumulate(mut self, micro: u32) -> Self {
-        self.settings.micro = micro;
-        self
-    }
-
-    /// Sets the seed of random numbers in the loss (dropout); by default that of the parameters.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Text that goes into checkpoints: how to build the model again.
-    pub fn config(mut self, config: impl Into<String>) -> Self {
-        self.config = config.into();
-        self
-    }
-
-    /// Keeps states of the loss (see [`Graph::state`]) in the trainer's store, zeros at first, and in its checkpoints: what a
-    /// model carries from one batch to the next. A step that is skipped leaves them as they are, and so does each micro-batch
-    /// whose loss is not finite.
-    pub fn carry(mut self, states: impl IntoIterator<Item = (String, TensorType)>) -> Self {
-        self.carried.extend(states);
-        self
-    }
-
-    /// Sets what follows a step whose loss or gradients are not finite: by default it is skipped.
-    pub fn on_not_finite(mut self, then: NotFinite) -> Self {
-        self.settings.not_finite = then;
-        self
-    }
-
-    /// Sets what compiling may do.
-    pub fn options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Compiles the step. `loss` builds one scalar from the graph and the parameters; it declares the inputs it wants
-    /// with [`Graph::input`] and may keep states with [`Graph::state`] and [`Graph::assign`], but sets no gate.
-    pub async fn compile(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
-        let TrainerBuilder { device, mut params, settings, .. } = self;
-        settings.check(&params)?;
-        settings.separate(&mut params);
-        params.check_device(&device)?;
-        let options = self.options;
-        let graph = Graph::new();
-        let (report, trained) = if settings.micro == 1 {
-            let (report, trained) = settings.whole(&graph, &params, loss);
-            (Some(report), trained)
-        } else {
-            (None, settings.accumulate(&graph, &params, loss))
-        };
-        if let Some(error) = graph.error() {
-            return Err(error);
-        }
-        // Memory that lasts comes first: what cannot fit is refused before plans are made.
-        let store = Store::new(&device);
-        let mut states = params.states()?;
-        states.extend(settings.states(&trained));
-        let carried = self.carried;
-        for (name, ty) in &carried {
-            if states.iter().any(|(taken, _)| taken == name) {
-                let message =
-                    "the trainer has a state of this name; choose another for what the loss carries".to_owned();
-                return Err(Error::Name { kind: "state", name: name.clone(), message });
-            }
-            states.push((name.clone(), ty.clone()));
-        }
-        store.reserve(&states)?;
-        let inspection = Arc::new(Program::inspection(&graph, report.as_slice()));
-        let build = |graph: &Graph, outputs: &[(&str, Var<'_>)]| Program::build(graph, outputs, options).map(Arc::new);
-        let (accumulate, apply) = match report {
-            Some(report) => (None, build(&graph, &[("report", report)])?),
-            None => {
-                let first = build(&graph, &[])?;
-                let graph = Graph::new();
-                let report = settings.apply(&graph, &trained);
-                (Some(first), build(&graph, &[("report", report)])?)
-            }
-        };
-        let (config, schedule) = (self.config, self.schedule);
-        let design = Design { params, settings, trained, config, carried, schedule, accumulate, apply, inspection };
-        let trainer = Trainer::assemble(Arc::new(design), store, self.seed).await?;
-        trainer.design.params.load_into(&trainer.store)?;
-        Ok(trainer)
-    }
-
-    /// [`compile`](Self::compile), waiting on this thread.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn compile_blocking(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
-        pollster::block_on(self.compile(loss))
-    }
 }
 
 impl Trainer {
@@ -213,13 +90,28 @@ impl Trainer {
                 groups: Vec::new(),
                 max_norm: 0.0,
                 micro: 1,
+                ranks: 1,
+                counted: false,
                 not_finite: NotFinite::default(),
             },
             schedule: Schedule::default(),
             config: String::new(),
             options: Options::default(),
             carried: Vec::new(),
+            ranks: None,
         }
+    }
+
+    /// Digest of what ranks must have in common.
+    pub(super) fn digest(&self, states: &[(String, TensorType)]) -> Result<u64> {
+        let Design { params, settings, config, schedule, .. } = &*self.design;
+        let mut digest = Digest::default();
+        digest.write(format!("{settings:?} {schedule:?} {config} {} {states:?}", self.seed).as_bytes());
+        params.write(Default::default(), |part| {
+            digest.write(part);
+            Ok(())
+        })?;
+        Ok(digest.value())
     }
 
     /// Compiles the programs of a design for the device of `store`, which has its states.
@@ -244,7 +136,8 @@ impl Trainer {
         })
     }
 
-    /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued.
+    /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued; with
+    /// [`ranks`](TrainerBuilder::ranks) when all of them have handed over their gradients.
     pub fn step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.step_with(inputs, &[])
     }
@@ -262,6 +155,8 @@ impl Trainer {
             plan.run(&feed)?;
         }
         if turn + 1 == micro {
+            #[cfg(not(target_arch = "wasm32"))]
+            self.join()?;
             self.apply.run(&feed)?;
             self.steps = self.steps.saturating_add(1);
             self.reported = true;
@@ -277,7 +172,8 @@ impl Trainer {
         inputs: &[(&'a str, &'a Tensor)],
         stores: &[&'a Store],
     ) -> Feed<'a> {
-        let feed = stores.iter().fold(Feed::new().store(&self.store), |feed, store| feed.store(store));
+        let feed = Feed::new().rank(self.rank() as u32);
+        let feed = stores.iter().fold(feed.store(&self.store), |feed, store| feed.store(store));
         let controls = controls.iter().map(|(name, tensor)| (*name, tensor));
         controls.chain(inputs.iter().copied()).fold(feed, |feed, (name, tensor)| feed.input(name, tensor))
     }

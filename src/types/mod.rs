@@ -163,7 +163,7 @@ impl TensorType {
 
     /// Refuses a tensor that has more elements than kernels can number; empty dimensions count as one, because strides
     /// are products of the others. `what` says where it comes from.
-    pub(crate) fn check_size(&self, what: impl FnOnce() -> String) -> Result<(), Error> {
+    pub(crate) fn check_size(&self, what: &dyn Fn() -> String) -> Result<(), Error> {
         let extents = self.shape.iter().map(|d| (*d).max(1) as u64);
         let needed = extents.fold(1u64, u64::saturating_mul);
         if needed <= MAX_ELEMENTS {

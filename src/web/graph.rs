@@ -27,12 +27,12 @@ impl Inner {
         value.map(|value| Var::new(&self.graph, value)).ok_or_else(|| Error::argument("graph", "no such variable"))
     }
 
-    fn vars(&self, ids: &[u32]) -> Result<Vec<Var<'_>>> {
+    pub fn vars(&self, ids: &[u32]) -> Result<Vec<Var<'_>>> {
         ids.iter().map(|id| self.var(*id)).collect()
     }
 
     /// Numbers, element types and shapes of new variables: id, 0 for f32 or 1 for u32, rank, dimensions, of each in turn.
-    fn packed(&self, vars: &[Var<'_>]) -> Result<Vec<u32>> {
+    pub fn packed(&self, vars: &[Var<'_>]) -> Result<Vec<u32>> {
         if let Some(error) = self.graph.error() {
             return Err(error);
         }

@@ -2,6 +2,7 @@
 //! face that people see. A class holds its contents by `Rc` and clones it before it waits, so that JavaScript may free it
 //! meanwhile. Errors are JavaScript `Error`s with a `code`.
 
+mod custom;
 mod device;
 mod graph;
 mod languages;
@@ -12,6 +13,8 @@ mod page;
 mod plan;
 mod probe;
 mod settings;
+mod state;
+mod stream;
 
 use crate::error::{Error, Result};
 use crate::types::{Data, Tensor};

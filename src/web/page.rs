@@ -2,12 +2,13 @@
 
 use super::device::Device;
 use super::promise;
+use crate::check::sample as check;
+use crate::check::{GradCheck, gradcheck};
 use crate::demo::Demo;
 use crate::error::Error;
 use crate::kernels::CpuCall;
 use crate::ops::custom::{CustomOp, Twin};
-use crate::ops::gradcheck::{GradCheck, gradcheck};
-use crate::ops::{check, samples};
+use crate::ops::samples;
 use crate::types::{DType, Real, Tensor};
 use crate::{Feed, Graph, Options};
 use js_sys::{Array, Object, Promise, Reflect, Uint8Array};

@@ -1,20 +1,20 @@
 //! Looking at a model while it reads a text.
 
-use super::model::{State, busy};
+use super::model::{Slot, busy};
+use super::state::State;
 use super::{settled, shaped};
 use crate::error::{Error, Result};
 use crate::exec::{Feed, Plan, Store};
 use crate::graph::{Graph, Mode};
 use crate::types::{Tensor, TensorType};
 use js_sys::{Object, Promise, Reflect};
-use std::cell::Cell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 /// A compiled look. It takes turns with its model.
 #[wasm_bindgen]
 pub struct Probe {
-    model: Rc<Cell<Option<Box<State>>>>,
+    model: Slot,
     look: Rc<Look>,
 }
 
@@ -30,13 +30,7 @@ struct Look {
 
 impl Probe {
     /// Losses of texts of `length` tokens, or of the pieces of one text.
-    pub(super) async fn new(
-        state: &State,
-        model: Rc<Cell<Option<Box<State>>>>,
-        what: &str,
-        batch: usize,
-        length: usize,
-    ) -> Result<Probe> {
+    pub(super) async fn new(state: &State, model: Slot, what: &str, batch: usize, length: usize) -> Result<Probe> {
         if batch == 0 || length == 0 {
             return Err(Error::argument("probe", "batch and length must be at least 1"));
         }

@@ -40,6 +40,8 @@ setting! {
     f64, "a number", Value::as_f64;
     f32, "a number", |v| v.as_f64().map(|x| x as f32);
     String, "a text", |v| v.as_str().map(str::to_owned);
+    Vec<f64>, "an array of numbers", |v| v.as_array()?.iter().map(f64::of).collect();
+    Vec<String>, "an array of texts", |v| v.as_array()?.iter().map(String::of).collect();
     Vec<usize>, "an array of whole numbers", |v| v.as_array()?.iter().map(usize::of).collect();
 }
 

@@ -1,11 +1,11 @@
 //! Operations with a kernel of the user's own.
 
 use crate::common;
+use wgrad::check::{GradCheck, gradcheck_blocking};
 use wgrad::error::Refusal;
 use wgrad::graph::{Cotangent, Vjp};
 use wgrad::kernels::CpuCall;
 use wgrad::ops::custom::{CustomOp, CustomOpBuilder, Twin};
-use wgrad::ops::gradcheck::{GradCheck, gradcheck_blocking};
 use wgrad::types::Real;
 use wgrad::{DType, Device, Error, Feed, Graph, Shape, TensorType, Var};
 

@@ -3,7 +3,8 @@
 use crate::common;
 use crate::common::ops::Broken;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use wgrad::ops::{check, samples};
+use wgrad::check::sample as check;
+use wgrad::ops::samples;
 use wgrad::{Data, Device, Error, Feed, GpuOptions, Graph, Options, Plan, Store, Tensor, TensorType, Var};
 
 pub fn floats(values: &[f32]) -> Tensor {

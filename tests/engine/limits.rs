@@ -1,10 +1,11 @@
 //! The edges of what devices offer: portable limits, large grids, refusals with numbers, empty tensors, many dimensions.
 
 use crate::common;
+use wgrad::check::sample as check;
 use wgrad::error::Refusal;
 use wgrad::graph::{Cotangent, Op, Vjp};
 use wgrad::kernels::{Capabilities, CpuCall, Lower};
-use wgrad::ops::{check, samples};
+use wgrad::ops::samples;
 use wgrad::plan::Program;
 use wgrad::{Device, Error, Feed, GpuOptions, Graph, Options, Store, Tensor, TensorType, Var};
 

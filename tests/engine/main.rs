@@ -4,6 +4,7 @@
 mod common;
 mod custom;
 mod faults;
+mod first_hour;
 mod invalid_programs;
 mod limits;
 mod lost;

@@ -56,7 +56,7 @@ fn loss_and_gradients(device: &Device, config: InfiniConfig, options: SegmentLos
 }
 
 fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
-    let d = wgrad::ops::check::difference(a, b);
+    let d = wgrad::check::sample::difference(a, b);
     assert!(d <= tolerance, "{what}: differs by {d:.2e}");
 }
 

@@ -2,6 +2,7 @@
 
 use crate::common;
 use crate::common::modules::{assert_close, mask, noise, run};
+use wgrad::check::sample as check;
 use wgrad::graph::{Gradient, Mode};
 use wgrad::models::product_key::{
     KeyScore, Lookup, OLDER_NAMES, ProductKeyConfig, ProductKeyMemory, SlotUsage, VALUES, choose_slots,
@@ -9,7 +10,7 @@ use wgrad::models::product_key::{
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::ops::route::soft_top_k::{DifferentiableTopK, SoftTopK};
-use wgrad::ops::{check, samples::Sample};
+use wgrad::ops::samples::Sample;
 use wgrad::train::{Adam, Checkpoint, LoadOptions, Schedule, Trainer};
 use wgrad::{Device, Error, Feed, Graph, Result, Store, Tensor, TensorType};
 

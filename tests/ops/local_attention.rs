@@ -1,10 +1,10 @@
 //! Local attention of long sequences, against the oracle.
 
 use crate::common;
+use wgrad::check::sample::difference;
 use wgrad::ops::attention::Attention;
 use wgrad::ops::attention::descent::DescentAttention;
 use wgrad::ops::attention::local::{LocalAttention, Tail};
-use wgrad::ops::check::difference;
 use wgrad::plan::Program;
 use wgrad::{Device, Feed, Graph, Options, Tensor, TensorType};
 

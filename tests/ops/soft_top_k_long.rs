@@ -1,7 +1,7 @@
 //! Soft top-k of rows of 2^20 scores.
 
 use crate::common;
-use wgrad::ops::check::difference;
+use wgrad::check::sample::difference;
 use wgrad::ops::route::soft_top_k::SoftTopK;
 use wgrad::{Device, Feed, Graph, Tensor, TensorType};
 

@@ -5,7 +5,7 @@ use crate::program::Program;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use wgrad::ops::check::difference;
+use wgrad::check::sample::difference;
 use wgrad::{DType, Data, Device, Error, Feed, Graph, Options, Store, Tensor, TensorType, Var};
 
 /// Named outputs of two runs, and the states after them.

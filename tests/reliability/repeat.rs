@@ -1,7 +1,7 @@
 //! The same seed and adapter give the same bits: in another process, whatever the number of threads.
 
 use crate::{argument, child, common, generate, run, trainer};
-use wgrad::ops::check::{Compiled, difference};
+use wgrad::check::sample::{Compiled, difference};
 use wgrad::ops::samples;
 use wgrad::{Device, Options, Result, Tensor};
 

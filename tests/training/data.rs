@@ -60,6 +60,54 @@ fn tokens_survive_every_width() {
 }
 
 #[test]
+fn a_map_reads_what_the_file_has() {
+    let folder = Folder::new("map");
+    let read = folder.counted(1000);
+    let path = folder.file("counted");
+    let mapped = TokenFile::map(&path, Width::U32).expect("a file");
+    let memory = TokenFile::in_memory(std::fs::read(&path).expect("a file"), Width::U32).expect("whole tokens");
+    for range in [0..0, 0..1000, 7..9, 999..1000, 1000..1000] {
+        let all = [&read, &mapped, &memory].map(|file| {
+            let mut out = Vec::new();
+            file.read(range.clone(), &mut out).expect("it is there");
+            out
+        });
+        assert!(all[0] == all[1] && all[0] == all[2] && all[0].len() as u64 == range.end - range.start);
+    }
+    for file in [&mapped, &memory] {
+        assert_eq!(file.len(), 1000);
+        assert!(file.read(999..1001, &mut Vec::new()).is_err());
+    }
+    // Another file of that name leaves the open one alone.
+    std::fs::write(folder.file("new"), [0; 8]).expect("a file");
+    std::fs::rename(folder.file("new"), &path).expect("a file");
+    let mut out = Vec::new();
+    mapped.read(998..1000, &mut out).expect("it is there");
+    assert_eq!(out, [998, 999]);
+    std::fs::write(folder.file("odd"), [1, 2, 3]).expect("a file");
+    assert!(TokenFile::map(folder.file("odd"), Width::U16).is_err_and(|e| e.to_string().contains("no whole tokens")));
+    assert!(TokenFile::map(folder.file("none"), Width::U8).is_err());
+    assert!(TokenFile::in_memory(vec![1, 2, 3], Width::U16).is_err());
+    std::fs::write(folder.file("empty"), []).expect("a file");
+    assert!(TokenFile::map(folder.file("empty"), Width::U8).expect("no token").is_empty());
+}
+
+#[test]
+fn skipping_is_reading_on() {
+    let folder = Folder::new("skip");
+    let segments = Segments::new(folder.counted(101), 8, 5).expect("long enough");
+    for batches in [0, 1, 4, 5, 13, 40] {
+        let mut read = segments.clone();
+        for _ in 0..batches {
+            read.next(3).expect("a batch");
+        }
+        let mut skipped = segments.clone().skip(3 * batches);
+        assert!((read.epochs() - skipped.epochs()).abs() < 1e-9);
+        assert_eq!(read.next(3).expect("a batch"), skipped.next(3).expect("a batch"), "{batches}");
+    }
+}
+
+#[test]
 fn texts_become_tokens_line_by_line() {
     let folder = Folder::new("texts");
     let text = "Grüße,\nthree lines\nno end";

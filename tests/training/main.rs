@@ -6,6 +6,7 @@ mod common;
 mod data;
 mod million_slots;
 mod quantized_params;
+mod ranks;
 mod restore;
 mod row_updates;
 mod sharded_params;

@@ -14,10 +14,12 @@ interface Finding {
 for (const scheme of ["light", "dark"] as const) {
   test(`axe finds nothing serious in ${scheme} colours`, async ({ page, site }) => {
     await page.emulateMedia({ colorScheme: scheme });
-    for (const name of [...PANELS.map((panel) => `?executor=cpu&small=1#${panel}`), "check.html?executor=cpu&filter=none"]) {
+    const others = ["check.html?executor=cpu&filter=none", "shared.html?executor=cpu"];
+    for (const name of [...PANELS.map((panel) => `?executor=cpu&small=1#${panel}`), ...others]) {
       await page.goto("about:blank");
       await page.goto(site + name);
       if (name.startsWith("?")) await expect(page.locator("body")).toHaveAttribute("data-state", "ready");
+      if (name.startsWith("shared")) await expect(page.locator("body")).toHaveAttribute("data-state", "refused");
       await page.evaluate(AXE);
       const findings = await page.evaluate(async () => {
         const { violations } = await Reflect.get(window, "axe").run();

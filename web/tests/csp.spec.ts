@@ -68,6 +68,12 @@ test("the page of checks keeps to it too", async ({ page, site, complaints }) =>
   expect(complaints).toEqual([]);
 });
 
+test("the page of a shared device keeps to it too", async ({ page, site, complaints }) => {
+  await page.goto(`${site}shared.html?software=1&small=1&steps=1`);
+  await expect(page.locator("body")).toHaveAttribute("data-state", "noise");
+  expect(complaints).toEqual([]);
+});
+
 test("a page that breaks the policy is noticed", async ({ page, site, complaints }) => {
   await page.goto(`${site}check.html?executor=cpu&filter=none`);
   await page.evaluate(() => {
@@ -82,7 +88,7 @@ test("a page that breaks the policy is noticed", async ({ page, site, complaints
 test("documents hold no script, style or handler of their own", () => {
   const dist = fileURLToPath(new URL("../dist", import.meta.url));
   const documents = readdirSync(dist).filter((name) => name.endsWith(".html"));
-  expect(documents.sort()).toEqual(["check.html", "index.html"]);
+  expect(documents.sort()).toEqual(["check.html", "index.html", "shared.html"]);
   for (const name of documents) {
     const text = readFileSync(join(dist, name), "utf8");
     for (const [script, attributes] of text.matchAll(/<script([^>]*)>/g)) expect(attributes, `${name}: ${script}`).toContain("src=");

@@ -50,6 +50,70 @@ async function descend({ Graph, Store }, device) {
   };
 }
 
+const CUBE = `
+// #include "shared/grid.wgsl"
+struct Meta { n: u32 }
+override LANES: u32 = 1u;
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> which: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<uniform> size: Meta;
+@compute @workgroup_size(LANES)
+fn main(
+  @builtin(workgroup_id) wid: vec3<u32>,
+  @builtin(num_workgroups) wn: vec3<u32>,
+  @builtin(local_invocation_index) lid: u32,
+) {
+  let i = LANES * workgroup_index(wid, wn) + lid;
+  if (i >= size.n) { return; }
+  y[i] = select(0.0, x[i] * x[i] * x[i], which[i] == 1u);
+}`;
+
+/** An operation with a kernel of one's own: its value, its gradient against differences, wrong ones, and what is refused. */
+async function own({ CustomOp, Graph, gradcheck }, device) {
+  const count = ([n]) => n.reduce((all, size) => all * size, 1);
+  const cubes = (factor, wgsl = CUBE) =>
+    new CustomOp({
+      name: "cube",
+      wgsl,
+      inputs: ["f32", "u32"],
+      workgroups: (inputs) => Math.ceil(count(inputs) / 64),
+      constants: () => ({ LANES: 64 }),
+      uniform: (inputs) => Uint32Array.of(count(inputs)),
+      vjp: ({ inputs: [x, which], cotangents: [g] }) => [g.mul(x.square()).mul(factor).mul(which.toF32())],
+    });
+  const code = async (work) => {
+    try {
+      return await work();
+    } catch (error) {
+      return `${error.name} ${error.code}: ${error.message}`;
+    }
+  };
+  const graph = new Graph();
+  const [x, which] = [graph.input("x", [2, 50]), graph.input("which", [2, 50], "u32")];
+  // Two uses, one of the other's result.
+  const once = cubes(3).apply(x, which)[0];
+  const [y] = cubes(3).apply(once, which);
+  const [dx] = graph.grad(y.sum(), [x]);
+  const data = Float32Array.from({ length: 100 }, (_, i) => Math.sin(0.7 * i));
+  const mask = Uint32Array.from(data, (_, i) => i % 2);
+  const run = async (outputs) => {
+    const found = await (await graph.compile(device, outputs)).run({ x: data, which: mask });
+    return Object.values(found).map((values) => [...values.slice(0, 8)]);
+  };
+  const check = (op) => gradcheck(device, [{ shape: [2, 50], data }, { shape: [2, 50], data: mask }], (a, b) => op.apply(a, b));
+  const values = await code(() => run({ once, y, dx }));
+  const other = new Graph().input("x", [3]);
+  return {
+    values,
+    right: await code(() => check(cubes(3))),
+    wrong: await code(() => check(cubes(2))),
+    broken: await code(() => check(cubes(3, CUBE.replace("size.n", "size.m")))),
+    shape: await code(async () => cubes(3).apply(other)),
+    builtIn: await code(() => gradcheck(device, [{ shape: [2, 3], data: data.slice(0, 6) }], (a) => [a.softmax().square()])),
+  };
+}
+
 /** Training, stopping, saving, loading, going on. */
 async function learn(wgrad, device, started) {
   const model = await wgrad.InfiniTransformer.create(device, { dim: 32, depth: 1, heads: 2, segmentLength: 16, seed: 3 });
@@ -210,10 +274,11 @@ export async function run(wgrad, options) {
   const { kind, adapter, reason, worker } = device;
   const model = await learn(wgrad, device, started);
   const graph = await descend(wgrad, device);
+  const kernel = await own(wgrad, device);
   const other = await others(wgrad, device);
   const seen = await look(wgrad, device);
   const lost = kind === "gpu" ? await lose(wgrad, device, options) : undefined;
   if (kind === "cpu") device.free();
   const limits = Object.keys(device.limits).length;
-  return { kind, adapter, reason, worker, limits, graph, model, other, seen, lost };
+  return { kind, adapter, reason, worker, limits, graph, kernel, model, other, seen, lost };
 }

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { extname, join } from "node:path";
 import { promisify } from "node:util";
@@ -111,6 +111,15 @@ interface Result {
     pairs: number[];
     sums: number[];
   };
+  /** Each is what came out, or the error in words. */
+  kernel: {
+    values: [number[], number[], number[]] | string;
+    right: number | string;
+    wrong: string;
+    broken: string;
+    shape: string;
+    builtIn: number | string;
+  };
   seen: {
     loss: [number, number];
     slots: [number, number, number, boolean];
@@ -139,6 +148,24 @@ interface Result {
   lost?: { code: string; expected: number[]; resumed: number[] };
 }
 
+/** A kernel of one's own: on a GPU it is right, and what is wrong with one is said; the CPU executor refuses it. */
+function checkKernel({ kind, kernel }: Result): void {
+  expect(kernel.shape).toMatch(/^ShapeError shape: cube: expected 2 inputs, got 1/);
+  expect(kernel.builtIn).toBeLessThan(0.02);
+  if (kind === "cpu") {
+    for (const refused of [kernel.values, kernel.right]) expect(refused).toMatch(/^ArgumentError argument: .*cube/);
+    return;
+  }
+  const x = Array.from({ length: 8 }, (_, i) => (i % 2 ? Math.sin(0.7 * i) : 0));
+  const expected = [x.map((v) => v ** 3), x.map((v) => v ** 9), x.map((v) => 9 * v ** 8)];
+  for (const [i, values] of (kernel.values as number[][]).entries()) {
+    for (const [j, value] of values.entries()) expect(value).toBeCloseTo(expected[i]?.[j] ?? NaN, 4);
+  }
+  expect(kernel.right).toBeLessThan(0.02);
+  expect(kernel.wrong).toMatch(/^ArgumentError argument: gradcheck: gradient of input 0: .* by the tape, .* by differences/);
+  expect(kernel.broken).toMatch(/^DeviceError shader-compile: shader cube does not compile/);
+}
+
 function check(result: Result): void {
   const { graph, model, other, seen, lost } = result;
   expect(graph.refused).toMatchObject({ name: "ShapeError", code: "shape" });
@@ -151,6 +178,7 @@ function check(result: Result): void {
   expect(graph.pairs).toEqual([8, 7, 0, 1]);
   // Rows 0 and 1 of (1 2 3), (6 5 4), by 3 and 2; then by 6 and 5.
   expect(graph.sums).toEqual([15, 16, 17, 36, 37, 38]);
+  checkKernel(result);
   expect(model.info).toMatchObject({ kind: "infini", parameters: 29204 });
   expect(model.losses).toHaveLength(8);
   expect(model.losses[7]).toBeLessThan((model.losses[0] ?? 0) - 1);
@@ -263,18 +291,44 @@ test("spoiled inputs are refused in Node", async ({ site }, info) => {
   refusals("Node", JSON.parse(/^RESULT (.*)$/m.exec(stdout)?.[1] ?? "{}") as Record<string, number>);
 });
 
-test("the package in Node", async ({ site }, info) => {
-  test.skip(info.project.name === "packed-webgpu", "once is enough");
-  expect(site).toContain("http");
+/** The journey in a Node process of its own; what it printed if there is no adapter for it. */
+async function inNode(name: string, options: object): Promise<Result | string> {
   const script = `
     import * as wgrad from "wgrad";
     import { run } from "./journey.js";
-    console.log("RESULT " + JSON.stringify(await run(wgrad, { executor: "cpu" })));
+    const result = await run(wgrad, ${JSON.stringify(options)}).catch((error) => {
+      if (error.code === "no-adapter") return error.message;
+      throw error;
+    });
+    console.log("RESULT " + JSON.stringify(result));
     process.exit(0);`;
-  writeFileSync(join(project, "node.mjs"), script);
-  const { stdout } = await sh("node", ["node.mjs"], { cwd: project });
+  writeFileSync(join(project, name), script);
+  const { stdout } = await sh("node", [name], { cwd: project });
   const line = stdout.split("\n").find((text) => text.startsWith("RESULT "));
-  const result = JSON.parse(line?.slice(7) ?? "null") as Result;
+  return JSON.parse(line?.slice(7) ?? "null") as Result | string;
+}
+
+test("the package in Node", async ({ site }, info) => {
+  test.skip(info.project.name === "packed-webgpu", "once is enough");
+  expect(site).toContain("http");
+  const result = (await inNode("node.mjs", { executor: "cpu" })) as Result;
   expect(result).toMatchObject({ kind: "cpu", worker: false });
   check(result);
+});
+
+test("the package in Node with Dawn", async ({ site }, info) => {
+  test.skip(info.project.name !== "packed-webgpu", "once is enough");
+  expect(site).toContain("http");
+  // What `npm install webgpu` would do; its binaries are in the package.
+  symlinkSync(join(web, "node_modules/webgpu"), join(project, "node_modules/webgpu"), "junction");
+  const result = await inNode("dawn.mjs", { executor: "gpu", software: true });
+  // `cargo xtask test` names a driver; without one this machine may have none.
+  if (typeof result === "string") {
+    expect(process.env.WGRAD_TEST_ADAPTER, result).toBeUndefined();
+    test.skip(true, result);
+    return;
+  }
+  expect(result).toMatchObject({ kind: "gpu", worker: false });
+  check(result);
+  console.log(`Node with Dawn: ${result.adapter}: first training step ${result.model.ms} ms after init`);
 });

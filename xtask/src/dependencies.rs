@@ -1,4 +1,4 @@
-//! Licences and sources of all dependencies, by what cargo itself knows: no tool, no network. `cargo xtask deny` looks closer.
+//! Licences and sources of all that the library and its program build on, by what cargo itself knows: no tool, no network. `cargo xtask deny` looks closer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,19 @@ fn check() -> Result<String> {
     let text = fs::read_to_string(run::root().join("deny.toml")).context("cannot read deny.toml")?;
     let allowed = allowed(&text);
     let mut tree = run::cargo();
-    tree.args(["tree", "--locked", "--workspace", "--all-features", "--target", "all", "-e", "normal,build,dev"]);
+    tree.args([
+        "tree",
+        "--locked",
+        "--package",
+        "wgrad",
+        "--package",
+        "wgrad-cli",
+        "--all-features",
+        "--target",
+        "all",
+        "-e",
+        "normal,build,dev",
+    ]);
     tree.args(["--prefix", "none", "--format", "{p}|{l}"]);
     let packages = run::output(&mut tree)?;
     let packages: BTreeSet<&str> =

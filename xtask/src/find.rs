@@ -44,6 +44,23 @@ pub fn validation_layer() -> Result<String> {
     Ok(format!("Khronos validation layer {version}"))
 }
 
+/// Open MPI's version, if its compiler wrapper and libclang are here too.
+pub fn mpi() -> Result<String> {
+    let version = run::first_line("mpirun", &["--version"]).context("no mpirun on the search path")?;
+    run::which("mpicc").context("no mpicc on the search path")?;
+    if env::var_os("LIBCLANG_PATH").is_none() {
+        let llvm = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path().join("lib"));
+        let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/local/lib"];
+        let files =
+            llvm.chain(places.map(PathBuf::from)).filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+        let mut names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+        let library =
+            |name: &String| name.starts_with("libclang") && !name.starts_with("libclang-cpp") && name.contains(".so");
+        names.find(library).context("no libclang in /usr/lib; LIBCLANG_PATH may name its folder")?;
+    }
+    Ok(version)
+}
+
 /// Chromium's path and what it calls itself.
 pub fn chromium() -> Result<(PathBuf, String)> {
     const VARIABLE: &str = "WGRAD_CHROMIUM";

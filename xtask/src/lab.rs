@@ -23,6 +23,7 @@ pub enum Need {
     SwiftShader,
     Chromium,
     Node,
+    Mpi,
 }
 
 type Found<T> = OnceCell<Result<T, String>>;
@@ -36,6 +37,7 @@ pub struct Lab {
     swiftshader: Found<Gpu>,
     chromium: Found<(PathBuf, String)>,
     node: Found<Node>,
+    mpi: Found<String>,
 }
 
 /// An adapter for the native tests, and how to make them take it.
@@ -72,6 +74,7 @@ impl Lab {
             swiftshader: OnceCell::new(),
             chromium: OnceCell::new(),
             node: OnceCell::new(),
+            mpi: OnceCell::new(),
         }
     }
 
@@ -84,6 +87,7 @@ impl Lab {
                 Need::SwiftShader => self.swiftshader().map(drop),
                 Need::Chromium => self.chromium().map(drop),
                 Need::Node => self.node().map(drop),
+                Need::Mpi => self.mpi().map(drop),
             };
         }
     }
@@ -134,6 +138,11 @@ impl Lab {
     /// A target's standard library.
     pub fn target(&self, target: &str) -> Result<()> {
         self.setup.borrow().target(target)
+    }
+
+    /// Open MPI's version.
+    pub fn mpi(&self) -> Result<&String, Stop> {
+        once(&self.mpi, || self.setup.borrow_mut().mpi())
     }
 
     pub fn node(&self) -> Result<&Node, Stop> {

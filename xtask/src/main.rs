@@ -3,11 +3,15 @@
 mod adapters;
 mod apt;
 mod bench;
+mod claims;
 mod counts;
 mod demo;
 mod dependencies;
+mod examples;
 mod find;
+mod floors;
 mod fuzz;
+mod guide;
 mod job;
 mod lab;
 mod new_op;
@@ -45,7 +49,13 @@ enum Command {
     /// Build the npm package and the page
     Web(SetupArgs),
     /// Install what the tests need, and say what was found
-    Setup(SetupArgs),
+    Setup {
+        #[command(flatten)]
+        args: SetupArgs,
+        /// Open MPI too, for `test --mpi`
+        #[arg(long)]
+        mpi: bool,
+    },
     /// Try random programs and mutated files until the time is over; failures are kept as tests
     Fuzz(fuzz::FuzzArgs),
     /// Measure which lines the tests run (installs cargo-llvm-cov)
@@ -97,7 +107,7 @@ fn chore(command: &Command) -> Result<bool> {
             package::build(&node, args.no_install)?;
             web::build(&node, args.no_install)?;
         }
-        Command::Setup(args) => setup::all(args.no_install)?,
+        Command::Setup { args, mpi } => setup::all(args.no_install, *mpi)?,
         Command::Fuzz(args) => fuzz::run(args)?,
         Command::Coverage(args) => tools::coverage(args)?,
         Command::Mutants(args) => tools::mutants(args)?,

@@ -43,10 +43,10 @@ pub fn run(args: &NewOpArgs) -> Result<()> {
     write(&op, &filled(OPERATION))?;
     let line = |path: &str, before: &str, new: String| insert(&root.join(path), before, &new);
     line("src/ops/mod.rs", "pub mod ", format!("pub mod {name};"))?;
-    line("src/kernels/registry.rs", "    &ops::", format!("    &ops::{name}::{},", name.to_uppercase()))?;
+    line("src/ops/registry.rs", "    &ops::", format!("    &ops::{name}::{},", name.to_uppercase()))?;
     line("src/ops/samples.rs", "        ops::", format!("        ops::{name}::samples,"))?;
     println!("{}\n{}", shader.display(), op.display());
-    println!("with lines in src/ops/mod.rs, src/kernels/registry.rs and src/ops/samples.rs; now");
+    println!("with lines in src/ops/mod.rs, src/ops/registry.rs and src/ops/samples.rs; now");
     println!("  WGRAD_SAMPLE={name} cargo test --test kernels --test gradients --test shaders");
     println!("and a line in tests/random_programs/ops.rs lets random programs use it");
     Ok(())

@@ -22,7 +22,7 @@ const FEATURES: [&str; 8] = [
 ];
 
 /// What wasm and JavaScript may weigh together, gzipped. The aim is 350; this keeps what has been reached.
-const BUDGET_KIB: u64 = 620;
+const BUDGET_KIB: u64 = 619;
 
 /// Builds `web/package/dist`; returns what wasm and JavaScript weigh, gzipped, in bytes.
 pub fn build(node: &Node, no_install: bool) -> Result<u64> {
@@ -42,7 +42,8 @@ pub fn build(node: &Node, no_install: bool) -> Result<u64> {
     tool(node, &["tsc", "--project", "package"])?;
     tool(node, &["rolldown", "--config", "package/rolldown.config.js"])?;
     let features = FEATURES.map(|feature| format!("--enable-{feature}"));
-    let mut words = vec!["wasm-opt", "-Oz", "--strip-debug", "--strip-producers", "--strip-target-features"];
+    let mut words = vec!["wasm-opt", "--merge-similar-functions", "-Oz"];
+    words.extend(["--strip-debug", "--strip-producers", "--strip-target-features"]);
     words.extend(features.iter().map(String::as_str));
     words.extend(["package/pkg/wgrad_bg.wasm", "-o", "package/dist/wgrad_bg.wasm"]);
     tool(node, &words)?;

@@ -111,6 +111,12 @@ impl Setup {
         say(NAME, found.as_ref().map(Node::place).map_err(|error| anyhow!("{error:#}"))).and(found)
     }
 
+    /// Open MPI with its headers, and libclang, which reads them; for `test --mpi` alone.
+    pub fn mpi(&mut self) -> Result<String> {
+        let hint = "install Open MPI with its headers, and libclang";
+        self.ensure("Open MPI", find::mpi, &["openmpi-bin", "libopenmpi-dev", "libclang-dev"], hint)
+    }
+
     /// A target's standard library, through rustup.
     pub fn target(&self, target: &str) -> Result<()> {
         let listed = run::output(run::command("rustup").args(["target", "list", "--installed"]))?;
@@ -157,7 +163,7 @@ impl Setup {
 }
 
 /// `cargo xtask setup`: everything, every missing thing named before it fails.
-pub fn all(no_install: bool) -> Result<()> {
+pub fn all(no_install: bool, mpi: bool) -> Result<()> {
     let mut setup = Setup::new(no_install);
     let missing = [
         setup.loader().err(),
@@ -165,6 +171,7 @@ pub fn all(no_install: bool) -> Result<()> {
         setup.validation_layer().err().filter(|_| cfg!(target_os = "linux")),
         setup.chromium().err(),
         setup.node().err(),
+        if mpi { setup.mpi().err() } else { None },
     ];
     let missing = missing.iter().flatten().count();
     if missing > 0 {

@@ -7,8 +7,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::claims;
 use crate::counts::Counts;
 use crate::dependencies;
+use crate::examples;
+use crate::floors;
+use crate::guide;
 use crate::job;
 use crate::lab::{Gpu, Lab, Need};
 use crate::package;
@@ -22,9 +26,11 @@ const WASM: &str = "wasm32-unknown-unknown";
 
 pub const ALL: &[Step] = &[
     Step { name: "fmt", about: "formatting", needs: &[], run: fmt },
+    Step { name: "floors", about: "imports run down the floors only", needs: &[], run: imports },
     Step { name: "clippy", about: "lints, native", needs: &[], run: clippy },
     Step { name: "clippy-wasm", about: "lints, wasm32", needs: &[], run: clippy_wasm },
     Step { name: "docs", about: "the documentation builds without warnings", needs: &[], run: docs },
+    Step { name: "guide", about: "the guide is built, and its links lead somewhere", needs: &[], run: book },
     Step {
         name: "wasm-tree",
         about: "the wasm holds no shader translator and no native core",
@@ -64,6 +70,8 @@ pub const ALL: &[Step] = &[
         run: validation::step,
     },
     Step { name: "job", about: "the main job at a small size, resumed and interrupted", needs: &[], run: job },
+    Step { name: "examples", about: "every example at a small size", needs: &[Need::Gpu], run: all_examples },
+    Step { name: "claims", about: "the programs of docs/claims.md, a few steps each", needs: &[], run: claims },
     Step { name: "package", about: "the npm package, its weight and its manners", needs: &[Need::Node], run: npm },
     Step { name: "web", about: "the page", needs: &[Need::Node], run: page },
     Step {
@@ -80,15 +88,62 @@ pub const ALL: &[Step] = &[
     },
     Step {
         name: "packed",
-        about: "the packed npm package in a plain page, in Vite's and webpack's, and in Node",
-        needs: &[Need::Node, Need::Chromium],
+        about: "the packed npm package in a plain page, in Vite's and webpack's, and in Node, alone and with Dawn",
+        needs: &[Need::Node, Need::Chromium, Need::SwiftShader],
         run: packed,
     },
 ];
 
+/// What `cargo xtask test --mpi` runs: `mpi/` lies outside the workspace, so that nothing else needs Open MPI.
+pub const MPI: &[Step] = &[
+    Step { name: "mpi-fmt", about: "formatting of mpi/", needs: &[], run: mpi_fmt },
+    Step {
+        name: "mpi",
+        about: "2 and 4 ranks on this machine make the steps of one process",
+        needs: &[Need::Mpi, Need::Gpu],
+        run: mpi,
+    },
+];
+
+fn mpi_cargo() -> Command {
+    let mut cargo = run::cargo();
+    // What the workspace has built serves here too.
+    cargo.current_dir(run::root().join("mpi")).env("CARGO_TARGET_DIR", run::target());
+    cargo
+}
+
+fn mpi_fmt(_: &Lab) -> Result<Done, Stop> {
+    run::run(mpi_cargo().args(["fmt", "--check"]))?;
+    done(version("rustfmt", &["--version"]), "")
+}
+
+fn mpi(lab: &Lab) -> Result<Done, Stop> {
+    let version = lab.mpi()?.clone();
+    let mut cargo = mpi_cargo();
+    cargo.args(["test", "--lib", "--examples", "--tests", "--", "--test-threads=1", "--nocapture"]);
+    let mut place = format!("{version}, CPU executor");
+    // The ranks of one test share an adapter.
+    match lab.gpu() {
+        Ok(gpu) => {
+            gpu.apply(&mut cargo);
+            place = format!("{place} and {}", gpu.place());
+        }
+        Err(Stop::Missing(_)) if lab.allow_missing => {}
+        Err(stop) => return Err(stop),
+    }
+    let mut counts = Counts::default();
+    counts.watch(&mut cargo)?;
+    done(place, &counts.note()?)
+}
+
 fn fmt(_: &Lab) -> Result<Done, Stop> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))?;
     done(version("rustfmt", &["--version"]), "")
+}
+
+fn imports(_: &Lab) -> Result<Done, Stop> {
+    let note = floors::check()?;
+    done("ARCHITECTURE.md".into(), &note)
 }
 
 fn clippy(_: &Lab) -> Result<Done, Stop> {
@@ -107,6 +162,11 @@ fn docs(_: &Lab) -> Result<Done, Stop> {
     let mut cargo = run::cargo();
     run::run(cargo.args(["doc", "--no-deps", "--lib", "--package", "wgrad"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     done(version("rustdoc", &["--version"]), "")
+}
+
+fn book(_: &Lab) -> Result<Done, Stop> {
+    let note = guide::build()?;
+    done("mdBook".into(), &note)
 }
 
 fn wasm_tree(_: &Lab) -> Result<Done, Stop> {
@@ -199,6 +259,21 @@ fn job(_: &Lab) -> Result<Done, Stop> {
     done("CPU executor".into(), &note)
 }
 
+fn all_examples(lab: &Lab) -> Result<Done, Stop> {
+    // Without an adapter all of them but the renderer run on the CPU executor.
+    let gpu = match lab.gpu() {
+        Err(Stop::Missing(_)) if lab.allow_missing => None,
+        gpu => Some(gpu?),
+    };
+    let note = examples::check(gpu)?;
+    done(gpu.map_or_else(|| "CPU executor".to_owned(), Gpu::place), &note)
+}
+
+fn claims(_: &Lab) -> Result<Done, Stop> {
+    let note = claims::check()?;
+    done("CPU executor".into(), &note)
+}
+
 fn npm(lab: &Lab) -> Result<Done, Stop> {
     let node = lab.node()?;
     package::build(node, lab.no_install)?;
@@ -225,14 +300,21 @@ fn browser(lab: &Lab) -> Result<Done, Stop> {
         return Err(anyhow!("web/dist is not there: the step `web` builds it").into());
     }
     let reference = reference()?;
-    playwright(lab, &["webgpu", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
+    playwright(lab, &["webgpu", "canvas", "no-webgpu"], |npx| npx.env("WGRAD_WEB_REFERENCE", &reference))
 }
 
 fn packed(lab: &Lab) -> Result<Done, Stop> {
     if !run::root().join("web/package/dist/wgrad_bg.wasm").exists() {
         return Err(anyhow!("web/package/dist is not there: the step `package` builds it").into());
     }
-    playwright(lab, &["packed-webgpu", "packed-no-webgpu"], |npx| npx)
+    // For Dawn; where Chromium carries no such driver, Dawn looks for one of the system's.
+    let driver = lab.swiftshader().ok();
+    playwright(lab, &["packed-webgpu", "packed-no-webgpu"], |npx| {
+        if let Some(driver) = driver {
+            driver.apply(npx);
+        }
+        npx
+    })
 }
 
 /// Writes the losses of the page's training run as this machine computes them.

@@ -17,6 +17,9 @@ pub struct TestArgs {
     /// Name the steps and stop
     #[arg(long)]
     list: bool,
+    /// Train on several ranks over MPI, and run nothing else; installs Open MPI
+    #[arg(long, conflicts_with = "steps")]
+    mpi: bool,
     /// Only check what is there; install nothing
     #[arg(long)]
     no_install: bool,
@@ -35,17 +38,18 @@ pub struct Step {
 
 /// Returns whether every step passed or was skipped.
 pub fn run(args: &TestArgs) -> Result<bool> {
+    let all = if args.mpi { steps::MPI } else { steps::ALL };
     if args.list {
-        for step in steps::ALL {
+        for step in all {
             println!("{:16}  {}", step.name, step.about);
         }
         return Ok(true);
     }
-    if let Some(unknown) = args.steps.iter().find(|name| steps::ALL.iter().all(|step| step.name != **name)) {
+    if let Some(unknown) = args.steps.iter().find(|name| all.iter().all(|step| step.name != **name)) {
         bail!("no step is called {unknown}: `cargo xtask test --list` names them");
     }
     let chosen = |step: &&Step| args.steps.is_empty() || args.steps.iter().any(|name| name == step.name);
-    let chosen: Vec<&Step> = steps::ALL.iter().filter(chosen).collect();
+    let chosen: Vec<&Step> = all.iter().filter(chosen).collect();
 
     let start = Instant::now();
     let lab = Lab::new(args.no_install, args.allow_missing);

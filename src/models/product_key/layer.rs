@@ -154,7 +154,8 @@ impl ProductKeyMemory {
         let dots = q.permute(&[1, 2, 0, 3]).matmul(keys);
         let noise = || match lookup.gumbel_noise {
             Some(noise) => noise.reshape([n, h, 2, num_keys]).permute(&[2, 1, 0, 3]),
-            None => x.graph().gumbel([2, h, n, num_keys], lookup.site + NOISE),
+            // Rows first: the axis that ranks share.
+            None => x.graph().gumbel([n, 2, h, num_keys], lookup.site + NOISE).permute(&[1, 2, 0, 3]),
         };
         match lookup.gumbel_noise_scale {
             NoiseScale::Fixed(0.0) => dots,

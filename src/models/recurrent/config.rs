@@ -7,6 +7,7 @@ use super::state::StateContainerConfig;
 use crate::error::{Error, Result};
 use crate::models::long_memory::RoutedMemoryConfig;
 use crate::models::parts::{depth_within, within};
+use std::collections::BinaryHeap;
 
 /// Which memories a token sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -128,18 +129,15 @@ impl BlockRecurrentConfig {
 
     /// Layers that write states, in order.
     pub fn writers(&self) -> Vec<usize> {
-        let mut writers = self.recurrent_layers.clone().unwrap_or_else(|| vec![(self.depth / 2).max(1)]);
-        writers.sort_unstable();
-        writers
+        let writers = self.recurrent_layers.clone().unwrap_or_else(|| vec![(self.depth / 2).max(1)]);
+        BinaryHeap::from(writers).into_sorted_vec()
     }
 
     /// Writer and reader of each bank of states, in the order of the writers.
     pub fn banks(&self) -> Vec<(usize, usize)> {
         let writers = self.recurrent_layers.clone().unwrap_or_else(|| self.writers());
         let readers = self.read_recurrent_layers.clone().unwrap_or_else(|| writers.clone());
-        let mut banks: Vec<(usize, usize)> = writers.into_iter().zip(readers).collect();
-        banks.sort_unstable();
-        banks
+        writers.into_iter().zip(readers).collect::<BinaryHeap<_>>().into_sorted_vec()
     }
 
     /// Whether a layer (from 1) remembers keys and values.

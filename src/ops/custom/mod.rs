@@ -184,7 +184,8 @@ impl CustomOpBuilder {
         self
     }
 
-    /// Binds step and seed of the run as a `vec4<u32>` last: step, low and high word of the seed, 0.
+    /// Binds step and seed of the run as a `vec4<u32>` last: step, low and high word of the seed, and
+    /// the rank where several share a batch ([`Feed::rank`](crate::Feed::rank)), else 0.
     pub fn step_and_seed(mut self) -> Self {
         self.spec.globals = true;
         self

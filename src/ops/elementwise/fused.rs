@@ -2,9 +2,9 @@
 //! runs. One generated kernel on the GPU, blocks of registers on the CPU.
 
 use super::Scalar;
-use super::scalar::{iota, select, to_floats};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Vjp};
+use crate::kernels::scalar::{iota, select, to_floats};
 use crate::kernels::walk::Walk;
 use crate::kernels::{CpuCall, CpuInput, Lower, Slice, SliceMut, expand, par};
 use crate::types::{DType, Layout, Operand, Real, Shape, TensorType};

@@ -2,11 +2,10 @@
 
 mod fused;
 mod samples;
-mod scalar;
 
+pub use crate::kernels::scalar::{Binary, Compare, Scalar, Unary};
 pub use fused::{Argument, Fused};
 pub use samples::samples;
-pub use scalar::{Binary, Compare, Scalar, Unary};
 
 use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Graph, Op, Var, Vjp};
@@ -27,7 +26,7 @@ struct Made {
 
 /// Adds a filled tensor; infinite and NaN values are refused, because WGSL has neither.
 #[track_caller]
-pub(crate) fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var<'_> {
+fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var<'_> {
     if !(value as f32).is_finite() {
         graph.fail(Error::argument("full", format!("{value} is no finite f32; use f32::MIN or f32::MAX instead")));
     }
@@ -36,18 +35,33 @@ pub(crate) fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var
 }
 
 impl Graph {
+    /// A float tensor filled with one value.
+    #[track_caller]
+    pub fn full(&self, shape: impl Into<Shape>, value: f64) -> Var<'_> {
+        full(self, DType::F32, shape.into(), value)
+    }
+
+    /// An integer tensor filled with one value.
+    #[track_caller]
+    pub fn full_u32(&self, shape: impl Into<Shape>, value: u32) -> Var<'_> {
+        full(self, DType::U32, shape.into(), f64::from(value))
+    }
+
     /// The index along `axis`, u32 of the given shape; it is computed inside the kernels that use it at that shape.
     #[track_caller]
     pub fn iota(&self, shape: impl Into<Shape>, axis: usize) -> Var<'_> {
-        let shape = shape.into();
+        self.iota_at(shape.into(), axis, Where::caller())
+    }
+
+    fn iota_at(&self, shape: Shape, axis: usize, location: Where) -> Var<'_> {
         if axis >= shape.len() {
             let message = format!("axis {axis} of {} dimensions", shape.len());
-            self.fail(Error::Shape { op: "iota".into(), message, shapes: vec![shape], location: Where::caller() });
+            self.fail(Error::Shape { op: "iota".into(), message, shapes: vec![shape], location });
             return self.full_u32([], 0);
         }
         let (_, extent, inner) = shape.split(axis);
         let scalar = Scalar::Iota { inner: inner.max(1) as u32, extent: extent.max(1) as u32 };
-        self.apply_at(Arc::new(Made { scalar, shape }), &[], Where::caller())[0]
+        self.apply_at(Arc::new(Made { scalar, shape }), &[], location)[0]
     }
 }
 

@@ -6,7 +6,6 @@ use crate::error::{Refusal, Result, Where};
 use crate::graph::{Cotangent, Factors, Op, Rows, Var, Vjp, cpu_twin};
 use crate::kernel;
 use crate::kernels::{CpuCall, Kernel, Lower, par};
-use crate::nn::Sharded;
 use crate::ops::gather::picked;
 use crate::types::{DType, Operand, Real, TensorType};
 use encase::ShaderType;
@@ -240,21 +239,6 @@ impl<'g> Var<'g> {
     #[track_caller]
     pub fn weighted_gather_masked(self, indices: Var<'g>, weights: Var<'g>, trained: Var<'g>) -> Var<'g> {
         WeightedGather { format: Format::F32, masked: true }.apply(&[self], indices, weights, None, Some(trained))
-    }
-}
-
-impl<'g> Sharded<'g> {
-    /// [`Var::weighted_gather`] from a table in pieces: `[.., width]`. The gradient of each piece is a list of rows. Cost:
-    /// the indices are read once a piece.
-    #[track_caller]
-    pub fn weighted_gather(&self, indices: Var<'g>, weights: Var<'g>) -> Var<'g> {
-        WeightedGather { format: Format::F32, masked: false }.apply(self.shards(), indices, weights, None, None)
-    }
-
-    /// [`Var::weighted_gather_masked`] from a table in pieces; `trained` is u32 `[rows]` of the whole table.
-    #[track_caller]
-    pub fn weighted_gather_masked(&self, indices: Var<'g>, weights: Var<'g>, trained: Var<'g>) -> Var<'g> {
-        WeightedGather { format: Format::F32, masked: true }.apply(self.shards(), indices, weights, None, Some(trained))
     }
 }
 

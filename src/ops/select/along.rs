@@ -178,7 +178,7 @@ impl<'g> Var<'g> {
         };
         shape.0[axis] = n;
         if let Err(error) =
-            TensorType::f32(shape.clone()).check_size(|| format!("the result of scatter_along at {location}"))
+            TensorType::f32(shape.clone()).check_size(&|| format!("the result of scatter_along at {location}"))
         {
             self.graph().fail(error);
             return self;

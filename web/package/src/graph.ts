@@ -1,332 +1,10 @@
 import * as wasm from "../pkg/wgrad.js";
 import type { Device } from "./device.js";
-import { ArgumentError, ShapeError } from "./errors.js";
-import type { Handle, Log, Warmup } from "./host.js";
+import { ArgumentError } from "./errors.js";
+import { append, type GradientLog, type Log } from "./log.js";
+import { type CompileOptions, Plan } from "./plan.js";
+import { type Adds, type DType, type Elements, extents, type Shape, Var } from "./var.js";
 import { guarded } from "./wasm.js";
-
-/** Element types. Masks, indices and token ids are "u32". */
-export type DType = "f32" | "u32";
-/** Elements of a tensor, row-major. */
-export type Elements<D extends DType = DType> = D extends "f32" ? Float32Array : Uint32Array;
-export type Shape = readonly number[];
-
-/** A variable, or a number that stands for a tensor filled with it. */
-export type Operand<D extends DType> = Var<D> | number;
-
-/** Of a graph's own methods, what {@link Var} needs. */
-interface Adds {
-  add<D extends DType>(op: string, inputs: readonly Var<DType>[], numbers?: readonly number[], text?: string): Var<D>[];
-  number<D extends DType>(value: number, dtype: D): Var<D>;
-}
-
-const NONE = Number.NaN;
-
-/** A shape as it travels: what is no size must not become one on the way. */
-function extents(shape: Shape): Uint32Array {
-  const sizes = Uint32Array.from(shape);
-  if (sizes.every((size, i) => size === shape[i])) return sizes;
-  throw new ShapeError("shape", `expected whole numbers below 2^32, got [${shape.join(", ")}]`);
-}
-
-/** A value of a {@link Graph}: shape and element type are known, the elements only when a plan has run. */
-export class Var<D extends DType = "f32"> {
-  /** @internal */
-  constructor(
-    /** @internal */ readonly owner: Adds,
-    /** @internal */ readonly id: number,
-    readonly dtype: D,
-    readonly shape: Shape,
-  ) {}
-
-  /** @internal */
-  one<R extends DType = D>(op: string, numbers: readonly number[] = [], ...others: Var<DType>[]): Var<R> {
-    return this.owner.add<R>(op, [this as Var<DType>, ...others], numbers)[0] as Var<R>;
-  }
-
-  /** @internal */
-  with<R extends DType = D>(op: string, other: Operand<D>): Var<R> {
-    const var_ = typeof other === "number" ? this.owner.number(other, this.dtype) : other;
-    return this.one<R>(op, [], var_ as Var<DType>);
-  }
-
-  /** An axis counted from the end if negative. */
-  #axis(axis: number): number {
-    return axis < 0 ? axis + this.shape.length : axis;
-  }
-
-  // Elementwise, with broadcasting.
-
-  add(other: Operand<D>): Var<D> { return this.with("add", other); }
-  sub(other: Operand<D>): Var<D> { return this.with("sub", other); }
-  mul(other: Operand<D>): Var<D> { return this.with("mul", other); }
-  div(other: Operand<D>): Var<D> { return this.with("div", other); }
-  maximum(other: Operand<D>): Var<D> { return this.with("maximum", other); }
-  minimum(other: Operand<D>): Var<D> { return this.with("minimum", other); }
-  /** this^other; this must be positive. */
-  pow(other: Operand<D>): Var<D> { return this.with("pow", other); }
-  /** Remainder of u32; x % 0 is 0. */
-  rem(other: Operand<D>): Var<D> { return this.with("rem", other); }
-  /** Bitwise and of u32; of masks: both. */
-  and(other: Operand<D>): Var<D> { return this.with("and", other); }
-  /** Bitwise or of u32; of masks: either. */
-  or(other: Operand<D>): Var<D> { return this.with("or", other); }
-  /** Bitwise exclusive or of u32. */
-  xor(other: Operand<D>): Var<D> { return this.with("xor", other); }
-  shl(other: Operand<D>): Var<D> { return this.with("shl", other); }
-  shr(other: Operand<D>): Var<D> { return this.with("shr", other); }
-  /** Mask of this < other. */
-  lt(other: Operand<D>): Var<"u32"> { return this.with("lt", other); }
-  le(other: Operand<D>): Var<"u32"> { return this.with("le", other); }
-  gt(other: Operand<D>): Var<"u32"> { return this.with("gt", other); }
-  ge(other: Operand<D>): Var<"u32"> { return this.with("ge", other); }
-  eq(other: Operand<D>): Var<"u32"> { return this.with("eq", other); }
-  ne(other: Operand<D>): Var<"u32"> { return this.with("ne", other); }
-  neg(): Var<D> { return this.one("neg"); }
-  exp(): Var<D> { return this.one("exp"); }
-  /** Natural logarithm. */
-  ln(): Var<D> { return this.one("ln"); }
-  sqrt(): Var<D> { return this.one("sqrt"); }
-  /** 1 / x. */
-  recip(): Var<D> { return this.one("recip"); }
-  square(): Var<D> { return this.one("square"); }
-  tanh(): Var<D> { return this.one("tanh"); }
-  sigmoid(): Var<D> { return this.one("sigmoid"); }
-  relu(): Var<D> { return this.one("relu"); }
-  elu(): Var<D> { return this.one("elu"); }
-  /** elu(x) + 1, the feature map of linear attention. */
-  eluPlusOne(): Var<D> { return this.one("elu_plus_one"); }
-  erf(): Var<D> { return this.one("erf"); }
-  /** With the exact error function. */
-  gelu(): Var<D> { return this.one("gelu"); }
-  silu(): Var<D> { return this.one("silu"); }
-  sin(): Var<D> { return this.one("sin"); }
-  cos(): Var<D> { return this.one("cos"); }
-  abs(): Var<D> { return this.one("abs"); }
-  floor(): Var<D> { return this.one("floor"); }
-  toF32(): Var<"f32"> { return this.one("to_f32"); }
-  toU32(): Var<"u32"> { return this.one("to_u32"); }
-  /** Mask of elements that are neither infinite nor NaN. */
-  isFinite(): Var<"u32"> { return this.one("is_finite"); }
-  /** Where this mask is not 0 `yes`, else `no`. */
-  select<R extends DType>(yes: Var<R>, no: Operand<R>): Var<R> {
-    const other = typeof no === "number" ? this.owner.number(no, yes.dtype) : no;
-    return this.one<R>("select", [], yes as Var<DType>, other as Var<DType>);
-  }
-  /** The same value; no gradient flows back. */
-  stopGradient(): Var<D> { return this.one("stop_gradient"); }
-  /** The value of this, the gradient of `soft`. */
-  straightThrough(soft: Var<D>): Var<D> { return this.with("straight_through", soft); }
-  /** In training each element is 0 with probability `p`, else x / (1 - p). `site` tells this dropout from others. */
-  dropout(p: number, site: number): Var<D> { return this.one("dropout", [p, site]); }
-
-  // Reductions. The axis disappears; it counts from the end if negative.
-
-  sum(axis?: number): Var<D> { return axis === undefined ? this.one("sum_all") : this.one("sum", [this.#axis(axis)]); }
-  mean(axis?: number): Var<D> {
-    return axis === undefined ? this.one("mean_all") : this.one("mean", [this.#axis(axis)]);
-  }
-  max(axis: number): Var<D> { return this.one("max", [this.#axis(axis)]); }
-  min(axis: number): Var<D> { return this.one("min", [this.#axis(axis)]); }
-  /** Place of the largest; the first of equal ones. */
-  argmax(axis = -1): Var<"u32"> { return this.one("argmax", [this.#axis(axis)]); }
-  logsumexp(axis = -1): Var<D> { return this.one("logsumexp", [this.#axis(axis)]); }
-
-  // Along an axis; the shape stays.
-
-  softmax(axis = -1): Var<D> { return this.one("softmax", [this.#axis(axis)]); }
-  cumsum(axis = -1, { exclusive = false, reverse = false } = {}): Var<D> {
-    return this.one("cumsum", [this.#axis(axis), Number(exclusive), Number(reverse)]);
-  }
-  /** Layer normalisation over the last axis. */
-  layerNorm({ gamma, beta, eps = 1e-5 }: { gamma?: Var; beta?: Var; eps?: number } = {}): Var<D> {
-    if (beta && !gamma) throw new ArgumentError("argument", "layerNorm: beta needs gamma");
-    return this.one("layer_norm", [eps], ...given(gamma), ...given(beta));
-  }
-  /** x / |x| * sqrt(n) * gamma over the last axis. */
-  rmsNorm(gamma?: Var): Var<D> { return this.one("rms_norm", [], ...given(gamma)); }
-  l2Normalize(eps = 1e-12): Var<D> { return this.one("l2_normalize", [eps]); }
-  /** Rotary embedding of `[.., n, d]` at positions u32 `[n]` or `[b, n]`. */
-  rotary(positions: Var<"u32">, { theta = NONE, dim = NONE } = {}): Var<D> {
-    return this.one("rotary", [theta, dim], positions);
-  }
-
-  // Shapes.
-
-  reshape(shape: Shape): Var<D> { return this.one("reshape", shape); }
-  /** Repeats dimensions of 1. */
-  expand(shape: Shape): Var<D> { return this.one("expand", shape); }
-  permute(axes: readonly number[]): Var<D> { return this.one("permute", axes.map((a) => this.#axis(a))); }
-  transpose(a = -2, b = -1): Var<D> {
-    const axes = this.shape.map((_, i) => i);
-    const [x, y] = [this.#axis(a), this.#axis(b)];
-    const [i, j] = [axes[x], axes[y]];
-    if (i === undefined || j === undefined) throw new ShapeError("shape", `transpose: no axes ${a} and ${b} in [${this.shape.join(", ")}]`);
-    [axes[x], axes[y]] = [j, i];
-    return this.permute(axes);
-  }
-  /** Elements `start` to `end` (not included) along an axis; negative ones count from the end. */
-  slice(axis: number, start: number, end?: number, step = 1): Var<D> {
-    const i = this.#axis(axis);
-    const n = this.shape[i] ?? 0;
-    const at = (x: number) => Math.min(Math.max(x < 0 ? x + n : x, 0), n);
-    const [from, to] = [at(start), at(end ?? n)];
-    return this.one("slice", [i, from, Math.ceil(Math.max(to - from, 0) / step), step]);
-  }
-  concat(others: readonly Var<D>[], axis = -1): Var<D> {
-    return this.one("concat", [this.#axis(axis)], ...(others as readonly Var<DType>[]));
-  }
-  /** Zeros before and after along an axis. */
-  pad(axis: number, before: number, after: number): Var<D> { return this.one("pad", [this.#axis(axis), before, after]); }
-
-  // Products.
-
-  /** `[.., m, k]` by `[.., k, n]`, with broadcasting of what stands before. */
-  matmul(other: Var<D>): Var<D> { return this.with("matmul", other); }
-  /**
-   * Softmax attention of queries `[b, h, n, d]` on keys and values `[b, h or a divisor, m, ..]`. `mask` u32 `[b, m]`; `window`
-   * counts the query's own position.
-   */
-  attention(keys: Var, values: Var, { scale = NONE, causal = false, window = NONE, mask }: AttentionOptions = {}): Var {
-    return this.one<"f32">("attention", [scale, Number(causal), window], keys, values, ...given(mask));
-  }
-  /** Attention within windows of `window` keys on either side, or of this and the block before if causal. */
-  localAttention(keys: Var, values: Var, { window, scale = NONE, causal = false, mask }: LocalAttentionOptions): Var {
-    return this.one<"f32">("local_attention", [scale, Number(causal), window], keys, values, ...given(mask));
-  }
-
-  // Rows and places.
-
-  /** Rows of this table `[rows, ..]` at indices u32; rows that do not exist are 0. */
-  gather(indices: Var<"u32">): Var<D> { return this.one("gather", [], indices); }
-  /** Adds rows `[n, ..]` into zeros of `rows` rows at indices u32 `[n]`, in a fixed order. */
-  scatterAdd(indices: Var<"u32">, rows: number): Var<D> { return this.one("scatter_add", [rows], indices); }
-  /** Elements at indices along an axis. */
-  takeAlong(indices: Var<"u32">, axis = -1): Var<D> { return this.one("take_along", [this.#axis(axis)], indices); }
-  /** Sums elements into zeros of length `n` along an axis. */
-  scatterAlong(indices: Var<"u32">, n: number, axis = -1): Var<D> {
-    return this.one("scatter_along", [this.#axis(axis), n], indices);
-  }
-  /** The k largest of the last axis in order, ties to the lower index, NaN last. Masked entries (0) come after all others. */
-  topK(k: number, mask?: Var<"u32">): { values: Var<D>; indices: Var<"u32"> } {
-    const [values, indices] = this.owner.add("top_k", [this as Var<DType>, ...given(mask)], [k]);
-    return { values: values as Var<D>, indices: indices as Var<"u32"> };
-  }
-  /**
-   * Product keys: the k largest of all sums of a score of this half `[.., M]` and one of the other `[.., N]`, in order; the index
-   * of the pair (i, j) is i N + j.
-   */
-  productTopK(other: Var<D>, k: number): { values: Var<D>; indices: Var<"u32"> } {
-    const [values, indices] = this.owner.add("product_top_k", [this as Var<DType>, other as Var<DType>], [k]);
-    return { values: values as Var<D>, indices: indices as Var<"u32"> };
-  }
-  /**
-   * Sums of rows of this table `[rows, width]` at indices u32 `[.., k]`, each times its weight `[.., k]`: `[.., width]`. With
-   * `trained` (u32 0/1 a row) only those rows get a gradient.
-   */
-  weightedGather(indices: Var<"u32">, weights: Var, trained?: Var<"u32">): Var {
-    return this.one<"f32">("weighted_gather", [], indices, weights, ...given(trained));
-  }
-  /** The k largest whose selection has a gradient, through gates made of soft top-k scores that add up to k `ratio`. */
-  differentiableTopK(
-    k: number,
-    { eps = 0.1, iterations = 20, epsInit = NONE, epsDecay = 0.7, ratio = 9 / 8, mask }: DifferentiableTopKOptions = {},
-  ): { values: Var; indices: Var<"u32">; gates: Var } {
-    const numbers = [k, eps, iterations, epsInit, epsDecay, ratio];
-    const found = this.owner.add("differentiable_top_k", [this as Var<DType>, ...given(mask)], numbers);
-    return { values: found[0] as Var, indices: found[1] as Var<"u32">, gates: found[2] as Var };
-  }
-  /** Keys u32 `[n]` in order, equal ones as they came, and where they stood; keys below `limit` sort faster. */
-  sortPairs(limit = NONE): { keys: Var<"u32">; positions: Var<"u32"> } {
-    const [keys, positions] = this.owner.add("sort_pairs", [this as Var<DType>], [limit]);
-    return { keys: keys as Var<"u32">, positions: positions as Var<"u32"> };
-  }
-  /** This cache `[.., capacity, width]` with rows `[.., n, width]` written from row `position` on. Assigned to a state, in place. */
-  writeRows(rows: Var<D>, position: Var<"u32">): Var<D> {
-    return this.one("write_rows", [], rows as Var<DType>, position);
-  }
-  /** `n` rows of this cache `[.., capacity, width]` from row `position` on. */
-  takeRows(position: Var<"u32">, n: number): Var<D> { return this.one("take_rows", [n], position); }
-  /** Draws one index a row of logits. */
-  sample({ temperature = 1, topK = NONE, topP = NONE, site = 0 } = {}): Var<"u32"> {
-    return this.one("sample", [temperature, topK, topP, site]);
-  }
-
-  // Routing.
-
-  /**
-   * Soft top-k scores over the last axis, which add up to k: coordinate descent of `iterations`, or without them its exact fixed
-   * point. `mask` u32 of the same shape.
-   */
-  softTopK(
-    k: number,
-    { eps = 0.1, iterations = NONE, epsInit = NONE, epsDecay = 0.7, mask }: SoftTopKOptions = {},
-  ): Var<D> {
-    return this.one("soft_top_k", [k, eps, iterations, epsInit, epsDecay], ...given(mask));
-  }
-  /** Sinkhorn's doubly normalised plan of scores `[.., rows, tokens]`. */
-  sinkhorn({ iterations = 8, temperature = 1, implicit = NONE, gumbel = NONE, mask }: SinkhornOptions = {}): Var<D> {
-    return this.one("sinkhorn", [iterations, temperature, implicit, gumbel], ...given(mask));
-  }
-  /** The k highest, each with its share among itself and all lower ones. */
-  cumulativeSoftmax(k: number, { temperature = 1, mask }: { temperature?: number; mask?: Var<"u32"> } = {}): {
-    scores: Var;
-    indices: Var<"u32">;
-  } {
-    const [scores, indices] = this.owner.add("cumulative_softmax", [this as Var<DType>, ...given(mask)], [k, temperature]);
-    return { scores: scores as Var, indices: indices as Var<"u32"> };
-  }
-
-  // Losses.
-
-  /** Cross entropy of logits `[.., n]` and labels u32 `[..]`: one a row, 0 where the label is ignored. */
-  crossEntropy(labels: Var<"u32">, ignoreIndex = NONE): Var<D> { return this.one("cross_entropy", [ignoreIndex], labels); }
-  /** Mean over the labels that count. */
-  crossEntropyMean(labels: Var<"u32">, ignoreIndex = NONE): Var<D> {
-    return this.one("cross_entropy_mean", [ignoreIndex], labels);
-  }
-}
-
-export interface AttentionOptions {
-  /** One over the square root of the features by default. */
-  scale?: number;
-  causal?: boolean;
-  window?: number;
-  mask?: Var<"u32">;
-}
-
-export interface LocalAttentionOptions extends Omit<AttentionOptions, "window"> {
-  window: number;
-}
-
-export interface SoftTopKOptions {
-  /** Width of the transition from 0 to 1, in units of the scores. */
-  eps?: number;
-  /** Iterations of coordinate descent; left out, the exact fixed point. */
-  iterations?: number;
-  /** First epsilon; it falls by `epsDecay` an iteration. */
-  epsInit?: number;
-  epsDecay?: number;
-  mask?: Var<"u32">;
-}
-
-export interface DifferentiableTopKOptions extends SoftTopKOptions {
-  /** The soft scores add up to so many times k; at least 1. */
-  ratio?: number;
-}
-
-export interface SinkhornOptions {
-  iterations?: number;
-  temperature?: number;
-  /** Steps of the implicit gradient; left out, the gradient of the iterations. */
-  implicit?: number;
-  /** Site of Gumbel noise; left out, none. */
-  gumbel?: number;
-  mask?: Var<"u32">;
-}
-
-function given(var_: Var<DType> | undefined): Var<DType>[] {
-  return var_ ? [var_] : [];
-}
 
 type Tag = 0 | 1;
 const tag = (dtype: DType): Tag => (dtype === "u32" ? 1 : 0);
@@ -341,9 +19,7 @@ export class Graph {
   #graph: wasm.Graph = guarded(() => new wasm.Graph());
 
   #append(...entry: Log[number]): Uint32Array {
-    const [method, ...args] = entry;
-    const graph = this.#graph;
-    const made = guarded(() => (graph[method] as (...args: unknown[]) => Uint32Array | undefined).apply(graph, args));
+    const made = guarded(() => append(this.#graph, entry));
     this.log.push(entry);
     return made ?? new Uint32Array();
   }
@@ -360,9 +36,14 @@ export class Graph {
   }
 
   #ids(vars: readonly Var<DType>[]): Uint32Array {
-    const stranger = vars.find((v) => v.owner !== (this as unknown as Adds));
+    return Uint32Array.from(this.places(vars));
+  }
+
+  /** Numbers of variables, -1 for none. @internal */
+  places(vars: readonly (Var<DType> | undefined)[]): Int32Array {
+    const stranger = vars.find((v) => v && v.owner !== (this as unknown as Adds));
     if (stranger) throw new ArgumentError("argument", "a variable belongs to another graph");
-    return Uint32Array.from(vars, (v) => v.id);
+    return Int32Array.from(vars, (v) => v?.id ?? -1);
   }
 
   /** @internal */
@@ -373,6 +54,11 @@ export class Graph {
   /** @internal */
   number<D extends DType>(value: number, dtype: D): Var<D> {
     return this.full([], value, dtype);
+  }
+
+  /** @internal */
+  custom(inputs: readonly Var<DType>[], spec: string, gradient: GradientLog | undefined): Var<DType>[] {
+    return this.#vars(this.#append("custom", this.#ids(inputs), spec, gradient));
   }
 
   /** A tensor given at each run. */
@@ -429,7 +115,7 @@ export class Graph {
 
   /** Compiles what `outputs` and the assignments need. */
   compile<O extends Record<string, Var<DType>>>(device: Device, outputs: O, options?: CompileOptions): Promise<Plan<O>> {
-    return Plan.compile(device, this, outputs, this.#ids(Object.values(outputs)), options);
+    return Plan.compile(device, this.log, outputs, this.#ids(Object.values(outputs)), options);
   }
 
   /** The nodes, a line each. */
@@ -439,127 +125,6 @@ export class Graph {
 
   free(): void {
     this.#graph.free();
-  }
-
-  [Symbol.dispose](): void {
-    this.free();
-  }
-}
-
-export interface CompileOptions {
-  /** Join elementwise operations into one kernel; true unless said otherwise. */
-  fuse?: boolean;
-  /** Let values that do not live at the same time share memory; true unless said otherwise. */
-  reuse?: boolean;
-  /** Told while pipelines are made. */
-  onProgress?: (warmup: Warmup) => void;
-}
-
-/** Named tensors on a device that live between runs. */
-export class Store {
-  /** @internal */
-  private constructor(
-    readonly device: Device,
-    /** @internal */ readonly handle: Handle,
-  ) {}
-
-  static async create(device: Device): Promise<Store> {
-    return new Store(device, await device.link.call("storeNew", [device.opened.device]));
-  }
-
-  /** Adds or overwrites a state. */
-  async set(name: string, elements: Float32Array | Uint32Array, shape: Shape): Promise<void> {
-    await this.device.link.call("storeSet", [this.handle, name, extents(shape), elements]);
-  }
-
-  /** The elements of a state. */
-  read(name: string): Promise<Float32Array | Uint32Array> {
-    return this.device.link.call("storeRead", [this.handle, name]);
-  }
-
-  /** The `GPUBuffer` of a state, as {@link Device.webgpu}: with the usages `STORAGE`, `COPY_SRC` and `COPY_DST`. */
-  async webgpu(name: string): Promise<object | undefined> {
-    return this.device.worker ? undefined : this.device.link.call("storeWebgpu", [this.handle, name]);
-  }
-
-  /** Names and shapes of all states, and the bytes of them together. */
-  list(): Promise<{ names: string[]; shapes: number[][]; bytes: number }> {
-    return this.device.link.call("storeList", [this.handle]);
-  }
-
-  free(): void {
-    this.device.link.call("free", [this.handle]).catch(() => {});
-  }
-
-  [Symbol.dispose](): void {
-    this.free();
-  }
-}
-
-type Read<O extends Record<string, Var<DType>>> = { [K in keyof O]: O[K] extends Var<infer D> ? Elements<D> : never };
-
-export interface RunOptions<K> {
-  /** Which outputs to read, all by default. Reading waits for the device; an empty list does not. */
-  read?: readonly K[];
-  /** Where states live. */
-  store?: Store;
-  /** Step number and seed of random numbers. */
-  step?: number;
-  seed?: number;
-}
-
-/** A compiled computation, to be run any number of times. */
-export class Plan<O extends Record<string, Var<DType>> = Record<string, Var<DType>>> {
-  /** @internal */
-  private constructor(
-    readonly device: Device,
-    /** @internal */ readonly handle: Handle,
-    readonly outputs: readonly (keyof O & string)[],
-    /** Bytes the plan holds on its device. */
-    readonly bytes: number,
-    readonly text: string,
-  ) {}
-
-  /** @internal */
-  static async compile<O extends Record<string, Var<DType>>>(
-    device: Device,
-    graph: Graph,
-    outputs: O,
-    ids: Uint32Array,
-    { fuse = true, reuse = true, onProgress }: CompileOptions = {},
-  ): Promise<Plan<O>> {
-    const names = Object.keys(outputs);
-    const { opened, link } = device;
-    const made = await link.call("compile", [opened.device, graph.log, names, ids, fuse, reuse], onProgress);
-    return new Plan<O>(device, made.plan, names, made.bytes, made.text);
-  }
-
-  /** Runs once. Inputs are typed arrays by name; what is resolved to are the outputs that were asked for. */
-  async run<K extends keyof O & string = keyof O & string>(
-    inputs: Record<string, Float32Array | Uint32Array> = {},
-    { read, store, step = 0, seed = 0 }: RunOptions<K> = {},
-  ): Promise<Pick<Read<O>, K>> {
-    const { link, opened } = this.device;
-    const place = store?.handle ?? opened.store;
-    const names = [...(read ?? this.outputs)];
-    return (await link.call("run", [this.handle, place, inputs, step, seed, names])) as Pick<Read<O>, K>;
-  }
-
-  /**
-   * The `GPUBuffer` that a run leaves an output in, and where, as {@link Device.webgpu}: valid after a run and before the
-   * next, with the usages `STORAGE` and `COPY_SRC`.
-   */
-  async webgpu(name: keyof O & string): Promise<{ buffer: object; offset: number; size: number } | undefined> {
-    return this.device.worker ? undefined : this.device.link.call("planWebgpu", [this.handle, name]);
-  }
-
-  /** Steps, buffers and memory. */
-  toString(): string {
-    return this.text;
-  }
-
-  free(): void {
-    this.device.link.call("free", [this.handle]).catch(() => {});
   }
 
   [Symbol.dispose](): void {

@@ -1,9 +1,7 @@
 import * as wasm from "../pkg/wgrad.js";
+import { type Log, replay } from "./log.js";
 import type { Batch } from "./tokens.js";
 import { settled } from "./wasm.js";
-
-/** Entries of a graph, in the order in which they were added: a method of the wasm's graph, and its arguments. */
-export type Log = [method: "named" | "constant" | "apply" | "grad" | "assign" | "gate", ...args: unknown[]][];
 
 /** An object that lives where the device lives. */
 export type Handle = number;
@@ -144,9 +142,8 @@ const methods = {
     reuse: boolean,
     tell?: (warmup: Warmup) => void,
   ): Promise<{ plan: Handle; bytes: number; text: string }> {
-    const graph = new wasm.Graph();
+    const graph = replay(log);
     try {
-      for (const [method, ...args] of log) (graph[method] as (...args: unknown[]) => unknown)(...args);
       const place = get(device, wasm.Device);
       const plan = await watched(place, wasm.Plan.compile(place, graph, names, vars, fuse, reuse), tell);
       const [bytes, text] = [plan.bytes, plan.toString()];

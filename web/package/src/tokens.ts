@@ -30,8 +30,8 @@ export function tokensOf(text: string | ArrayLike<number>): Uint32Array {
   return text instanceof Uint32Array ? text : Uint32Array.from(text);
 }
 
-/** Numbers from 0 to 2^32 - 1 that depend on two numbers only (splitmix32). */
-function* numbers(a: number, b: number): Generator<number, never> {
+/** Numbers from 0 to 2^32 - 1 that depend on two numbers only (splitmix32). @internal */
+export function* numbers(a: number, b: number): Generator<number, never> {
   let state = (Math.imul(a, 0x9e3779b9) ^ Math.imul(b + 1, 0x85ebca6b)) | 0;
   for (;;) {
     state = (state + 0x9e3779b9) | 0;

@@ -1,0 +1,132 @@
+//! The thread that speaks MPI. A communicator stays on the thread that made it; a trainer may move to any.
+
+use mpi::Threading;
+use mpi::environment::Universe;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator, CommunicatorCollectives};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use wgrad::{Error, Result};
+
+/// What is asked of the thread.
+pub enum Call {
+    Gather(Vec<u32>),
+    Exchange(Vec<u32>),
+    /// Ends all ranks; there is no answer.
+    Abort,
+}
+
+type Question = (Call, Sender<Vec<u32>>);
+
+/// Which rank this is.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub rank: usize,
+    pub ranks: usize,
+    pub local: usize,
+}
+
+/// MPI from its beginning to its end.
+pub struct Talk {
+    pub place: Place,
+    questions: Mutex<Option<Sender<Question>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Talk {
+    /// Starts MPI on a thread of its own.
+    pub fn begin() -> Result<Talk> {
+        let (ask, questions) = channel::<Question>();
+        let (tell, told) = channel();
+        let work = move || {
+            // Only this thread calls MPI.
+            let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else { return };
+            let world = universe.world();
+            let place = Place {
+                rank: world.rank().unsigned_abs() as usize,
+                ranks: world.size().unsigned_abs() as usize,
+                local: world.split_shared(world.rank()).rank().unsigned_abs() as usize,
+            };
+            if tell.send(place).is_ok() {
+                answer(&world, place.ranks, &questions);
+            }
+            finish(universe);
+        };
+        let started = std::thread::Builder::new().name("wgrad mpi".into()).spawn(work);
+        let thread = started.map_err(|e| Error::argument("MPI", format!("no thread could be started: {e}")))?;
+        let place = told.recv().map_err(|_| Error::argument("MPI", "it runs already; call wgrad_mpi::run once"))?;
+        Ok(Talk { place, questions: Mutex::new(Some(ask)), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Waits until all ranks have made the same call.
+    pub fn call(&self, call: Call) -> Result<Vec<u32>> {
+        let over = || Error::Rank { rank: self.place.rank, message: "MPI is over; train inside wgrad_mpi::run".into() };
+        let longest = i32::MAX as usize;
+        if let Call::Gather(words) | Call::Exchange(words) = &call
+            && words.len() > longest
+        {
+            return Err(Error::Limit {
+                limit: "words of one MPI message".into(),
+                needed: words.len() as u64,
+                available: longest as u64,
+                hint: "cut parameters into smaller pieces with Params::limit".into(),
+            });
+        }
+        let (tell, told) = channel();
+        let asked = lock(&self.questions).as_ref().is_some_and(|ask| ask.send((call, tell)).is_ok());
+        if !asked {
+            return Err(over());
+        }
+        told.recv().map_err(|_| over())
+    }
+
+    /// Ends MPI on this rank; waits for the others to do the same.
+    pub fn end(&self) {
+        *lock(&self.questions) = None;
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// Ends all ranks.
+    pub fn abort(&self) -> ExitCode {
+        let (tell, told) = channel();
+        if let Some(ask) = &*lock(&self.questions) {
+            let _ = ask.send((Call::Abort, tell));
+        }
+        // Not reached, unless another thread of this rank waits for the others: then mpirun ends them when this one ends.
+        let _ = told.recv_timeout(Duration::from_secs(5));
+        std::process::exit(1)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn answer(world: &SimpleCommunicator, ranks: usize, questions: &Receiver<Question>) {
+    for (call, tell) in questions {
+        let mut all;
+        match call {
+            Call::Gather(words) => {
+                all = vec![0; words.len() * ranks];
+                world.all_gather_into(&words[..], &mut all[..]);
+            }
+            Call::Exchange(words) => {
+                all = vec![0; words.len()];
+                world.all_to_all_into(&words[..], &mut all[..]);
+            }
+            Call::Abort => world.abort(1),
+        }
+        // Who asked may have gone.
+        let _ = tell.send(all);
+    }
+}
+
+/// `MPI_Finalize`, which waits for the other ranks.
+fn finish(universe: Universe) {
+    drop(universe);
+}

@@ -1,0 +1,159 @@
+//! Training on several machines or adapters: each rank computes a part of every batch, and all make the same step.
+//!
+//! A rank adds up the gradients of its own micro-batches as a single trainer does. Before the optimizer, dense gradients are
+//! summed over the ranks, and the hits of tables that are updated by rows are laid side by side: only touched rows travel.
+//! Every rank then makes the same step from the same numbers, so that parameters stay equal, bit for bit, without being sent.
+
+#[cfg(not(target_arch = "wasm32"))]
+use super::build::{COUNTED, LOSS, TOTAL, gathered};
+use super::trainer::Trainer;
+use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::trace::span;
+use crate::types::{Data, Tensor, TensorType};
+use std::hash::Hasher;
+
+/// Elements that are summed at a time: bounds what one exchange holds in memory.
+const PIECE: usize = 1 << 22;
+
+/// What ranks that train together need of each other. All ranks make the same calls in the same order; a call waits until
+/// every rank has made it. Implemented by [`Threads`](super::Threads) in one process, and over MPI by the crate `wgrad-mpi`.
+pub trait Collective: Send + Sync {
+    /// Number of this rank, from 0 on.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn ranks(&self) -> usize;
+
+    /// The words of every rank, in order of the ranks. All hand over equally many.
+    fn gather(&self, words: &[u32]) -> Result<Vec<u32>>;
+
+    /// Cuts `words` into as many equal parts as there are ranks and hands part r to rank r; returns what this rank was
+    /// handed, in order of the ranks. All hand over equally many.
+    fn exchange(&self, words: &[u32]) -> Result<Vec<u32>>;
+
+    /// Sums elementwise over all ranks (all-reduce). Every rank gets the same bits: each adds up a part of the elements, in
+    /// order of the ranks and in double precision, and then all gather the parts. Whoever replaces it keeps to that.
+    fn sum(&self, values: &mut [f32]) -> Result<()> {
+        let ranks = self.ranks().max(1);
+        let each = (PIECE / ranks).max(1);
+        for piece in values.chunks_mut(each * ranks) {
+            let part = piece.len().div_ceil(ranks);
+            let mut words: Vec<u32> = piece.iter().map(|x| x.to_bits()).collect();
+            words.resize(part * ranks, 0);
+            let theirs = whole(self.exchange(&words)?, part * ranks, self.rank())?;
+            let float =
+                |rank: usize, i: usize| theirs.get(rank * part + i).map_or(0.0, |w| f64::from(f32::from_bits(*w)));
+            let sums: Vec<u32> =
+                (0..part).map(|i| ((0..ranks).map(|rank| float(rank, i)).sum::<f64>() as f32).to_bits()).collect();
+            let all = whole(self.gather(&sums)?, part * ranks, self.rank())?;
+            piece.iter_mut().zip(all).for_each(|(x, word)| *x = f32::from_bits(word));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an answer of the wrong length.
+fn whole(words: Vec<u32>, expected: usize, rank: usize) -> Result<Vec<u32>> {
+    match words.len() {
+        n if n == expected => Ok(words),
+        n => Err(Error::Rank { rank, message: format!("expected {expected} words of all ranks, got {n}") }),
+    }
+}
+
+/// A digest of everything that is written to it, to see whether ranks hold the same.
+#[derive(Default)]
+pub(super) struct Digest(rustc_hash::FxHasher);
+
+impl Digest {
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+impl Trainer {
+    /// Number of this rank among those that train together; 0 for a trainer alone.
+    pub fn rank(&self) -> usize {
+        self.design.ranks.as_ref().map_or(0, |all| all.rank())
+    }
+
+    /// How many ranks train together.
+    pub fn ranks(&self) -> usize {
+        self.design.ranks.as_ref().map_or(1, |all| all.ranks())
+    }
+
+    /// Fails on every rank, and names the first that differs from rank 0, unless all have the same numbers.
+    pub(super) fn agree(&self, numbers: &[u64], otherwise: &str) -> Result<()> {
+        let Some(all) = &self.design.ranks else { return Ok(()) };
+        let words: Vec<u32> = numbers.iter().flat_map(|n| [*n as u32, (*n >> 32) as u32]).collect();
+        let theirs = whole(all.gather(&words)?, words.len() * all.ranks(), all.rank())?;
+        match theirs.chunks(words.len().max(1)).position(|other| theirs.get(..words.len()) != Some(other)) {
+            None => Ok(()),
+            Some(rank) => Err(Error::Rank { rank, message: otherwise.to_owned() }),
+        }
+    }
+
+    /// A state of this rank, with those of all others along the first axis.
+    pub(super) fn gather(&self, tensor: Tensor) -> Result<Tensor> {
+        let Some(all) = &self.design.ranks else { return Ok(tensor) };
+        let expected = tensor.data().len() * all.ranks();
+        let joined = |words: &[u32]| whole(all.gather(words)?, expected, all.rank());
+        let data = match tensor.data() {
+            Data::U32(words) => Data::U32(joined(words)?),
+            Data::F32(floats) => {
+                let words: Vec<u32> = floats.iter().map(|x| x.to_bits()).collect();
+                Data::F32(joined(&words)?.into_iter().map(f32::from_bits).collect())
+            }
+        };
+        Tensor::new(shared(&tensor.ty(), all.ranks()).shape, data)
+    }
+
+    /// Between the totals of this rank and the optimizer: sums gradients over all ranks and gathers hits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn join(&self) -> Result<()> {
+        let Some(all) = &self.design.ranks else { return Ok(()) };
+        span!(TRACE, "join", rank = all.rank() as u64, step = self.steps).in_scope(|| self.join_with(&**all))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn join_with(&self, all: &dyn Collective) -> Result<()> {
+        let sum = |state: &str| {
+            let mut total = self.store.read_blocking(state)?.into_data();
+            if let Data::F32(floats) = &mut total {
+                all.sum(floats)?;
+                self.store.set(state, &Tensor::f32([floats.len()], std::mem::take(floats))?)?;
+            }
+            Ok::<_, Error>(())
+        };
+        sum(LOSS)?;
+        if self.design.settings.counted {
+            sum(COUNTED)?;
+        }
+        for t in &self.design.trained {
+            match &t.table {
+                None => sum(&t.state(TOTAL))?,
+                Some(table) => {
+                    for kind in table.kinds() {
+                        let state = t.state(kind);
+                        let hits = self.gather(self.store.read_blocking(&state)?)?;
+                        self.store.set(&gathered(&state), &hits)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The type of what all ranks have together: the first axis is shared out among them.
+pub(super) fn shared(ty: &TensorType, ranks: usize) -> TensorType {
+    let mut ty = ty.clone();
+    if let Some(first) = ty.shape.0.first_mut() {
+        *first *= ranks;
+    }
+    ty
+}
