@@ -230,3 +230,20 @@ fn rows_without_hits_are_zero_in_memory_that_was_used() {
         assert_eq!(sums.floats(), [0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0], "{device}");
     }
 }
+/// exp of minus the largest score is infinite then, and was multiplied by the number of zero keys, which is 0.
+#[test]
+fn attention_whose_scores_all_lie_far_below_zero_is_finite() {
+    for device in common::devices() {
+        for score in [-80.0f32, -100.0, -1e4] {
+            let graph = Graph::new();
+            let [q, k] = [score, 1.0].map(|x| graph.full([1, 1, 3, 1], f64::from(x)));
+            let attended =
+                q.attention(k, numbers(&graph, &[1, 1, 3, 2]), &Attention { causal: true, ..Default::default() });
+            let y = values(&device, &graph, attended.out);
+            let v = values(&device, &graph, numbers(&graph, &[1, 1, 3, 2]).sum_all() / 3.0);
+            // Equal scores: the last query sees the mean of all values.
+            let last: f32 = y.floats().iter().skip(4).sum();
+            assert!((last - v.floats()[0]).abs() < 1e-5, "{score} on {device}: {:?}", y.floats());
+        }
+    }
+}

@@ -120,7 +120,9 @@ pub(super) fn forward(kind: &Kind, call: &mut CpuCall<'_, f32>) {
                     #[inline(always)]
                     || {
                         let top = scale(own, by).max(if zeros > 0 { 0.0 } else { f32::MIN });
-                        let total = exp_sum(own, top) + zeros as f32 * Real::exp(-top);
+                        // Not as a product with 0: far below 0 the exponential is infinite.
+                        let more = if zeros > 0 { zeros as f32 * Real::exp(-top) } else { 0.0 };
+                        let total = exp_sum(own, top) + more;
                         inverse[row] = 1.0 / total;
                         logsumexp[row] = top + Real::ln(total);
                     },
