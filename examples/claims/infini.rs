@@ -122,8 +122,7 @@ fn run(report: &mut Report) -> Result<()> {
     report.say(&format!(
         "Counted by the same rule for the paper's model (12 layers of 8 heads of 128 features) the memory is {:.2} million \
          numbers at any length; so much is a cache of {:.1} tokens, and a cache of 65,536 tokens is {:.0} times it, one of a \
-         million tokens {:.0} times. The paper's 114 times is against a Memorizing Transformer, which caches so many tokens in \
-         one layer and 2,048 in the others.",
+         million tokens {:.0} times. The paper's 114 times is against a Memorizing Transformer.",
         memory / 1e6,
         memory / cache,
         cache * 65_536.0 / memory,
