@@ -333,6 +333,17 @@ fn spoiled_configurations_are_named() {
     }
 }
 
+/// Says which seed it was, if what is tried panics.
+struct UnderWay(u64);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed: try WGRAD_FUZZ_SEED={}", self.0);
+        }
+    }
+}
+
 /// More spoiled files for `WGRAD_FUZZ_MINUTES`: `cargo xtask fuzz`.
 #[test]
 #[ignore = "runs as long as it is told to"]
@@ -342,8 +353,10 @@ fn fuzz() {
     let end = Instant::now() + Duration::from_secs(60 * number("WGRAD_FUZZ_MINUTES").unwrap_or(1));
     let first = number("WGRAD_FUZZ_SEED").unwrap_or(1_000_000);
     let mut parsers = Parsers::new();
+    println!("from seed {first} on");
     let mut tried = 0u64;
     for seed in (first..).take_while(|_| Instant::now() < end) {
+        let _under_way = UnderWay(seed);
         parsers.check(seed);
         parsers.check_metadata(seed);
         tried += 1;

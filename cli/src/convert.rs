@@ -18,7 +18,7 @@ pub struct Args {
     from: PathBuf,
     /// The file that is written; it must not exist unless --force is given
     to: PathBuf,
-    /// Element type of all floats that are not quantised
+    /// Element type of all floats, and of quantised tables that are in the file; their scales are gone then
     #[arg(long)]
     dtype: Option<Float>,
     /// Quantise the tables [rows, width] whose name ends so, such as values.weight; may be given several times
@@ -114,6 +114,10 @@ pub fn run(args: &Args) -> Result<()> {
     let present = if args.present_names { present_names(&file) } else { BTreeMap::new() };
     let mut out: BTreeMap<String, Owned> = BTreeMap::new();
     let (mut quantized, mut seen) = (0, HashSet::new());
+    let scaled = |name: &str| {
+        let is = |name: &str, dtype| tensors.tensor(name).is_ok_and(|t| t.dtype() == dtype);
+        is(name, Dtype::I8) && is(&format!("{name}.scales"), Dtype::F32)
+    };
     for (name, view) in tensors.iter() {
         let known = present.get(name).cloned().unwrap_or_else(|| name.to_owned());
         let prefix =
@@ -126,7 +130,11 @@ pub fn run(args: &Args) -> Result<()> {
         if table && is_float(view.dtype()) {
             (tensor, scales) = quantize(&renamed, &file.tensor(name)?, args.how)?;
             quantized += 1;
-        } else if let Some(dtype) = args.dtype.filter(|_| is_float(view.dtype()) && !name.ends_with(".scales")) {
+        } else if let Some(dtype) = args.dtype.filter(|_| is_float(view.dtype()) || scaled(name)) {
+            // A quantised table is floats again, and its scales are in them.
+            if name.strip_suffix(".scales").is_some_and(scaled) {
+                continue;
+            }
             (tensor.dtype, tensor.bytes) = dtype.write(file.tensor(name)?.floats());
         }
         let scales = scales.map(|s| (format!("{renamed}.scales"), s));

@@ -95,7 +95,12 @@ fn convert_changes_types_quantises_and_renames() {
     assert!(off("m.values.weight", "m.values.weight") < 0.02);
     assert!(off("m.keys", "m.keys") < 0.02 && off("old.bias", "new.bias") < 0.02);
     // Back to floats, and to halves.
-    good(&["convert", &to, &place("back.safetensors"), "--dtype", "f32"]);
+    let back = place("back.safetensors");
+    good(&["convert", &to, &back, "--dtype", "f32"]);
+    let listed = good(&["inspect", &back]);
+    assert!(["I8", ".scales", "BF16"].iter().all(|part| !listed.contains(part)), "{listed}");
+    let floats = |file: &Checkpoint| file.tensor("m.values.weight").expect("a tensor");
+    assert_eq!(floats(&Checkpoint::open(&back).expect("a file")), floats(&after));
     good(&["convert", &from, &to, "--quantize", "values.weight", "--how", "f16", "--force"]);
     let after = Checkpoint::open(&to).expect("a file");
     assert!(good(&["inspect", &to]).contains("F16"));

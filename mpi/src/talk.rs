@@ -65,12 +65,16 @@ impl Talk {
     pub fn call(&self, call: Call) -> Result<Vec<u32>> {
         let over = || Error::Rank { rank: self.place.rank, message: "MPI is over; train inside wgrad_mpi::run".into() };
         let longest = i32::MAX as usize;
-        if let Call::Gather(words) | Call::Exchange(words) = &call
-            && words.len() > longest
-        {
+        // MPI counts in 32 bits what arrives from all ranks together.
+        let words = match &call {
+            Call::Gather(words) => words.len().saturating_mul(self.place.ranks),
+            Call::Exchange(words) => words.len(),
+            _ => 0,
+        };
+        if words > longest {
             return Err(Error::Limit {
                 limit: "words of one MPI message".into(),
-                needed: words.len() as u64,
+                needed: words as u64,
                 available: longest as u64,
                 hint: "cut parameters into smaller pieces with Params::limit".into(),
             });

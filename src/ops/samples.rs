@@ -137,8 +137,6 @@ pub fn all() -> Vec<Sample> {
         ops::route::soft_top_k::samples,
         ops::route::sinkhorn::samples,
         ops::route::cumulative_softmax::samples,
-        ops::route::sinkhorn::samples,
-        ops::route::soft_top_k::samples,
     ]
     .into_iter()
     .flat_map(|f| f())

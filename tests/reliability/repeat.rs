@@ -47,14 +47,18 @@ fn the_bits_do_not_depend_on_process_or_threads() {
     let one = bits("cpu", "1");
     assert!(one.len() > 100, "{one:?}");
     for threads in ["2", "7"] {
-        for (a, b) in bits("cpu", threads).iter().zip(&one) {
+        let several = bits("cpu", threads);
+        assert_eq!(several.len(), one.len());
+        for (a, b) in several.iter().zip(&one) {
             assert_eq!(a, b, "{threads} threads");
         }
     }
     if common::gpu().is_some() {
         let first = bits("gpu", "2");
         assert!(first.len() == one.len());
-        for (a, b) in bits("gpu", "2").iter().zip(&first) {
+        let second = bits("gpu", "2");
+        assert_eq!(second.len(), first.len());
+        for (a, b) in second.iter().zip(&first) {
             assert_eq!(a, b);
         }
     }

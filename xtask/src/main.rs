@@ -62,7 +62,7 @@ enum Command {
     Coverage(tools::ToolArgs),
     /// Try whether the tests see changes of the code (installs cargo-mutants)
     Mutants(tools::MutantsArgs),
-    /// Interpret the one unsafe block (installs Miri)
+    /// Interpret the unsafe block of matrix products (installs Miri)
     Miri(tools::ToolArgs),
     /// Check licences and sources of the dependencies (installs cargo-deny)
     Deny(tools::DenyArgs),

@@ -70,7 +70,7 @@ pub fn deny(args: &DenyArgs) -> Result<()> {
     )
 }
 
-/// `cargo xtask miri`: the one unsafe block, interpreted. What Miri cannot run, the processor's own vectors, `gemm` leaves alone
+/// `cargo xtask miri`: the unsafe block of matrix products, interpreted. What Miri cannot run, the processor's own vectors, `gemm` leaves alone
 /// there.
 pub fn miri(args: &ToolArgs) -> Result<()> {
     if !args.no_install {

@@ -1,5 +1,5 @@
 // A WebGPU renderer of the page's own and a model of wgrad on one device: what the model moves is drawn where it lies. The same in
-// Rust is `examples/shared_device.rs`, where wgrad adopts the renderer's device; in a browser it is wgrad that makes the device.
+// Rust is `examples/shared_device`, where wgrad adopts the renderer's device; in a browser it is wgrad that makes the device.
 import { init } from "wgrad";
 import { failure } from "../failure.js";
 import { readOptions } from "../options.js";
