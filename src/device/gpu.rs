@@ -72,7 +72,8 @@ pub struct Gpu {
     caps: Capabilities,
     pub(super) caches: Mutex<Caches>,
     pub(super) failure: Failure,
-    /// The device is somebody else's, whose handlers stay.
+    /// The device is somebody else's, whose handlers stay; a browser says by itself when one is lost.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code))]
     pub(super) adopted: bool,
     memory: Arc<Ledger>,
     memory_limit: Option<u64>,
@@ -85,7 +86,7 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-const HINT: &str = "install a Vulkan, Metal or DX12 driver (on Debian or Ubuntu: mesa-vulkan-drivers and libvulkan1), \
+const HINT: &str = "name part of one that was found, install a Vulkan, Metal or DX12 driver (on Debian or Ubuntu: mesa-vulkan-drivers and libvulkan1), \
 allow software drivers, or use the CPU executor";
 
 impl Gpu {
@@ -347,6 +348,6 @@ mod tests {
         assert!(sufficient(&wgpu::Limits::default()).is_ok());
         let small = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..Default::default() };
         let message = sufficient(&small).map_err(|e| e.to_string());
-        assert!(message.is_err_and(|m| m.contains("8 needed, 4 available")));
+        assert!(message.is_err_and(|m| m.contains("8 needed, 4 allowed")));
     }
 }

@@ -125,8 +125,9 @@ impl<'a> Feed<'a> {
 
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
-            let given = crate::error::some(self.inputs.iter().map(|(name, _)| *name));
-            let message = format!("not given; the plan needs {ty}, the feed has {given}; add it with Feed::input");
+            // Names with a slash are the library's own.
+            let given = crate::error::some(self.inputs.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')));
+            let message = format!("not given; the plan needs {ty}, what is given is {given}; add it with Feed::input");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {
@@ -148,10 +149,11 @@ impl<'a> Feed<'a> {
 
     pub(crate) fn state(&self, name: &str, ty: &TensorType) -> Result<Arc<State>> {
         let Some(state) = self.stores.iter().find_map(|s| s.get(name)) else {
-            let message = format!(
-                "in none of the {} stores given; the plan needs {ty}; add it with Store::set and the store with Feed::store",
-                self.stores.len()
-            );
+            let message = match self.stores.len() {
+                0 => format!("no store was given; the plan needs {ty}; give the store that has it with Feed::store"),
+                1 => format!("the store given has no such state; the plan needs {ty}; add it with Store::set"),
+                n => format!("in none of the {n} stores given; the plan needs {ty}; add it to one with Store::set"),
+            };
             return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
         if state.ty != *ty {

@@ -269,6 +269,11 @@ impl Graph {
         vec![Var::new(self, value); n]
     }
 
+    /// The caller's line that made a variable of this graph.
+    pub(crate) fn place(&self, var: Var<'_>) -> Where {
+        self.borrow().nodes[var.value.node.0 as usize].call.place
+    }
+
     /// Keeps an error with the caller's place, unless there is one already.
     #[track_caller]
     pub fn fail(&self, error: Error) {

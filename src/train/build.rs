@@ -335,6 +335,11 @@ impl Settings {
     ) -> (Var<'g>, Option<Var<'g>>, Vec<(Trained, Grad<'g>)>) {
         let vars = params.vars(graph);
         let (loss, count) = loss(graph, &vars);
+        if loss.ty() != TensorType::f32([]) {
+            let message = format!("the loss must be one f32, not {}; reduce it with mean_all or sum_all", loss.ty());
+            let (op, location) = ("trainer".into(), loss.graph().place(loss));
+            graph.fail(Error::Shape { op, message, shapes: vec![loss.shape()], location });
+        }
         if graph.borrow().gate.is_some() {
             graph.fail(Error::argument("gate", "the trainer sets the gate itself; use a mask in the loss instead"));
         }

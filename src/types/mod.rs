@@ -71,7 +71,7 @@ impl Shape {
                 (a, 1) => out.push(a),
                 (a, b) => {
                     return Refusal::shape(format!(
-                        "{self} and {other} do not broadcast: {a} against {b} in dimension {i}"
+                        "{self} and {other} do not broadcast: {a} against {b} in dimension {i}; reshape or unsqueeze one"
                     ));
                 }
             }

@@ -41,7 +41,7 @@ impl<'g> Var<'g> {
         let mut scores = scores.reshape([b, h, i, j]);
         let every = Pairs { whole: [i, j], queries: 0..i, keys: j };
         if let Some(hidden) = hidden(self.graph(), options, &every) {
-            scores = scores.masked_fill(hidden, f64::from(f32::MIN));
+            scores = hidden.select(f64::from(f32::MIN), scores);
         }
         let p = probabilities(scores.softmax(3)).reshape([b, hk, h / hk, i, j]);
         let out = p.matmul(values.unsqueeze(2));
