@@ -126,7 +126,8 @@ impl<'a> Feed<'a> {
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
             // Names with a slash are the library's own.
-            let given = crate::error::some(self.inputs.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')));
+            let given =
+                crate::error::some(self.inputs.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')));
             let message = format!("not given; the plan needs {ty}, what is given is {given}; add it with Feed::input");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };

@@ -196,7 +196,12 @@ impl Trainer {
 
     /// Everything that is known about the last step: loss, norm of the gradients, counts of steps done and skipped.
     pub async fn report(&self) -> Result<Report> {
-        let missing = || Error::argument("loss", "no whole step was made yet; call Trainer::step first, as often as it has micro-batches");
+        let missing = || {
+            Error::argument(
+                "loss",
+                "no whole step was made yet; call Trainer::step first, as often as it has micro-batches",
+            )
+        };
         if !self.reported {
             return Err(missing());
         }
