@@ -189,7 +189,7 @@ impl<'g> ParamVars<'g> {
         if found.is_none() {
             let known = self.all.index.keys().filter_map(|known| known.strip_prefix(&self.prefix));
             let known = crate::error::some(known);
-            self.refuse(name, format!("the model's parameters have no such name, but {known}"));
+            self.refuse(name, format!("the model's parameters have no such name; there are {known}"));
         }
         found.map(|(_, view)| view)
     }

@@ -224,7 +224,7 @@ fn wrong_uses_are_refused() {
     refused("one index for each", &|g| {
         x(g).scatter_along(g.full_u32([3, 4], 0), 1, 7);
     });
-    refused("too small", &|g| {
+    refused("over the limit", &|g| {
         x(g).scatter_along(g.full_u32([3, 5], 0), 1, 1 << 40);
     });
 }
