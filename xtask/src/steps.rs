@@ -119,8 +119,10 @@ fn mpi_fmt(_: &Lab) -> Result<Done, Stop> {
 
 fn mpi(lab: &Lab) -> Result<Done, Stop> {
     let version = lab.mpi()?.clone();
+    // The tests start the example.
+    run::run(mpi_cargo().args(["build", "--examples"]))?;
     let mut cargo = mpi_cargo();
-    cargo.args(["test", "--lib", "--examples", "--tests", "--", "--test-threads=1", "--nocapture"]);
+    cargo.args(["test", "--lib", "--tests", "--", "--test-threads=1", "--nocapture"]);
     let mut place = format!("{version}, CPU executor");
     // The ranks of one test share an adapter.
     match lab.gpu() {
