@@ -84,7 +84,7 @@ impl Gpu {
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("is the device lost?"),
             size: 4,
-            usage: wgpu::BufferUsages::MAP_WRITE,
+            usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: true,
         });
         let full = pollster::block_on(full.pop()).is_some();
