@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod descent;
 mod descent_attention;
 mod edges;
 mod far_gather;
