@@ -17,7 +17,7 @@ pub struct Recognised {
     pub options: Value,
 }
 
-/// Which model a checkpoint fits, if it is one that this library has.
+/// Which model a checkpoint fits, if it is one that this library has. Names and shapes tell; no tensor is read.
 pub fn recognise(file: &Checkpoint) -> Option<Recognised> {
     let own = file.metadata("wgrad.config").and_then(|text| serde_json::from_str::<Value>(text).ok());
     if let Some(own) = own {
@@ -73,7 +73,7 @@ impl Shapes<'_> {
     }
 
     fn of(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.0.tensor(name).ok()?.shape().to_vec())
+        Some(self.0.stored(name)?.shape.to_vec())
     }
 
     fn dim(&self, name: &str, axis: usize) -> Option<usize> {
