@@ -29,7 +29,9 @@ pub fn run(args: &Args) -> Result<()> {
             .iter()
             .map(|(s, name)| serde_json::json!({ "name": name, "dtype": s.dtype, "shape": s.shape[..], "bytes": s.bytes }))
             .collect();
-        let model = found.map(|m| serde_json::json!({ "kind": m.kind, "package": m.package, "options": m.options }));
+        let model = found.map(
+            |m| serde_json::json!({ "kind": m.kind, "package": m.package, "options": m.options, "guessed": m.guessed }),
+        );
         let all = serde_json::json!({
             "tensors": list, "numbers": numbers, "bytes": size, "metadata": metadata, "model": model,
         });
@@ -44,7 +46,12 @@ pub fn run(args: &Args) -> Result<()> {
     println!("{} tensors, {numbers} numbers, {}", all.len(), crate::bytes(size));
     metadata.iter().for_each(|(key, value)| println!("metadata {key}: {value}"));
     match found {
-        Some(model) => println!("fits: {} ({}) {}", model.kind, model.package, model.options),
+        Some(model) => {
+            println!("fits: {} ({}) {}", model.kind, model.package, model.options);
+            if !model.guessed.is_empty() {
+                println!("usual values, which no tensor tells: {}", model.guessed.join(", "));
+            }
+        }
         None => println!("fits: no model known here"),
     }
     Ok(())

@@ -15,6 +15,9 @@ pub struct Recognised {
     pub package: &'static str,
     /// Options that build the model again, as far as the tensors tell, named as in the npm package.
     pub options: Value,
+    /// Of these the ones that no tensor tells and that have their usual values: of heads of attention only the product of number
+    /// and size is known, and a block is taken to be as wide as there are state vectors.
+    pub guessed: &'static [&'static str],
 }
 
 /// Which model a checkpoint fits, if it is one that this library has. Names and shapes tell; no tensor is read.
@@ -23,17 +26,17 @@ pub fn recognise(file: &Checkpoint) -> Option<Recognised> {
     if let Some(own) = own {
         let kind = own.get("kind").and_then(Value::as_str).unwrap_or("described").to_owned();
         let options = own.get("options").cloned().unwrap_or(own);
-        return Some(Recognised { kind, package: "wgrad", options });
+        return Some(Recognised { kind, package: "wgrad", options, guessed: &[] });
     }
     if let Some((kind, options)) = language(file) {
-        let package = match kind {
-            "infini" => "infini-transformer-pytorch",
-            "pkm" => "product-key-memory",
-            _ => "block-recurrent-transformer-pytorch",
+        let (package, guessed): (_, &[_]) = match kind {
+            "infini" => ("infini-transformer-pytorch", &[]),
+            "pkm" => ("product-key-memory", &["heads", "dimHead"]),
+            _ => ("block-recurrent-transformer-pytorch", &["blockWidth"]),
         };
-        return Some(Recognised { kind: kind.to_owned(), package, options });
+        return Some(Recognised { kind: kind.to_owned(), package, options, guessed });
     }
-    let colt5 = || Recognised { kind: "colt5".into(), package: "CoLT5-attention", options: json!({}) };
+    let colt5 = || Recognised { kind: "colt5".into(), package: "CoLT5-attention", options: json!({}), guessed: &[] };
     is_colt5(file).then(colt5)
 }
 
