@@ -97,8 +97,10 @@ fn use_more(heard: &Heard) {
         let mut params = Params::new(1);
         let layer = Linear::new(&mut params, "layer", 1, 1, true);
         let builder = Trainer::builder(&Device::cpu(), params, Sgd::default()).ranks(rank);
-        let x = |graph: &Graph| graph.input("x", TensorType::f32([2, 1]));
-        let mut trainer = builder.compile_blocking(|graph, p| layer.forward(p, x(graph)).square().mean_all())?;
+        let mut trainer = builder.compile_blocking(|graph, p| {
+            let x = graph.input("x", TensorType::f32([2, 1]));
+            layer.forward(p, x).square().mean_all()
+        })?;
         trainer.step(&[("x", &Tensor::f32([2, 1], vec![1.0, 2.0])?)])
     };
     heard.take();

@@ -67,7 +67,7 @@ pub fn present_names(file: &Checkpoint) -> BTreeMap<String, String> {
     renamed
 }
 
-/// Shapes of a file's tensors.
+/// Shapes of a file's tensors, from its header.
 struct Shapes<'a>(&'a Checkpoint);
 
 impl Shapes<'_> {
@@ -75,12 +75,8 @@ impl Shapes<'_> {
         self.0.contains(name)
     }
 
-    fn of(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.0.stored(name)?.shape.to_vec())
-    }
-
     fn dim(&self, name: &str, axis: usize) -> Option<usize> {
-        self.of(name)?.get(axis).copied()
+        self.0.shape(name)?.get(axis).copied()
     }
 
     /// Numbers of the layers, from 0 to `depth`, that have a tensor of this name.
@@ -114,8 +110,8 @@ fn infini(s: &Shapes<'_>) -> Option<(&'static str, Value)> {
 fn product_key(s: &Shapes<'_>, depth: usize) -> Option<(&'static str, Value)> {
     let memories = s.layers(depth, "1.keys");
     let first = format!("layers.{}.1", memories.first()?);
-    let keys = s.of(&format!("{first}.keys"))?;
-    let [memory_heads, num_keys, _, memory_dim_head] = keys[..] else { return None };
+    let keys = s.0.shape(&format!("{first}.keys"))?;
+    let &[memory_heads, num_keys, _, memory_dim_head] = keys else { return None };
     let inner = s.dim("layers.0.0.to_qkv.weight", 0)? / 3;
     let dim_head = if inner.is_multiple_of(64) { 64 } else { inner };
     let part = |what: &str| s.has(&format!("{first}.{what}"));

@@ -110,6 +110,11 @@ impl Checkpoint {
         })
     }
 
+    /// Shape of a tensor, if there is one of this name.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.header.info(name).map(|info| &info.shape[..])
+    }
+
     /// Keys of all metadata, sorted.
     pub fn metadata_keys(&self) -> Vec<String> {
         let keys = self.header.metadata().iter().flat_map(HashMap::keys).cloned();
