@@ -58,12 +58,36 @@ fn inspect_lists_tensors_and_says_which_model_they_are() {
     assert!(good(&["inspect", path]).contains("no model known here"));
 }
 
+/// A file with a hole of 64 GiB where the tensors are: nothing but the header is read.
+#[cfg(unix)]
+#[test]
+fn inspect_reads_no_tensor() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("large.safetensors");
+    let file = std::fs::File::create(&path).expect("a file");
+    let rows = 1u64 << 28;
+    let tensors = [("token_emb.weight", vec![rows, 64]), ("layers.0.0.fastweight_mem.head_gates", vec![2])];
+    let mut end = 0;
+    let place = tensors.into_iter().chain([("layers.0.0.to_qkv.weight", vec![96, 64])]).map(|(name, shape)| {
+        let start = end;
+        end += 4 * shape.iter().product::<u64>();
+        (name.to_owned(), serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] }))
+    });
+    let header = serde_json::Value::Object(place.collect()).to_string();
+    let length = header.len() as u64;
+    std::io::Write::write_all(&mut &file, &[&length.to_le_bytes()[..], header.as_bytes()].concat()).expect("a header");
+    file.set_len(8 + length + end).expect("a file with a hole");
+    let said = good(&["inspect", path.to_str().expect("a plain name")]);
+    assert!(said.contains("[268435456, 64]") && said.contains("fits: infini"), "{said}");
+}
+
 #[test]
 fn files_that_are_none_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a.safetensors");
     let path = file.to_str().expect("a plain name");
-    assert!(refused(&["inspect", path]).contains("cannot read"));
+    let missing = refused(&["inspect", path]);
+    assert!(missing.contains(path) && missing.contains("os error 2"), "{missing}");
     for bytes in [&b""[..], b"no such thing", &[255; 64]] {
         std::fs::write(&file, bytes).expect("the file is written");
         assert!(refused(&["inspect", path]).contains("error: "));

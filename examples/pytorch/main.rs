@@ -7,6 +7,8 @@
 //! cargo run --release --example pytorch -- target/pytorch
 //! python examples/pytorch/originals.py check target/pytorch
 //! ```
+//!
+//! All of it by one command, PyTorch installed if need be: `cargo xtask test --pytorch`.
 
 mod journey;
 mod originals;

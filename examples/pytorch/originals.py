@@ -5,6 +5,8 @@
     cargo run --release --example pytorch -- target/pytorch
     python examples/pytorch/originals.py check target/pytorch
 
+All of it by one command, PyTorch installed if need be: `cargo xtask test --pytorch`.
+
 `export` writes NAME.safetensors (the state_dict) and NAME.io.safetensors (inputs, and the outputs of the original); the Rust
 example loads both, compares the outputs, trains a few steps, and writes NAME.tuned.safetensors with its own outputs beside it;
 `check` loads that into the original again and compares.

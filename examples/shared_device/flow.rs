@@ -4,11 +4,13 @@ use anyhow::Result;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wgrad::nn::{Linear, ParamVars, Params};
-use wgrad::train::{Adam, Trainer};
+use wgrad::train::{Adam, Schedule, Trainer};
 use wgrad::{Device, Graph, Tensor, TensorType, Var};
 
 /// Examples of a training step.
 const BATCH: usize = 512;
+/// Frequencies at which the network sees places and times; without them it learns the sharp arms slowly.
+const WAVES: [f64; 3] = [2.0, 4.0, 8.0];
 
 /// The velocity of points at a time: two hidden layers.
 pub struct Flow {
@@ -18,13 +20,15 @@ pub struct Flow {
 impl Flow {
     pub fn new(params: &mut Params) -> Flow {
         let mut layer = |name, inputs, outputs| Linear::new(params, name, inputs, outputs, true);
-        Flow { layers: [layer("in", 3, 64), layer("hidden", 64, 64), layer("out", 64, 2)] }
+        Flow { layers: [layer("in", 3 * (1 + 2 * WAVES.len()), 64), layer("hidden", 64, 64), layer("out", 64, 2)] }
     }
 
     /// Points `[n, 2]` and times `[n, 1]` to velocities `[n, 2]`.
     fn velocity<'g>(&self, p: &ParamVars<'g>, points: Var<'g>, times: Var<'g>) -> Var<'g> {
         let [first, second, last] = &self.layers;
-        let x = first.forward(p, points.concat(&[times], 1)).silu();
+        let place = points.concat(&[times], 1);
+        let waves: Vec<Var<'g>> = WAVES.iter().flat_map(|w| [(place * *w).sin(), (place * *w).cos()]).collect();
+        let x = first.forward(p, place.concat(&waves, 1)).silu();
         last.forward(p, second.forward(p, x).silu())
     }
 }
@@ -52,7 +56,9 @@ fn spiral(rng: &mut ChaCha8Rng) -> [f32; 2] {
 }
 
 pub fn train(device: &Device, flow: &Flow, params: Params, steps: u64) -> Result<Trainer> {
-    let mut trainer = Trainer::builder(device, params, Adam::default().lr(3e-3)).compile_blocking(|graph, p| {
+    let schedule = Schedule::Cosine { warmup: 10, total: steps.max(20), floor: 0.05 };
+    let builder = Trainer::builder(device, params, Adam::default().lr(1e-2)).schedule(schedule);
+    let mut trainer = builder.compile_blocking(|graph, p| {
         let from = graph.input("noise", TensorType::f32([BATCH, 2]));
         let to = graph.input("data", TensorType::f32([BATCH, 2]));
         let time = graph.input("time", TensorType::f32([BATCH, 1]));

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use wgrad::wgpu;
 
 /// Pixels of a panel's side.
-pub const SIDE: u32 = 256;
+pub const SIDE: u32 = 320;
 pub const PANELS: u32 = 4;
 
 pub struct Renderer {
@@ -62,7 +62,7 @@ impl Renderer {
         pass.set_viewport((panel * SIDE) as f32, 0.0, SIDE as f32, SIDE as f32, 0.0, 1.0);
         // Faint on the way, bright at the end of a panel.
         let last = (frame + 1) * PANELS / frames > panel;
-        let light = if last { 1.0 } else { 0.01 };
+        let light = if last { 0.5 } else { 0.01 };
         pass.set_blend_constant(wgpu::Color { r: light, g: light, b: light, a: 1.0 });
         pass.set_pipeline(&self.pipeline);
         pass.set_vertex_buffer(0, self.vertices.slice(..));

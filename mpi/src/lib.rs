@@ -92,7 +92,7 @@ impl Ranks {
         self.talk.place.local
     }
 
-    /// A device for this rank: the adapters of the best kind that fit the options are dealt out by
+    /// A device for this rank: of the adapters that fit the options, the first of the best kind and its equals are dealt out by
     /// [`local_rank`](Self::local_rank), in turn where there are more ranks than adapters. Where there is no GPU and none was
     /// named, the CPU executor.
     pub fn device(&self, options: GpuOptions) -> Result<Device> {
@@ -121,3 +121,8 @@ impl Collective for Ranks {
         self.talk.call(Call::Exchange(words.to_vec()))
     }
 }
+
+/// The guide's chapter is compiled like the examples here.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/src/ranks.md")]
+struct Guide;

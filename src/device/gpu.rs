@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "wasm32")]
 use super::browser::{self, pick};
+#[cfg(not(target_arch = "wasm32"))]
+use super::choice::pick;
 use super::failure::{Failure, hear_of_errors, hear_of_loss};
 use super::memory::{self, Held, Ledger};
 use super::pipelines::Caches;
@@ -21,7 +23,9 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Which of several adapters.
     pub power: PowerPreference,
-    /// Which of several adapters of the best kind, for ranks that share a machine: this number modulo how many there are.
+    /// For ranks that share a machine: which of several equal adapters, this number modulo how many there are. Equal are those
+    /// of the same model under the same driver as the first of the best kind; others would compute other bits. To choose among
+    /// different ones, name each by its index.
     pub turn: usize,
     /// Also take software drivers (lavapipe, SwiftShader, WARP). An adapter asked for by name is always taken.
     pub software: bool,
@@ -84,10 +88,6 @@ pub struct Gpu {
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
-
-#[cfg(not(target_arch = "wasm32"))]
-const HINT: &str = "name part of one that was found, install a Vulkan, Metal or DX12 driver (on Debian or Ubuntu: mesa-vulkan-drivers and libvulkan1), \
-allow software drivers, or use the CPU executor";
 
 impl Gpu {
     pub(crate) async fn request(options: GpuOptions) -> Result<Gpu> {
@@ -266,46 +266,7 @@ pub(super) fn is_software(info: &wgpu::AdapterInfo) -> bool {
     info.device_type == wgpu::DeviceType::Cpu || name.contains("swiftshader") || name.contains("llvmpipe")
 }
 
-#[cfg(not(target_arch = "wasm32"))]
-async fn pick(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::Adapter> {
-    let mut all = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
-    let found = all.iter().map(|a| describe(&a.get_info())).collect();
-    let wanted = |i: usize, info: &wgpu::AdapterInfo| match &options.adapter {
-        Some(name) => match name.parse::<usize>() {
-            Ok(index) if index < all.len() => i == index,
-            _ => info.name.to_ascii_lowercase().contains(&name.to_ascii_lowercase()),
-        },
-        None => options.software || !is_software(info),
-    };
-    let rank = |info: &wgpu::AdapterInfo| match (info.device_type, options.power) {
-        (wgpu::DeviceType::DiscreteGpu, PowerPreference::LowPower) => 1,
-        (wgpu::DeviceType::IntegratedGpu, PowerPreference::LowPower) => 0,
-        (wgpu::DeviceType::DiscreteGpu, _) => 0,
-        (wgpu::DeviceType::IntegratedGpu, _) => 1,
-        (wgpu::DeviceType::VirtualGpu, _) => 2,
-        (wgpu::DeviceType::Other, _) => 3,
-        (wgpu::DeviceType::Cpu, _) => 4,
-    };
-    let fitting: Vec<(usize, wgpu::AdapterInfo)> =
-        all.iter().map(wgpu::Adapter::get_info).enumerate().filter(|(i, info)| wanted(*i, info)).collect();
-    // The first of the best kind, and its equals: one GPU is listed once for each backend that sees it.
-    let best = fitting.iter().min_by_key(|(_, info)| rank(info)).map(|(_, info)| (rank(info), info.backend));
-    let equals: Vec<usize> =
-        fitting.iter().filter(|(_, info)| Some((rank(info), info.backend)) == best).map(|(i, _)| *i).collect();
-    match equals.get(options.turn % equals.len().max(1)) {
-        Some(i) => Ok(all.swap_remove(*i)),
-        None => {
-            let request = match &options.adapter {
-                Some(name) => format!("adapter \"{name}\""),
-                None if options.software => "any adapter".into(),
-                None => "a hardware adapter".into(),
-            };
-            Err(Error::NoAdapter { request, found, hint: HINT.into() })
-        }
-    }
-}
-
-fn describe(info: &wgpu::AdapterInfo) -> String {
+pub(super) fn describe(info: &wgpu::AdapterInfo) -> String {
     let (backend, kind) = (format!("{:?}", info.backend), format!("{:?}", info.device_type));
     let words = [&backend, &kind, &info.driver, &info.driver_info];
     let words: Vec<&str> = words.iter().map(|w| w.as_str()).filter(|w| !w.is_empty()).collect();

@@ -15,6 +15,8 @@
 
 #[cfg(target_arch = "wasm32")]
 mod browser;
+#[cfg(not(target_arch = "wasm32"))]
+mod choice;
 pub(crate) mod clock;
 mod failure;
 mod gpu;

@@ -195,12 +195,16 @@ impl Device {
 
     /// [`compile`](Self::compile) with options.
     pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
-        let span = span!(DEBUG, "compile", nodes = graph.len(), outputs = outputs.len());
-        let program = Arc::new(span.in_scope(|| Program::build(graph, outputs, options))?);
-        within(span, self.prepare(program)).await
+        self.prepare(Arc::new(Program::build(graph, outputs, options)?)).await
     }
 
+    /// Makes the plan of a program.
     pub(crate) async fn prepare(&self, program: Arc<Program>) -> Result<Plan> {
+        let span = span!(DEBUG, "compile", steps = program.steps.len(), outputs = program.outputs.len());
+        within(span, self.make(program)).await
+    }
+
+    async fn make(&self, program: Arc<Program>) -> Result<Plan> {
         let executor = match self {
             Device::Gpu(gpu) => Executor::Gpu(Box::new(gpu::GpuPlan::new(gpu.clone(), &program).await?)),
             #[cfg(feature = "cpu")]
@@ -282,7 +286,7 @@ impl Plan {
     pub async fn run_timed(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
         feed.lives_on(&self.device)?;
         match &self.executor {
-            Executor::Gpu(p) => p.run_timed(feed).await,
+            Executor::Gpu(p) => within(span!(TRACE, "run", step = feed.step), p.run_timed(feed)).await,
             #[cfg(feature = "cpu")]
             _ => self.run(feed).map(|()| None),
         }

@@ -148,20 +148,24 @@ impl Plan {
     /// has them. Browsers round timestamps to 100 µs unless told otherwise.
     pub async fn profile(&self, feed: &Feed<'_>) -> Result<Profile> {
         feed.lives_on(&self.device)?;
-        let spans = match &self.executor {
-            Executor::Gpu(p) => within(span!(DEBUG, "profile"), p.profile(feed)).await?.ok_or_else(|| {
+        let spans = within(span!(DEBUG, "profile", step = feed.step), self.spans(feed)).await?;
+        let timings = spans.into_iter().map(|(start, time)| Timing { start, time }).collect();
+        Ok(Profile { explanation: self.explain(), timings })
+    }
+
+    async fn spans(&self, feed: &Feed<'_>) -> Result<Vec<(Duration, Duration)>> {
+        match &self.executor {
+            Executor::Gpu(p) => p.profile(feed).await?.ok_or_else(|| {
                 Error::argument(
                     "profile",
                     "the device has no timestamps; make it with GpuOptions::timestamps, on an adapter that has them",
                 )
-            })?,
+            }),
             #[cfg(feature = "cpu")]
-            Executor::Cpu32(p) => p.profile(feed)?,
+            Executor::Cpu32(p) => p.profile(feed),
             #[cfg(feature = "oracle")]
-            Executor::Cpu64(p) => p.profile(feed)?,
-        };
-        let timings = spans.into_iter().map(|(start, time)| Timing { start, time }).collect();
-        Ok(Profile { explanation: self.explain(), timings })
+            Executor::Cpu64(p) => p.profile(feed),
+        }
     }
 
     /// [`profile`](Self::profile), waiting on this thread.

@@ -242,18 +242,21 @@ impl Store {
 
     /// Reads a state to the host.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
-        use crate::device::lock;
         let Some(state) = self.get(name) else {
             let message = format!("the store has no such state; it has {}", super::listed(self.names()));
             return Err(Error::Name { kind: "state", name: name.to_owned(), message });
         };
+        within(span!(TRACE, "read", name = name, elements = state.ty.numel()), self.read_state(&state)).await
+    }
+
+    async fn read_state(&self, state: &State) -> Result<Tensor> {
+        use crate::device::lock;
         let data = match &state.memory {
             Memory::Gpu(buffer) => {
                 let Device::Gpu(gpu) = &self.device else {
                     return Err(Error::argument("state", "lives on another device"));
                 };
-                let read = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4);
-                let bytes = within(span!(TRACE, "read", name = name, elements = state.ty.numel()), read).await?;
+                let bytes = self.readback.read(gpu, buffer, 0, state.ty.numel() as u64 * 4).await?;
                 from_bytes(&bytes, state.ty.dtype)
             }
             Memory::F32(m) => Data::F32(lock(m).clone()),

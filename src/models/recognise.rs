@@ -15,25 +15,28 @@ pub struct Recognised {
     pub package: &'static str,
     /// Options that build the model again, as far as the tensors tell, named as in the npm package.
     pub options: Value,
+    /// Of these the ones that no tensor tells and that have their usual values: of heads of attention only the product of number
+    /// and size is known, and a block is taken to be as wide as there are state vectors.
+    pub guessed: &'static [&'static str],
 }
 
-/// Which model a checkpoint fits, if it is one that this library has.
+/// Which model a checkpoint fits, if it is one that this library has. Names and shapes tell; no tensor is read.
 pub fn recognise(file: &Checkpoint) -> Option<Recognised> {
     let own = file.metadata("wgrad.config").and_then(|text| serde_json::from_str::<Value>(text).ok());
     if let Some(own) = own {
         let kind = own.get("kind").and_then(Value::as_str).unwrap_or("described").to_owned();
         let options = own.get("options").cloned().unwrap_or(own);
-        return Some(Recognised { kind, package: "wgrad", options });
+        return Some(Recognised { kind, package: "wgrad", options, guessed: &[] });
     }
     if let Some((kind, options)) = language(file) {
-        let package = match kind {
-            "infini" => "infini-transformer-pytorch",
-            "pkm" => "product-key-memory",
-            _ => "block-recurrent-transformer-pytorch",
+        let (package, guessed): (_, &[_]) = match kind {
+            "infini" => ("infini-transformer-pytorch", &[]),
+            "pkm" => ("product-key-memory", &["heads", "dimHead"]),
+            _ => ("block-recurrent-transformer-pytorch", &["blockWidth"]),
         };
-        return Some(Recognised { kind: kind.to_owned(), package, options });
+        return Some(Recognised { kind: kind.to_owned(), package, options, guessed });
     }
-    let colt5 = || Recognised { kind: "colt5".into(), package: "CoLT5-attention", options: json!({}) };
+    let colt5 = || Recognised { kind: "colt5".into(), package: "CoLT5-attention", options: json!({}), guessed: &[] };
     is_colt5(file).then(colt5)
 }
 
@@ -64,7 +67,7 @@ pub fn present_names(file: &Checkpoint) -> BTreeMap<String, String> {
     renamed
 }
 
-/// Shapes of a file's tensors.
+/// Shapes of a file's tensors, from its header.
 struct Shapes<'a>(&'a Checkpoint);
 
 impl Shapes<'_> {
@@ -72,12 +75,8 @@ impl Shapes<'_> {
         self.0.contains(name)
     }
 
-    fn of(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.0.tensor(name).ok()?.shape().to_vec())
-    }
-
     fn dim(&self, name: &str, axis: usize) -> Option<usize> {
-        self.of(name)?.get(axis).copied()
+        self.0.shape(name)?.get(axis).copied()
     }
 
     /// Numbers of the layers, from 0 to `depth`, that have a tensor of this name.
@@ -111,8 +110,8 @@ fn infini(s: &Shapes<'_>) -> Option<(&'static str, Value)> {
 fn product_key(s: &Shapes<'_>, depth: usize) -> Option<(&'static str, Value)> {
     let memories = s.layers(depth, "1.keys");
     let first = format!("layers.{}.1", memories.first()?);
-    let keys = s.of(&format!("{first}.keys"))?;
-    let [memory_heads, num_keys, _, memory_dim_head] = keys[..] else { return None };
+    let keys = s.0.shape(&format!("{first}.keys"))?;
+    let &[memory_heads, num_keys, _, memory_dim_head] = keys else { return None };
     let inner = s.dim("layers.0.0.to_qkv.weight", 0)? / 3;
     let dim_head = if inner.is_multiple_of(64) { 64 } else { inner };
     let part = |what: &str| s.has(&format!("{first}.{what}"));

@@ -51,4 +51,33 @@ pub mod softmax;
 pub mod sort;
 pub mod view;
 
+/// What `cargo xtask new-op` begins an operation with. Nothing of the library: only the unit tests compile and check it.
+#[cfg(test)]
+mod new_op;
+
 pub use registry::KERNELS;
+
+#[cfg(test)]
+mod tests {
+    use crate::check::sample::{against_oracle, gradient};
+    use crate::plan::Options;
+    use crate::{Device, GpuOptions};
+
+    /// An operation as it is begun passes the checks of a finished one; on an adapter too where there is any.
+    #[test]
+    fn a_new_operation_passes() {
+        let adapter = std::env::var("WGRAD_TEST_ADAPTER").ok();
+        let gpu = Device::gpu_blocking(GpuOptions { adapter, software: true, ..Default::default() });
+        let devices: Vec<Device> = gpu.into_iter().chain([Device::cpu()]).collect();
+        let samples = super::new_op::samples();
+        assert!(samples.len() >= 5);
+        for sample in &samples {
+            for device in &devices {
+                pollster::block_on(against_oracle(sample, device, Options::default())).expect("the oracle's results");
+            }
+            pollster::block_on(gradient(sample)).expect("the gradient of differences");
+        }
+        let text = super::new_op::NEW_OP.text().expect("its includes");
+        naga::front::wgsl::parse_str(&text).expect("sound WGSL");
+    }
+}

@@ -27,6 +27,7 @@ pub(crate) use memory::{Apart, Life, assign_slots};
 
 use crate::error::Result;
 use crate::graph::{Call, Graph, SharedOp, Var};
+use crate::trace::span;
 use crate::types::{DType, Operand, Tensor, TensorType};
 use std::sync::Arc;
 
@@ -111,12 +112,14 @@ impl Program {
         if let Some(error) = graph.error() {
             return Err(error);
         }
-        let mut program = build::build(graph, outputs, options, false)?;
-        if graph.borrow().nodes.iter().any(|n| n.copy != 0) {
-            let kept = build::build(graph, outputs, options, true)?;
-            program.peak_without_recomputation = Some(kept.slots(None).peak);
-        }
-        Ok(program)
+        span!(DEBUG, "plan", nodes = graph.len(), outputs = outputs.len()).in_scope(|| {
+            let mut program = build::build(graph, outputs, options, false)?;
+            if graph.borrow().nodes.iter().any(|n| n.copy != 0) {
+                let kept = build::build(graph, outputs, options, true)?;
+                program.peak_without_recomputation = Some(kept.slots(None).peak);
+            }
+            Ok(program)
+        })
     }
 
     /// Bytes in and out of steps: all that they read and write, each input and output once and whole. Fusion is there to

@@ -48,6 +48,17 @@ pub struct Loaded {
     pub extra: Vec<String>,
 }
 
+/// How a tensor lies in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Element type as the format calls it, such as `"F32"` or `"BF16"`.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// What it takes in the file.
+    pub bytes: u64,
+}
+
 /// A list that stays readable.
 fn some(names: &[String]) -> String {
     let more = if names.len() > 5 { ", …" } else { "" };
@@ -86,6 +97,28 @@ impl Checkpoint {
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.header.info(name).is_some()
+    }
+
+    /// Type, shape and size of a tensor, if there is one of this name. The header knows; nothing else of the file is read.
+    pub fn stored(&self, name: &str) -> Option<Stored> {
+        let info = self.header.info(name)?;
+        let (start, end) = info.data_offsets;
+        Some(Stored {
+            dtype: format!("{:?}", info.dtype),
+            shape: Shape(info.shape.clone()),
+            bytes: end.saturating_sub(start) as u64,
+        })
+    }
+
+    /// Shape of a tensor, if there is one of this name.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.header.info(name).map(|info| &info.shape[..])
+    }
+
+    /// Keys of all metadata, sorted.
+    pub fn metadata_keys(&self) -> Vec<String> {
+        let keys = self.header.metadata().iter().flat_map(HashMap::keys).cloned();
+        keys.collect::<BinaryHeap<String>>().into_sorted_vec()
     }
 
     /// A metadata string.

@@ -42,7 +42,7 @@ mod trainer;
 pub use crate::ops::optim::Report;
 pub use build::NotFinite;
 pub use builder::TrainerBuilder;
-pub use checkpoint::{Checkpoint, LoadOptions, Loaded};
+pub use checkpoint::{Checkpoint, LoadOptions, Loaded, Stored};
 pub use mean::Mean;
 pub use optimizer::{Adam, AdamFamily, AdamW, Group, Optimizer, Sgd};
 pub use ranks::Collective;

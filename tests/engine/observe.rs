@@ -52,6 +52,22 @@ fn dispatches_name_the_lines_that_asked_for_them() {
     }
 }
 
+/// Layers of the library stand for the line that called them.
+#[test]
+fn layers_name_the_line_that_called_them() {
+    use wgrad::nn::{Embedding, Linear, Params};
+    let mut params = Params::new(0);
+    let (table, layer) = (Embedding::new(&mut params, "table", 9, 4), Linear::new(&mut params, "layer", 4, 4, true));
+    let graph = Graph::new();
+    let p = params.vars(&graph);
+    let ids = graph.input("ids", TensorType::u32([3]));
+    let line = line!() + 1;
+    let y = layer.forward(&p, table.forward(&p, ids)).rms_norm(None);
+    let plan = Device::cpu().compile_blocking(&graph, &[("y", y)]).expect("a sound graph");
+    let calls: Vec<String> = plan.explain().dispatches.iter().flat_map(|d| &d.calls).map(ToString::to_string).collect();
+    assert!(!calls.is_empty() && calls.iter().all(|c| *c == format!("tests/engine/observe.rs:{line}")), "{calls:?}");
+}
+
 #[test]
 fn fused_kernels_name_all_their_lines() {
     let graph = Graph::new();

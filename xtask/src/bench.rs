@@ -112,7 +112,10 @@ fn peer(name: &str) -> Result<String> {
             Ok(format!("{name}={} {name}", word(&program.to_string_lossy())))
         }
         "torch" => {
-            let python = env::var("WGRAD_PYTHON").unwrap_or_else(|_| "python3".into());
+            // That of `test --pytorch`, if it was run.
+            let own = Some(crate::setup::python()).filter(|own| own.is_file());
+            let own = own.map_or_else(|| "python3".into(), |own| own.to_string_lossy().into_owned());
+            let python = env::var("WGRAD_PYTHON").unwrap_or(own);
             let script = folder.join("torch_peer.py");
             Ok(format!("torch={} {}", word(&python), word(&script.to_string_lossy())))
         }

@@ -61,6 +61,18 @@ pub fn mpi() -> Result<String> {
     Ok(version)
 }
 
+/// A Python with PyTorch and the four originals, and their versions: `WGRAD_PYTHON`, else the one that [`crate::setup`] makes.
+pub fn pytorch() -> Result<(PathBuf, String)> {
+    let own = crate::setup::python();
+    let python = env::var_os("WGRAD_PYTHON").map_or(own, PathBuf::from);
+    let imports = "import infini_transformer_pytorch, product_key_memory, block_recurrent_transformer_pytorch, \
+                   colt5_attention, safetensors, sys, torch; print('Python', sys.version.split()[0] + ', PyTorch', torch.__version__)";
+    let version = run::output(run::command(&python).args(["-c", imports]))
+        .with_context(|| format!("no PyTorch with the four originals in {}", python.display()))?;
+    // Packages may print something of their own.
+    Ok((python, version.lines().last().unwrap_or_default().to_owned()))
+}
+
 /// Chromium's path and what it calls itself.
 pub fn chromium() -> Result<(PathBuf, String)> {
     const VARIABLE: &str = "WGRAD_CHROMIUM";

@@ -24,6 +24,7 @@ pub enum Need {
     Chromium,
     Node,
     Mpi,
+    PyTorch,
 }
 
 type Found<T> = OnceCell<Result<T, String>>;
@@ -38,6 +39,7 @@ pub struct Lab {
     chromium: Found<(PathBuf, String)>,
     node: Found<Node>,
     mpi: Found<String>,
+    pytorch: Found<(PathBuf, String)>,
 }
 
 /// An adapter for the native tests, and how to make them take it.
@@ -52,10 +54,17 @@ impl Gpu {
         if let Some(manifest) = &self.manifest {
             command.env("VK_DRIVER_FILES", manifest);
         }
-        if let Some(adapter) = &self.adapter {
-            // Without the parenthesis that carries a version.
-            command.env(ADAPTER, adapter.name.split(" (").next().unwrap_or(&adapter.name));
+        if self.adapter.is_some() {
+            command.env(ADAPTER, self.name());
         }
+    }
+
+    /// Part of the adapter's name, without the parenthesis that carries a version; `auto` where there is none to choose.
+    pub fn name(&self) -> String {
+        self.adapter
+            .as_ref()
+            .map_or("auto", |adapter| adapter.name.split(" (").next().unwrap_or(&adapter.name))
+            .to_owned()
     }
 
     pub fn place(&self) -> String {
@@ -75,6 +84,7 @@ impl Lab {
             chromium: OnceCell::new(),
             node: OnceCell::new(),
             mpi: OnceCell::new(),
+            pytorch: OnceCell::new(),
         }
     }
 
@@ -88,6 +98,7 @@ impl Lab {
                 Need::Chromium => self.chromium().map(drop),
                 Need::Node => self.node().map(drop),
                 Need::Mpi => self.mpi().map(drop),
+                Need::PyTorch => self.pytorch().map(drop),
             };
         }
     }
@@ -143,6 +154,11 @@ impl Lab {
     /// Open MPI's version.
     pub fn mpi(&self) -> Result<&String, Stop> {
         once(&self.mpi, || self.setup.borrow_mut().mpi())
+    }
+
+    /// A Python with PyTorch and the originals, and their versions.
+    pub fn pytorch(&self) -> Result<&(PathBuf, String), Stop> {
+        once(&self.pytorch, || self.setup.borrow_mut().pytorch())
     }
 
     pub fn node(&self) -> Result<&Node, Stop> {

@@ -17,6 +17,7 @@ mod lab;
 mod new_op;
 mod node;
 mod package;
+mod pytorch;
 mod run;
 mod setup;
 mod steps;

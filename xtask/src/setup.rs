@@ -11,6 +11,14 @@ use crate::{find, run, web};
 /// Older Mesa reads storage buffers several times slower.
 const MESA: u32 = 24;
 
+/// What `test --pytorch` imports, with versions.
+const REQUIREMENTS: &str = "benches/peers/requirements.txt";
+
+/// The Python of an environment in the build folder.
+pub fn python() -> PathBuf {
+    run::target().join(if cfg!(windows) { "python/Scripts/python.exe" } else { "python/bin/python" })
+}
+
 /// Finds the tools, and installs those that are missing unless told not to.
 pub struct Setup {
     no_install: bool,
@@ -115,6 +123,31 @@ impl Setup {
     pub fn mpi(&mut self) -> Result<String> {
         let hint = "install Open MPI with its headers, and libclang";
         self.ensure("Open MPI", find::mpi, &["openmpi-bin", "libopenmpi-dev", "libclang-dev"], hint)
+    }
+
+    /// PyTorch and the four originals, for `test --pytorch` alone: those of `WGRAD_PYTHON`, else in an environment in the build
+    /// folder.
+    pub fn pytorch(&mut self) -> Result<(PathBuf, String)> {
+        const NAME: &str = "PyTorch";
+        let hint = format!("install {REQUIREMENTS} with pip, and set WGRAD_PYTHON to the path of its python");
+        let mut found = find::pytorch();
+        if found.is_err() && !self.no_install && std::env::var_os("WGRAD_PYTHON").is_none() {
+            println!("setup: {NAME}: pip install -r {REQUIREMENTS} into target/python, some gigabytes");
+            found = self.environment().and_then(|()| find::pytorch());
+        }
+        let found = found.context(hint);
+        say(NAME, found.as_ref().map(|(_, version)| version.clone()).map_err(|error| anyhow!("{error:#}"))).and(found)
+    }
+
+    fn environment(&mut self) -> Result<()> {
+        let folder = run::target().join("python");
+        let make = || run::output(run::command("python3").args(["-m", "venv"]).arg(&folder)).map(drop);
+        if let (Err(_), Ok(apt)) = (make(), &mut self.apt) {
+            // Debian's python3 comes without it.
+            apt.install(&["python3-venv"], None)?;
+            make()?;
+        }
+        run::run(run::command(python()).args(["-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]))
     }
 
     /// A target's standard library, through rustup.

@@ -16,6 +16,7 @@ use crate::guide;
 use crate::job;
 use crate::lab::{Gpu, Lab, Need};
 use crate::package;
+use crate::pytorch;
 use crate::run;
 use crate::summary::{Done, Stop};
 use crate::test::{Step, version};
@@ -97,6 +98,13 @@ pub const ALL: &[Step] = &[
 /// What `cargo xtask test --mpi` runs: `mpi/` lies outside the workspace, so that nothing else needs Open MPI.
 pub const MPI: &[Step] = &[
     Step { name: "mpi-fmt", about: "formatting of mpi/", needs: &[], run: mpi_fmt },
+    Step { name: "mpi-clippy", about: "lints of mpi/", needs: &[Need::Mpi], run: mpi_clippy },
+    Step {
+        name: "mpi-docs",
+        about: "documentation of mpi/ and its examples, the guide's among them",
+        needs: &[Need::Mpi],
+        run: mpi_docs,
+    },
     Step {
         name: "mpi",
         about: "2 and 4 ranks on this machine make the steps of one process",
@@ -104,6 +112,14 @@ pub const MPI: &[Step] = &[
         run: mpi,
     },
 ];
+
+/// What `cargo xtask test --pytorch` runs: it needs PyTorch on the other side.
+pub const PYTORCH: &[Step] = &[Step {
+    name: "pytorch",
+    about: "checkpoints of the four originals, from PyTorch and back",
+    needs: &[Need::PyTorch, Need::Gpu],
+    run: pytorch::step,
+}];
 
 fn mpi_cargo() -> Command {
     let mut cargo = run::cargo();
@@ -115,6 +131,21 @@ fn mpi_cargo() -> Command {
 fn mpi_fmt(_: &Lab) -> Result<Done, Stop> {
     run::run(mpi_cargo().args(["fmt", "--check"]))?;
     done(version("rustfmt", &["--version"]), "")
+}
+
+fn mpi_clippy(lab: &Lab) -> Result<Done, Stop> {
+    lab.mpi()?;
+    run::run(mpi_cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    done(version("cargo-clippy", &["--version"]), "")
+}
+
+fn mpi_docs(lab: &Lab) -> Result<Done, Stop> {
+    lab.mpi()?;
+    run::run(mpi_cargo().args(["doc", "--no-deps", "--lib"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    let mut cargo = mpi_cargo();
+    let mut counts = Counts::default();
+    counts.watch(cargo.args(["test", "--doc"]))?;
+    done(version("rustdoc", &["--version"]), &counts.note()?)
 }
 
 fn mpi(lab: &Lab) -> Result<Done, Stop> {

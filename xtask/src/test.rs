@@ -20,6 +20,9 @@ pub struct TestArgs {
     /// Train on several ranks over MPI, and run nothing else; installs Open MPI
     #[arg(long, conflicts_with = "steps")]
     mpi: bool,
+    /// Take checkpoints of the four originals from PyTorch and back, and run nothing else; installs PyTorch
+    #[arg(long, conflicts_with_all = ["steps", "mpi"])]
+    pytorch: bool,
     /// Only check what is there; install nothing
     #[arg(long)]
     no_install: bool,
@@ -38,7 +41,11 @@ pub struct Step {
 
 /// Returns whether every step passed or was skipped.
 pub fn run(args: &TestArgs) -> Result<bool> {
-    let all = if args.mpi { steps::MPI } else { steps::ALL };
+    let all = match (args.mpi, args.pytorch) {
+        (true, _) => steps::MPI,
+        (_, true) => steps::PYTORCH,
+        _ => steps::ALL,
+    };
     if args.list {
         for step in all {
             println!("{:16}  {}", step.name, step.about);

@@ -8,29 +8,29 @@ use crate::types::{DType, Real, TensorType};
 use encase::ShaderType;
 
 /// One element an invocation.
-pub static {NAME}: Kernel = kernel!("{family}/{name}");
+pub static NEW_OP: Kernel = kernel!("elementwise/new_op");
 
 const WIDTH: usize = 64;
 
 /// `y = x²`, any shape. Every attribute must be a field: equal `Debug` texts on equal inputs merge.
 #[derive(Clone, Debug)]
-struct {Name};
+struct NewOp;
 
 #[derive(ShaderType)]
 struct Meta {
     n: u32,
 }
 
-impl {Name} {
+impl NewOp {
     fn cpu<T: Real>(&self, call: &mut CpuCall<'_, T>) {
         let x = call.f(0);
         par::rows(call.out(0), 1, 1, |i, y| y[0] = x[i] * x[i]);
     }
 }
 
-impl Op for {Name} {
+impl Op for NewOp {
     fn name(&self) -> &'static str {
-        "{name}"
+        "new_op"
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal> {
@@ -46,15 +46,15 @@ impl Op for {Name} {
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
         let n = cx.outputs[0].numel();
-        cx.dispatch(&{NAME}).input(0).output(0).uniform(&Meta { n: n as u32 }).workgroups(n.div_ceil(WIDTH))
+        cx.dispatch(&NEW_OP).input(0).output(0).uniform(&Meta { n: n as u32 }).workgroups(n.div_ceil(WIDTH))
     }
 }
 
 impl<'g> Var<'g> {
     /// TODO: what it computes, shapes, what is refused.
     #[track_caller]
-    pub fn {name}(self) -> Var<'g> {
-        self.op({Name}, &[])
+    pub fn new_op(self) -> Var<'g> {
+        self.op(NewOp, &[])
     }
 }
 
@@ -62,5 +62,5 @@ impl<'g> Var<'g> {
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::ops::samples::Sample;
     let shapes: [&[usize]; 6] = [&[0, 3], &[1], &[7, 13], &[66_000, 2], &[129], &[]];
-    shapes.into_iter().map(|s| Sample::new(format!("{name} {s:?}"), [s], |_, x| vec![x[0].{name}()])).collect()
+    shapes.into_iter().map(|s| Sample::new(format!("new_op {s:?}"), [s], |_, x| vec![x[0].new_op()])).collect()
 }
