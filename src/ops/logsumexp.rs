@@ -117,7 +117,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         .collect();
     all.push(
         Sample::new("logsumexp of masked entries", [&[4, 6]], |_, x| {
-            let masked = x[0].masked_fill(x[1], f64::from(f32::MIN));
+            let masked = x[0].keep_where(x[1], f64::from(f32::MIN));
             vec![masked.logsumexp(1).maximum(-1e3)]
         })
         .below(&[4, 6], 2),

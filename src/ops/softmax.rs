@@ -105,7 +105,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         .collect();
     all.push(
         Sample::new("softmax of masked rows", [&[4, 6]], |_, x| {
-            vec![x[0].masked_fill(x[1], f64::from(f32::MIN)).softmax(1)]
+            vec![x[0].keep_where(x[1], f64::from(f32::MIN)).softmax(1)]
         })
         .below(&[4, 6], 2),
     );

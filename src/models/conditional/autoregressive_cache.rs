@@ -113,7 +113,7 @@ impl ConditionalRoutedAutoregressiveAttention {
         let out = self.heavy.attend(p, self.heavy.queries(p, queries.tokens, scores, positions), &keys);
         let out = self.place(p, out, &queries, w);
         // The first window has no earlier one to attend to.
-        let out = light + out.masked_fill(filled.gt(0).reshape([b, 1, 1]), 0.0);
+        let out = light + out.keep_where(filled.gt(0).reshape([b, 1, 1]), 0.0);
         let tokens = cache.tokens.write_rows(x, filled);
         (out, AutoregressiveCache { tokens, light_keys, light_values, ..cache })
     }
@@ -141,7 +141,7 @@ impl ConditionalRoutedAutoregressiveAttention {
         let seen = near.and(key.le(query)).unsqueeze(1);
         let scale = 1.0 / (q.dim(3).max(1) as f64).sqrt();
         let scores = q.matmul(keys.take_rows(start, span).transpose(2, 3)) * scale;
-        let shares = scores.masked_fill(seen, f64::from(f32::MIN)).softmax(3);
+        let shares = scores.keep_where(seen, f64::from(f32::MIN)).softmax(3);
         (self.light.merge(p, shares.matmul(values.take_rows(start, span))), keys, values)
     }
 

@@ -299,7 +299,7 @@ impl CoordinateDescentRouter {
         let mut indices = indices + g.iota([b, r, blocks, k], 2) * width as u32;
         if let Some(counts) = rows.counts {
             let counted = g.iota([b, r, blocks, k], 3).lt(in_each(counts, blocks).reshape([b, 1, 1, 1]));
-            scores = scores.masked_fill(counted, 0.0);
+            scores = scores.keep_where(counted, 0.0);
             indices = counted.select(indices, g.full_u32([], n as u32));
         }
         Selection { indices: indices.reshape([b, r, blocks * k]), scores: scores.reshape([b, r, blocks * k]) }

@@ -159,7 +159,7 @@ pub(super) fn normalized<'g>(soft: Var<'g>, mask: Option<Var<'g>>, straight_thro
         return soft;
     }
     let ones = soft.graph().full(soft.shape(), 1.0).straight_through(soft);
-    mask.map_or(ones, |mask| ones.masked_fill(mask, 0.0))
+    mask.map_or(ones, |mask| ones.keep_where(mask, 0.0))
 }
 
 /// Which router, and its options.

@@ -203,7 +203,7 @@ impl RoutedMemory {
         let mask = visible.take_along(picked, 2);
         let soft = scores.soft_top_k(c.selected, &c.how, Some(visible)).take_along(picked, 2);
         let gates = match c.straight_through {
-            true => g.full(soft.shape(), 1.0).straight_through(soft).masked_fill(mask, 0.0),
+            true => g.full(soft.shape(), 1.0).straight_through(soft).keep_where(mask, 0.0),
             false => soft,
         };
         let positions = c.max_distance.map(|most| {
@@ -216,7 +216,7 @@ impl RoutedMemory {
             None => {
                 let rows = memory.take(Kept::Inputs, indices).unwrap_or(scores);
                 // What is in an unused slot must not matter.
-                let rows = rows.masked_fill(mask.unsqueeze(3), 0.0);
+                let rows = rows.keep_where(mask.unsqueeze(3), 0.0);
                 self.attention.keys(p, rows, &context)
             }
         };
@@ -227,7 +227,7 @@ impl RoutedMemory {
     fn finished<'g>(&self, rows: Var<'g>, context: &Context<'g>) -> Keys<'g> {
         let RoutedMemoryConfig { heads: h, dim_head: d, routes: r, .. } = self.config;
         let (b, k) = (rows.dim(0), rows.dim(2));
-        let rows = context.mask.map_or(rows, |mask| rows.masked_fill(mask.unsqueeze(3), 0.0));
+        let rows = context.mask.map_or(rows, |mask| rows.keep_where(mask.unsqueeze(3), 0.0));
         // Each route has its own heads.
         let rows = rows.reshape([b, r, k, r, h / r * 2 * d]);
         let own = |i| rows.slice(1, i, 1).slice(3, i, 1);

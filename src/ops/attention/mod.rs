@@ -371,8 +371,8 @@ impl<'g> Var<'g> {
     /// Attention of the queries `self` `[b, h, i, d]` to `keys` `[b, hk, j, d]` and `values` `[b, hk, j, dv]`; hk divides
     /// h, and neighbouring query heads share a key head. The scores are never stored; the gradient makes them again.
     ///
-    /// A query that sees no key weighs all j values alike, as `masked_fill` with `f32::MIN` and `softmax` do, and sends no
-    /// gradient to queries and keys. There is no second derivative: use
+    /// A query that sees no key weighs all j values alike, as [`keep_where`](Self::keep_where) with `f32::MIN` and
+    /// `softmax` do, and sends no gradient to queries and keys. There is no second derivative: use
     /// [`attention_composed`](Self::attention_composed) for that, and for dropout of the probabilities.
     #[track_caller]
     pub fn attention(self, keys: Var<'g>, values: Var<'g>, options: &Attention<'g>) -> Attended<'g> {

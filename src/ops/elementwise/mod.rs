@@ -321,7 +321,9 @@ impl<'g> Var<'g> {
         self.op(Elementwise(Scalar::Unary(kind)), &[])
     }
 
-    /// With `self` a mask (u32): `yes` where it is not 0, else `no`; broadcasting. Two numbers give floats.
+    /// With `self` a mask (u32): `yes` where it is not 0, else `no`; broadcasting. Two numbers give floats. This is `where`
+    /// of NumPy, PyTorch and JAX.
+    #[doc(alias = "where")]
     #[track_caller]
     pub fn select(self, yes: impl IntoVar<'g>, no: impl IntoVar<'g>) -> Var<'g> {
         let float = full(self.graph, DType::F32, Shape::default(), 0.0);
@@ -329,9 +331,25 @@ impl<'g> Var<'g> {
         self.op(Elementwise(Scalar::Select), &[yes, no.into_var(yes)])
     }
 
-    /// `value` where `mask` (u32) is 0, else `self`: keeps what the mask marks.
+    /// `self` where `mask` (u32, broadcasting) is not 0, else `value`: keeps what the mask marks, as all masks of this
+    /// library mark what is there. PyTorch's `x.masked_fill(mask, value)` fills what the mask marks, which is
+    /// `mask.select(value, x)`.
+    ///
+    /// ```
+    /// # use wgrad::{Device, Feed, Graph};
+    /// # fn main() -> wgrad::Result<()> {
+    /// let g = Graph::new();
+    /// let x = g.iota([4], 0).to_f32();
+    /// let kept = x.keep_where(x.lt(2.0), -1.0);
+    /// let plan = Device::cpu().compile_blocking(&g, &[("kept", kept)])?;
+    /// plan.run(&Feed::new())?;
+    /// assert_eq!(plan.read_blocking("kept")?.floats(), [0.0, 1.0, -1.0, -1.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "masked_fill")]
     #[track_caller]
-    pub fn masked_fill(self, mask: Var<'g>, value: f64) -> Var<'g> {
+    pub fn keep_where(self, mask: Var<'g>, value: f64) -> Var<'g> {
         mask.select(self, value.into_var(self))
     }
 

@@ -128,13 +128,13 @@ impl<'g> Var<'g> {
         let lowest = f64::from(f32::MIN);
         let top = self.top_k(most.clamp(1, n.max(1)));
         let place = g.iota(top.values.shape(), last);
-        let logits = top.values.masked_fill(place.lt(vars.top_k), lowest);
+        let logits = top.values.keep_where(place.lt(vars.top_k), lowest);
         let before = logits.softmax(last).cumsum_exclusive(last);
         // The likeliest token stays whatever the filters say.
         let keep = place.lt(vars.top_k).and(before.le(vars.top_p)).or(place.eq(0));
         let noise = g.gumbel(shape.clone(), site).take_along(top.indices, -1);
         let warm = (top.values / vars.temperature.maximum(COLDEST) + noise).maximum(lowest);
-        let score = keep.and(vars.temperature.gt(0.0)).select(warm, logits.masked_fill(keep, lowest));
+        let score = keep.and(vars.temperature.gt(0.0)).select(warm, logits.keep_where(keep, lowest));
         top.indices.take_along(score.argmax(last), -1).reshape(&shape[..last])
     }
 
