@@ -82,12 +82,18 @@ const SHARED: &[(&str, &str)] = shared![
 
 impl Kernel {
     /// The text with its includes in place.
+    ///
+    /// # Errors
+    /// [`Error::ShaderCompile`] for an include that is not there.
     pub fn text(&self) -> Result<String> {
         expand(self.name, self.source)
     }
 }
 
 /// Resolves the include lines of a kernel's text.
+///
+/// # Errors
+/// [`Error::ShaderCompile`] for an include that is not there, with its line.
 pub fn expand(name: &str, source: &str) -> Result<String> {
     let mut out = String::with_capacity(source.len() + 2048);
     for line in source.lines() {

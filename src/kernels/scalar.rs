@@ -160,6 +160,9 @@ impl Scalar {
     }
 
     /// Refuses inputs of the wrong number or element type.
+    ///
+    /// # Errors
+    /// [`Refusal::Shape`] for a wrong number of inputs, [`Refusal::Dtype`] for a wrong element type.
     pub fn check(&self, inputs: &[TensorType]) -> Result<(), Refusal> {
         let arity = match self {
             Scalar::Const { .. } | Scalar::Iota { .. } => 0,

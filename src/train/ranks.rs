@@ -26,14 +26,23 @@ pub trait Collective: Send + Sync {
     fn ranks(&self) -> usize;
 
     /// The words of every rank, in order of the ranks. All hand over equally many.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] names one that is gone, or that handed over another number.
     fn gather(&self, words: &[u32]) -> Result<Vec<u32>>;
 
     /// Cuts `words` into as many equal parts as there are ranks and hands part r to rank r; returns what this rank was
     /// handed, in order of the ranks. All hand over equally many.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] names one that is gone, or that handed over another number.
     fn exchange(&self, words: &[u32]) -> Result<Vec<u32>>;
 
     /// Sums elementwise over all ranks (all-reduce). Every rank gets the same bits: each adds up a part of the elements, in
     /// order of the ranks and in double precision, and then all gather the parts. Whoever replaces it keeps to that.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] names one that is gone, or that handed over another number.
     fn sum(&self, values: &mut [f32]) -> Result<()> {
         let ranks = self.ranks().max(1);
         let each = (PIECE / ranks).max(1);

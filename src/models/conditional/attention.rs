@@ -98,6 +98,10 @@ impl AttentionConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let mut sizes = vec![
             ("dim", self.dim),
@@ -206,7 +210,10 @@ pub struct ConditionalRoutedAttention {
 }
 
 impl ConditionalRoutedAttention {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`AttentionConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: AttentionConfig) -> Result<Self> {
         config.check()?;
         let light = config.has_light_attn.then(|| {

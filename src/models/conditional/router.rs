@@ -199,6 +199,9 @@ impl From<CoordinateDescentRouterConfig> for RouterConfig {
 
 impl RouterConfig {
     /// Refuses values no router can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) names the field and says what it may be.
     pub fn check(&self) -> Result<()> {
         match self {
             RouterConfig::CoordinateDescent(config) => config.check(),
@@ -220,8 +223,10 @@ pub enum Router {
 }
 
 impl Router {
-    /// Adds the parameters of a router of `routes` routes below `name`, whatever number its options have. Fails for options
-    /// no router can have.
+    /// Adds the parameters of a router of `routes` routes below `name`, whatever number its options have.
+    ///
+    /// # Errors
+    /// As [`RouterConfig::check`].
     pub fn new(params: &mut Params, name: &str, dim: usize, config: &RouterConfig, routes: usize) -> Result<Self> {
         let num_routing_tokens = routes;
         Ok(match config.clone() {

@@ -29,6 +29,9 @@ impl Default for SinkhornRouterConfig {
 
 impl SinkhornRouterConfig {
     /// Refuses values no router can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be.
     pub fn check(&self) -> Result<()> {
         if self.n_iters == 0 {
             return Err(Error::argument("SinkhornRouterConfig::n_iters", "is 0; expected at least 1"));
@@ -54,7 +57,10 @@ pub struct SinkhornRouter {
 }
 
 impl SinkhornRouter {
-    /// Adds the parameter below `name` (none: at the top). Fails for options no router can have.
+    /// Adds the parameter below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`SinkhornRouterConfig::check`].
     pub fn new(params: &mut Params, name: &str, dim: usize, config: SinkhornRouterConfig) -> Result<Self> {
         config.check()?;
         let routing_token = below(name, "routing_token");

@@ -16,7 +16,10 @@ pub struct InfiniTransformer {
 }
 
 impl InfiniTransformer {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`InfiniConfig::check`].
     pub fn new(config: InfiniConfig) -> Result<Self> {
         config.check()?;
         let layers =

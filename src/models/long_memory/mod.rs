@@ -102,7 +102,10 @@ impl<'g> Recalled<'g> {
 }
 
 impl RoutedMemory {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`RoutedMemoryConfig::check`]; [`Error::Limit`] if an index of 32 bits cannot name the rows of one sample.
     pub fn new(params: &mut Params, name: &str, config: RoutedMemoryConfig) -> Result<Self> {
         config.check()?;
         memory::tables(&config, 1)?;
@@ -125,14 +128,19 @@ impl RoutedMemory {
         &self.config
     }
 
-    /// Names and types of the states of a memory of `batch` samples below `name`: for checkpoints. Fails if an index of 32 bits
-    /// cannot name all its rows, or a row exceeds a binding.
+    /// Names and types of the states of a memory of `batch` samples below `name`: for checkpoints.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if an index of 32 bits cannot name all its rows, or a row exceeds a binding.
     pub fn states(&self, name: &str, batch: usize) -> Result<Vec<(String, TensorType)>> {
         memory::states(&self.config, name, batch)
     }
 
     /// Adds these states to a store, or forgets what is in them. One sample is forgotten by setting its entry of
-    /// `<name>.written` to 0. Fails like [`states`](Self::states) and [`Store::set_zeros`].
+    /// `<name>.written` to 0.
+    ///
+    /// # Errors
+    /// As [`states`](Self::states) and [`Store::set_zeros`].
     pub fn clear(&self, store: &Store, name: &str, batch: usize) -> Result<()> {
         memory::clear(&self.config, store, name, batch)
     }

@@ -61,7 +61,10 @@ pub(super) struct Layer {
 }
 
 impl BlockRecurrentTransformer {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`BlockRecurrentConfig::check`].
     pub fn new(config: BlockRecurrentConfig) -> Result<Self> {
         config.check()?;
         let (dim, mut params) = (config.dim, Params::new(0));

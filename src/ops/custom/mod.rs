@@ -212,6 +212,11 @@ impl CustomOpBuilder {
 
     /// Checks the description. Natively the kernel is parsed and validated here, and compared with what will be bound:
     /// [`Error::ShaderCompile`] names the line of the text. In a browser its own compiler does so when a plan is compiled.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if outputs or workgroups are missing, or for more than 8 inputs and outputs;
+    /// [`Error::ShaderCompile`], with the line of the text, for an include that is not there and natively for a kernel
+    /// that is not valid or does not fit the description.
     pub fn build(self) -> Result<CustomOp> {
         let CustomOpBuilder { mut spec, source } = self;
         let name = spec.name;

@@ -33,6 +33,10 @@ impl Sampling {
     }
 
     /// Refuses values without a meaning: [`Error::Argument`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a temperature that is negative or not finite, a `top_k` of 0, or a `top_p` outside 0 to
+    /// 1.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("Sampling::{what}"), message));
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
@@ -55,6 +59,9 @@ impl Sampling {
     }
 
     /// The values of [`SamplingVars`] as scalars, in the order of its fields, to feed a plan with.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
     pub fn tensors(&self) -> Result<[Tensor; 3]> {
         self.check()?;
         let (k, p) = self.filters();
