@@ -1,15 +1,25 @@
 //! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
+//!
+//! ```
+//! use wgrad::kernels::{Kernel, expand};
+//!
+//! let wgsl = expand("mine", "// #include \"shared/grid.wgsl\"\nfn f() {}")?;
+//! assert!(wgsl.contains("fn workgroup_index") && wgsl.contains("fn f()"));
+//! let softmax: &Kernel = wgrad::ops::KERNELS.iter().find(|k| k.name.contains("softmax")).unwrap();
+//! assert!(softmax.text()?.contains("@compute"));
+//! # Ok::<(), wgrad::Error>(())
+//! ```
 
 mod cpu;
-pub mod gemm;
+pub(crate) mod gemm;
 pub(crate) mod lower;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod panel;
-pub mod par;
+pub(crate) mod par;
 pub mod scalar;
-pub mod scratch;
-pub mod vector;
-pub mod walk;
+pub(crate) mod scratch;
+pub(crate) mod vector;
+pub(crate) mod walk;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
 pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};

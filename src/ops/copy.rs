@@ -1,4 +1,17 @@
 //! Copies: strided source to dense target, concatenation, padding and dilation. All move elements, none computes.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.iota([3], 0).to_f32();
+//! let y = x.concat(&[x + 10.0], 0).pad(0, 1, 0);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [0.0, 0.0, 1.0, 2.0, 10.0, 11.0, 12.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

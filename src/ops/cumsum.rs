@@ -1,4 +1,17 @@
 //! Running sums along an axis, in a fixed order.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.full([4], 2.0);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sums", x.cumsum(0)), ("before", x.cumsum_exclusive(0))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sums")?.floats(), [2.0, 4.0, 6.0, 8.0]);
+//! assert_eq!(plan.read_blocking("before")?.floats(), [0.0, 2.0, 4.0, 6.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use super::reduce::piece_sums;
 use crate::error::{Refusal, Result};

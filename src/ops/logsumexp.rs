@@ -1,4 +1,16 @@
 //! Logarithm of a sum of exponentials along an axis.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 2], vec![1000.0, 1000.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", x.logsumexp(1))])?;
+//! plan.run(&Feed::new())?;
+//! assert!((plan.read_blocking("y")?.floats()[0] - 1000.6931).abs() < 1e-3); // nothing overflows
+//! # Ok(())
+//! # }
+//! ```
 
 use super::softmax::{RowMeta, row_grid};
 use crate::error::{Refusal, Result};

@@ -1,4 +1,18 @@
 //! Sums, sums of squares, maxima and minima along an axis, in a fixed order.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 9.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sum", x.sum(0)), ("max", x.max(1)), ("mean", x.mean_all())])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sum")?.floats(), [5.0, 7.0, 12.0]);
+//! assert_eq!(plan.read_blocking("max")?.floats(), [3.0, 9.0]);
+//! assert_eq!(plan.read_blocking("mean")?.floats(), [4.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

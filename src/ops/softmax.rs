@@ -1,4 +1,19 @@
 //! Softmax along the last axis.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 3], vec![1.0, 1.0, 9.0])?);
+//! let mask = graph.constant(Tensor::u32([1, 3], vec![1, 1, 0])?);
+//! // Masked with the lowest number: WGSL has no infinities.
+//! let y = x.keep_where(mask, f64::from(f32::MIN)).softmax(1);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [0.5, 0.5, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

@@ -1,4 +1,17 @@
 //! Views: the same elements seen differently. Free where layouts allow, else one strided copy.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.iota([6], 0).reshape([2, 3]);
+//! let y = x.transpose(0, 1).slice(0, 1, 2); // [2, 2]
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.ints(), [1, 4, 2, 5]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

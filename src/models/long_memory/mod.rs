@@ -19,6 +19,34 @@
 //!
 //! What is kept is detached from the inputs. Gradients reach routing tokens, norm, projections, null key and the block's own
 //! tokens.
+//!
+//! ```
+//! use wgrad::models::long_memory::{RoutedMemory, RoutedMemoryConfig};
+//! use wgrad::nn::Params;
+//! use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let config = RoutedMemoryConfig { heads: 1, dim_head: 4, ..RoutedMemoryConfig::new(8, 1000, 2) }; // 1000 inputs, 2 read
+//! let mut params = Params::new(1);
+//! let layer = RoutedMemory::new(&mut params, "memory", config)?;
+//!
+//! let (device, graph) = (Device::cpu(), Graph::new());
+//! let x = graph.input("x", TensorType::f32([1, 4, 8])); // a block of 4 tokens
+//! let p = params.vars(&graph);
+//! let past = layer.memory(&graph, "past", 1);
+//! let y = layer.forward(&p, x, &past);
+//! layer.push(&p, &past, x, None).commit(); // the inputs, for the runs that follow
+//! let plan = device.compile_blocking(&graph, &[("y", y)])?;
+//!
+//! let store = params.store(&device)?;
+//! layer.clear(&store, "past", 1)?;
+//! let x = Tensor::f32([1, 4, 8], (0..32).map(|i| (i as f32).sin()).collect())?;
+//! plan.run(&Feed::new().store(&store).input("x", &x))?;
+//! let empty = plan.read_blocking("y")?;
+//! plan.run(&Feed::new().store(&store).input("x", &x))?; // now it has read what the first run kept
+//! assert_ne!(plan.read_blocking("y")?, empty);
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod memory;
@@ -131,7 +159,8 @@ impl RoutedMemory {
     /// Names and types of the states of a memory of `batch` samples below `name`: for checkpoints.
     ///
     /// # Errors
-    /// [`Error::Limit`] if an index of 32 bits cannot name all its rows, or a row exceeds a binding.
+    /// [`Error::Argument`] for a batch of 0; [`Error::Limit`] if an index of 32 bits cannot name all its rows, or a row
+    /// exceeds a binding.
     pub fn states(&self, name: &str, batch: usize) -> Result<Vec<(String, TensorType)>> {
         memory::states(&self.config, name, batch)
     }

@@ -154,7 +154,7 @@ impl MemoryStream {
     /// An empty stream.
     ///
     /// # Errors
-    /// As [`Store::reserve`](crate::Store::reserve).
+    /// As [`Store::set`].
     pub fn new(plans: &Arc<MemoryStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         store.reserve(&plans.states)?;

@@ -88,7 +88,8 @@ impl MemoryTransformer {
     /// Zeros are the start of a text.
     ///
     /// # Errors
-    /// [`Error::Limit`] if a memory is too large for its indices or bindings.
+    /// [`Error::Limit`] if a memory is too large for its indices or bindings; [`Error::Argument`] for a batch of 0 where a
+    /// layer has one.
     pub fn states(&self, batch: usize) -> Result<Vec<(String, TensorType)>> {
         let mut all = vec![(SEEN.to_owned(), TensorType::u32([batch]))];
         for layer in &self.layers {
@@ -100,7 +101,7 @@ impl MemoryTransformer {
     /// A store with these states at the start of their texts, for plans outside a trainer.
     ///
     /// # Errors
-    /// As [`states`](Self::states) and [`Store::reserve`].
+    /// As [`states`](Self::states) and [`Store::set`].
     pub fn store(&self, device: &Device, batch: usize) -> Result<Store> {
         let store = Store::new(device);
         store.reserve(&self.states(batch)?)?;

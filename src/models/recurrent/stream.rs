@@ -34,7 +34,7 @@ impl RecurrentStream {
     /// An empty stream: nothing read, no memories, the learned first states.
     ///
     /// # Errors
-    /// As [`Store::set_zeros`] and [`Store::reserve`].
+    /// As [`Store::set_zeros`](crate::Store::set_zeros).
     pub fn new(plans: &Arc<RecurrentStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         stream_states::zeros(&store, &plans.states)?;

@@ -1,4 +1,17 @@
-//! Operations with a kernel of the user's own.
+//! Operations with a kernel of the user's own: [`CustomOp`] has a whole one.
+//!
+//! ```
+//! use wgrad::ops::custom::CustomOp;
+//! use wgrad::{DType, Error};
+//!
+//! // A kernel is checked when the operation is made, without a device, and a mistake is named with its line.
+//! let made = CustomOp::builder("half", "@compute @workgroup_size(64)\nfn main() { let x = ; }")
+//!     .inputs([DType::F32])
+//!     .outputs([DType::F32])
+//!     .workgroups(|_, out| out[0].numel().div_ceil(64))
+//!     .build();
+//! assert!(matches!(made, Err(Error::ShaderCompile { line: Some(2), .. })));
+//! ```
 
 #[cfg(not(target_arch = "wasm32"))]
 mod validate;

@@ -1,4 +1,21 @@
 //! Elementwise operations: one scalar function applied to broadcast inputs. Chains of them are fused into one kernel.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! // Operators and methods broadcast, and a chain of them becomes one kernel.
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([2, 2], vec![1.0, -2.0, 3.0, -4.0])?);
+//! let bias = graph.constant(Tensor::f32([2], vec![1.0, 0.5])?);
+//! let y = ((x + bias).relu() * 2.0 - 1.0).square();
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y), ("positive", x.gt(0.0))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [9.0, 1.0, 49.0, 1.0]);
+//! assert_eq!(plan.read_blocking("positive")?.ints(), [1, 0, 1, 0]); // masks are u32
+//! assert!(plan.program().steps.len() <= 2);
+//! # Ok(())
+//! # }
+//! ```
 
 mod fused;
 mod samples;

@@ -1,4 +1,20 @@
 //! Drawing tokens from logits, on the device: a composition of top-k, softmax, running sums and the Gumbel-max trick.
+//!
+//! ```
+//! use wgrad::ops::select::Sampling;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let logits = graph.constant(Tensor::f32([1, 3], vec![0.1, 4.0, 3.9])?);
+//! let likeliest = logits.sample(&Sampling::greedy(), 0);
+//! let drawn = logits.sample(&Sampling { temperature: 1.0, top_k: Some(2), top_p: None }, 0);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("likeliest", likeliest), ("drawn", drawn)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("likeliest")?.ints(), [1]);
+//! assert!(plan.read_blocking("drawn")?.ints()[0] > 0); // one of the two best
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Result, Where};
 use crate::graph::Var;
