@@ -138,8 +138,8 @@ fn pass(
 }
 
 impl<'g> Var<'g> {
-    /// Index (u32) of the largest element along `axis`, which stays with one element; the lowest index at a tie, and NaN
-    /// after all numbers, as in [`top_k`](Self::top_k).
+    /// Index of the largest element along `axis`, which stays with one element: f32 `[.., n, ..]` to u32 `[.., 1, ..]`.
+    /// The lowest index at a tie, and NaN after all numbers, as in [`top_k`](Self::top_k).
     #[track_caller]
     pub fn argmax(self, axis: usize) -> Var<'g> {
         self.op(ArgMax { axis }, &[])

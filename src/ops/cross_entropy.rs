@@ -229,14 +229,14 @@ impl<'g> Var<'g> {
         self.op(CrossEntropy(rule), &[labels])
     }
 
-    /// Number of rows that count in [`cross_entropy`](Self::cross_entropy), a float scalar.
+    /// Number of rows that count in [`cross_entropy`](Self::cross_entropy), a float scalar `[]`.
     #[track_caller]
     pub fn cross_entropy_count(self, labels: Var<'g>, ignore_index: Option<i64>) -> Var<'g> {
         let mask = self.labels(ignore_index).mask(labels, self.dim(-1));
         mask.to_f32().sum_all()
     }
 
-    /// Mean of [`cross_entropy`](Self::cross_entropy) over the rows that count, a scalar; 0 if none does.
+    /// Mean of [`cross_entropy`](Self::cross_entropy) over the rows that count, a scalar `[]`; 0 if none does.
     #[track_caller]
     pub fn cross_entropy_mean(self, labels: Var<'g>, ignore_index: Option<i64>) -> Var<'g> {
         let count = self.cross_entropy_count(labels, ignore_index);

@@ -141,19 +141,20 @@ impl<'g> Var<'g> {
         self.op(op, &[])
     }
 
-    /// Running sum along `axis`, each element included in its own sum.
+    /// Running sum along `axis`, each element included in its own sum; f32, of the same shape.
     #[track_caller]
     pub fn cumsum(self, axis: usize) -> Var<'g> {
         self.running(axis, false, false)
     }
 
-    /// Sum of the elements before each one along `axis`; 0 for the first.
+    /// Sum of the elements before each one along `axis`; 0 for the first; f32, of the same shape.
     #[track_caller]
     pub fn cumsum_exclusive(self, axis: usize) -> Var<'g> {
         self.running(axis, true, false)
     }
 
-    /// Running sum along `axis` from its end: each element and all after it; `exclusive` leaves the element out.
+    /// Running sum along `axis` from its end: each element and all after it; `exclusive` leaves the element out. f32, of the
+    /// same shape.
     #[track_caller]
     pub fn cumsum_reverse(self, axis: usize, exclusive: bool) -> Var<'g> {
         self.running(axis, exclusive, true)

@@ -97,7 +97,7 @@ impl Op for LogSumExp {
 }
 
 impl<'g> Var<'g> {
-    /// `ln sum exp(x)` along `axis`, which stays with one element. The gradient is the softmax, also in rows that are
+    /// `ln sum exp(x)` along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`. The gradient is the softmax, also in rows that are
     /// masked throughout with `f32::MIN` (there 1/n).
     #[track_caller]
     pub fn logsumexp(self, axis: usize) -> Var<'g> {

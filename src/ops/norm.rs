@@ -252,7 +252,7 @@ impl<'g> Var<'g> {
         self.norm(Kind::Length { scale }, 1e-12, gamma.into(), None)
     }
 
-    /// Rows of unit length: `x / max(|x|, eps)` over the last axis. Below `eps` the row is only scaled, and no gradient
+    /// Rows of unit length: `x / max(|x|, eps)` over the last axis of f32 `[.., n]`. Below `eps` the row is only scaled, and no gradient
     /// flows through its length. PyTorch's `eps` is 1e-12.
     #[track_caller]
     pub fn l2_normalize(self, eps: f64) -> Var<'g> {

@@ -1,4 +1,4 @@
-//! Softmax along the last axis.
+//! Softmax along an axis, with the maximum taken off first, so that nothing overflows.
 //!
 //! ```
 //! use wgrad::{Device, Feed, Graph, Tensor};
@@ -97,7 +97,7 @@ impl Op for Softmax {
 }
 
 impl<'g> Var<'g> {
-    /// Softmax along `axis`. A row whose entries are all masked with `f32::MIN` becomes uniform.
+    /// Softmax along `axis`: f32, of the same shape. A row whose entries are all masked with `f32::MIN` becomes uniform.
     #[track_caller]
     pub fn softmax(self, axis: usize) -> Var<'g> {
         let last = self.rank().saturating_sub(1);

@@ -149,9 +149,9 @@ pub struct AttentionRoute<'g> {
     pub routing_tokens_kv: Option<Var<'g>>,
     /// Route at random instead.
     pub random_route: bool,
-    /// Given Gumbel noise of the query router, if it is a Sinkhorn router.
+    /// Given Gumbel noise of the query router, if it is a Sinkhorn router: see [`Route::gumbel`].
     pub gumbel_q: Option<Var<'g>>,
-    /// Given Gumbel noise of the router of keys and values.
+    /// Given Gumbel noise of the router of keys and values: see [`Route::gumbel`].
     pub gumbel_kv: Option<Var<'g>>,
     /// First of two sites of random numbers.
     pub site: u32,

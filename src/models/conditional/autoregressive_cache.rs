@@ -36,7 +36,8 @@ impl<'g> AutoregressiveCache<'g> {
         [self.tokens, self.light_keys, self.light_values, self.heavy_keys, self.heavy_values, self.heavy_mask]
     }
 
-    /// A cache of parts as [`parts`](Self::parts) gives them.
+    /// A cache of parts as [`parts`](Self::parts) gives them, of the types of
+    /// [`cache_types`](ConditionalRoutedAutoregressiveAttention::cache_types).
     pub fn from_parts(parts: [Var<'g>; 6]) -> Self {
         let [tokens, light_keys, light_values, heavy_keys, heavy_values, heavy_mask] = parts;
         AutoregressiveCache { tokens, light_keys, light_values, heavy_keys, heavy_values, heavy_mask }

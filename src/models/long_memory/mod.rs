@@ -117,7 +117,8 @@ pub struct Recalled<'g> {
 }
 
 impl<'g> Recalled<'g> {
-    /// Keys, values and mask, for states of one's own; [`from_parts`](Self::from_parts) is the way back.
+    /// Keys, values and mask, for states of one's own, of the types of [`RoutedMemory::recalled_types`];
+    /// [`from_parts`](Self::from_parts) is the way back.
     pub fn parts(&self) -> [Var<'g>; 3] {
         [self.keys, self.values, self.mask]
     }

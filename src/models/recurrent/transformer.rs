@@ -225,7 +225,7 @@ impl BlockRecurrentTransformer {
         (logits, next.detach())
     }
 
-    /// [`forward`](Self::forward) without the cut.
+    /// [`forward`](Self::forward), of the same shapes, without the cut: gradients cross calls that are in one graph.
     #[track_caller]
     pub fn forward_attached<'g>(
         &self,

@@ -1,5 +1,9 @@
 //! Elementwise operations: one scalar function applied to broadcast inputs. Chains of them are fused into one kernel.
 //!
+//! Functions of one value keep its shape. Functions of two broadcast by the rules of NumPy: shapes are aligned at their ends,
+//! and an extent of 1 is repeated; `[2, 1]` and `[3]` give `[2, 3]`. Numbers of Rust stand for scalars. Element types are not
+//! converted: [`Var::to_f32`] and [`Var::to_u32`] do so.
+//!
 //! ```
 //! use wgrad::{Device, Feed, Graph, Tensor};
 //! # fn main() -> wgrad::Result<()> {
@@ -52,13 +56,13 @@ fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var<'_> {
 }
 
 impl Graph {
-    /// A float tensor filled with one value.
+    /// A float tensor of any shape filled with one value, which must be finite.
     #[track_caller]
     pub fn full(&self, shape: impl Into<Shape>, value: f64) -> Var<'_> {
         full(self, DType::F32, shape.into(), value)
     }
 
-    /// An integer tensor filled with one value.
+    /// An integer tensor of any shape filled with one value.
     #[track_caller]
     pub fn full_u32(&self, shape: impl Into<Shape>, value: u32) -> Var<'_> {
         full(self, DType::U32, shape.into(), f64::from(value))
@@ -267,7 +271,7 @@ unary_methods! {
     sigmoid => Sigmoid;
     /// max(x, 0), elementwise; slope 0 at 0.
     relu => Relu;
-    /// x for x > 0, else e^x - 1, elementwise.
+    /// x for x > 0, else e^x - 1, elementwise (Clevert et al. 2015, arXiv 1511.07289).
     elu => Elu;
     /// elu(x) + 1, computed as e^x for x <= 0 so that it does not cancel; the feature map of linear attention
     /// (Katharopoulos et al. 2020, arXiv 2006.16236).
@@ -370,7 +374,7 @@ impl<'g> Var<'g> {
         mask.select(self, value.into_var(self))
     }
 
-    /// x sigmoid(x), elementwise.
+    /// x sigmoid(x), elementwise (Elfwing et al. 2017, arXiv 1702.03118; Swish).
     #[track_caller]
     pub fn silu(self) -> Var<'g> {
         self * self.sigmoid()
@@ -394,7 +398,7 @@ impl<'g> Var<'g> {
         if self.dtype() == DType::U32 { self } else { self.op(Elementwise(Scalar::ToInt), &[]) }
     }
 
-    /// Mask (u32 0/1) of the values that are neither infinite nor NaN, by their bits.
+    /// Mask (u32 0/1, of the same shape) of the values that are neither infinite nor NaN, by their bits.
     #[track_caller]
     pub fn is_finite(self) -> Var<'g> {
         self.op(Elementwise(Scalar::IsFinite), &[])
