@@ -5,7 +5,11 @@ use crate::error::{Error, Result};
 use crate::kernels::{Access, Dispatch};
 use crate::trace::event;
 use rustc_hash::{FxHashMap, FxHashSet};
+#[cfg(not(target_arch = "wasm32"))]
+use std::panic::resume_unwind;
 use std::sync::Arc;
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 /// Key of a pipeline: text, constants, and the bindings.
@@ -17,6 +21,7 @@ struct PipelineKey {
 }
 
 /// Pipelines made before the browser gets a turn.
+#[cfg(target_arch = "wasm32")]
 const SLICE: usize = 8;
 
 /// Accesses of the storage bindings, then whether a static uniform and the globals follow.
@@ -41,8 +46,8 @@ impl PipelineKey {
 }
 
 impl Gpu {
-    /// Makes the pipelines that `dispatches` need and that are not there yet, a few at a time: whoever waits on this thread
-    /// gets a turn in between. Fails with the first shader that does not compile; nothing of it stays in the cache.
+    /// Makes the pipelines that `dispatches` need and that are not there yet. Fails with the first shader that does not
+    /// compile; nothing of it stays in the cache.
     pub(crate) async fn compile(&self, dispatches: &[Dispatch]) -> Result<()> {
         self.check()?;
         let mut missing: Vec<(PipelineKey, &Dispatch)> = Vec::new();
@@ -57,27 +62,62 @@ impl Gpu {
         if !missing.is_empty() {
             event!(DEBUG, "making pipelines", missing = missing.len());
         }
+        self.make_pipelines(&missing).await
+    }
+
+    /// Makes them a few at a time, so that the page gets a turn in between; the browser compiles them beside it.
+    #[cfg(target_arch = "wasm32")]
+    async fn make_pipelines(&self, missing: &[(PipelineKey, &Dispatch)]) -> Result<()> {
         let mut failed = None;
         for slice in missing.chunks(SLICE) {
-            let mut pending = Vec::with_capacity(slice.len());
-            for (key, dispatch) in slice {
-                let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-                self.make_pipeline(dispatch, key.clone());
-                pending.push((key, dispatch.source.name(), scope.pop()));
-            }
-            for (key, kernel, error) in pending {
-                if let Some(error) = error.await {
-                    lock(&self.caches).pipelines.remove(key);
-                    failed.get_or_insert(Error::ShaderCompile {
-                        kernel: kernel.to_owned(),
-                        line: None,
-                        log: error.to_string(),
-                    });
+            let pending: Vec<_> = slice.iter().map(|(key, dispatch)| self.make_checked(key, dispatch)).collect();
+            for made in pending {
+                if let Err(error) = made.await {
+                    failed.get_or_insert(error);
                 }
             }
             self.check()?;
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Makes them on as many threads as there are cores: translation and drivers take milliseconds for each.
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn make_pipelines(&self, missing: &[(PipelineKey, &Dispatch)]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut first: Option<(usize, Error)> = None;
+            while let Some((at, (key, dispatch))) = next_of(missing, &next) {
+                if let Err(error) = self.check().and_then(|()| pollster::block_on(self.make_checked(key, dispatch))) {
+                    first.get_or_insert((at, error));
+                }
+            }
+            first
+        };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let failed = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..cores.min(missing.len())).map(|_| scope.spawn(work)).collect();
+            let mine = work();
+            let theirs =
+                others.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            theirs.chain(mine).min_by_key(|(at, _)| *at)
+        });
+        self.check()?;
+        failed.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Makes a pipeline and leaves it in the cache if its shader compiles. An error scope belongs to its thread: it ends
+    /// before anything is awaited.
+    fn make_checked(&self, key: &PipelineKey, dispatch: &Dispatch) -> impl Future<Output = Result<()>> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        self.make_pipeline(dispatch, key.clone());
+        let error = scope.pop();
+        async move {
+            let Some(error) = error.await else { return Ok(()) };
+            lock(&self.caches).pipelines.remove(key);
+            let kernel = dispatch.source.name().to_owned();
+            Err(Error::ShaderCompile { kernel, line: None, log: error.to_string() })
+        }
     }
 
     /// Layout of the bindings of a dispatch.
@@ -143,6 +183,12 @@ impl Caches {
         self.layouts.insert(key, layout.clone());
         layout
     }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn next_of<'a, T>(all: &'a [T], next: &AtomicUsize) -> Option<(usize, &'a T)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    Some((at, all.get(at)?))
 }
 
 fn layout_key(dispatch: &Dispatch) -> LayoutKey {
