@@ -1,19 +1,10 @@
 // Soft top-k by coordinate descent as a scalar recurrence: a_t = e_t (log k - logsumexp(min(s, -a_{t-1}) / e_t)), then
 // y = exp(min(s + a_T, 0) / e_end). The trace of a row is a_1 .. a_T, then c_1 .. c_T = #{s > -a_{t-1}}.
+// #include "shared/descent.wgsl"
 // #include "shared/grid.wgsl"
 // #include "shared/numerics.wgsl"
 // #include "shared/row.wgsl"
 // #include "shared/scores.wgsl"
-struct Meta {
-    rows: u32,
-    n: u32,
-    iterations: u32,
-    // Whether the first exponents are min(s, 0) / e instead of 0.
-    relu: u32,
-    masked: u32,
-    // 1: a count for each row; 0: one for all.
-    counts: u32,
-}
 @group(0) @binding(2) var<storage, read> counts: array<f32>;
 @group(0) @binding(3) var<storage, read> schedule: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
@@ -46,6 +37,9 @@ fn main(
     let valid = row_sum(f32(found), lid);
 
     var a = 0.0;
+    // The result's place holds exp((s - center) / around) until the result comes.
+    var center = 0.0;
+    var around = 0.0;
     for (var t = 0u; t < m.iterations; t++) {
         let e = schedule[t];
         var clipped = 0.0;
@@ -54,27 +48,31 @@ fn main(
             next = e * (log_k - log(max(valid, 1.0)));
         } else {
             let x = min(top, -a);
+            let fresh = e != around || abs(x - center) > REACH * e;
+            if (fresh) {
+                center = x;
+                around = e;
+            }
+            let level = weight(x, center, e);
             var above = 0u;
             var total = 0.0;
             // Blocks, so that a long row does not add small terms to a large sum.
-            var block = 0.0;
-            var filled = 0u;
-            for (var i = r.lane; i < n; i += LANES) {
-                if (takes_part(start + i)) {
-                    let s = score(start + i);
-                    above += select(0u, 1u, s > -a);
-                    block += weight(min(s, -a), x, e);
-                    filled += 1u;
-                    if (filled == 64u) {
-                        total += block;
-                        block = 0.0;
-                        filled = 0u;
+            for (var head = r.lane; head < n; head += 64u * LANES) {
+                let end = min(head + 64u * LANES, n);
+                var block = 0.0;
+                for (var i = head; i < end; i += LANES) {
+                    if (fresh) {
+                        y[start + i] = power(start + i, center, e);
                     }
+                    let w = y[start + i];
+                    above += select(0u, 1u, w > level);
+                    block += min(w, level);
                 }
+                total += block;
             }
-            total = row_sum(total + block, lid);
+            total = row_sum(total, lid);
             clipped = row_sum(f32(above), lid);
-            next = e * (log_k - log(max(total, 1e-37))) - x;
+            next = e * (log_k - log(max(total, 1e-37))) - center;
         }
         a = select(0.0, next, valid > 0.0);
         if (writes) {

@@ -20,19 +20,16 @@ struct Meta {
 @group(0) @binding(3) var<storage, read> schedule: array<f32>;
 @group(0) @binding(4) var<storage, read_write> trace: array<f32>;
 // (largest score, number of scores) of each piece.
-@group(0) @binding(5) var<storage, read> tops: array<f32>;
-// (sum, number of clipped scores) of each piece in the iteration before.
-@group(0) @binding(6) var<storage, read> before: array<f32>;
-// Pairs of this step, or the result.
-@group(0) @binding(7) var<storage, read_write> out: array<f32>;
-@group(0) @binding(8) var<uniform> m: Meta;
+// Of each piece (largest score, number of scores), then twice (sum, number of clipped scores, center, epsilon) of an
+// iteration: the one before is read, the other one written.
+@group(0) @binding(5) var<storage, read_write> pairs: array<f32>;
+// exp((s - center) / epsilon) until the result comes.
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<uniform> m: Meta;
 
-// a_t of a row, t from 0 on, with t < the step before the last.
-fn known(row: u32, t: u32) -> f32 {
-    if (t == 0u) {
-        return 0.0;
-    }
-    return trace[2u * row * m.iterations + t - 1u];
+// Where the sums of a piece are after a step.
+fn sums_of(group: u32, step: u32) -> u32 {
+    return m.rows * m.pieces * (2u + 4u * (step % 2u)) + 4u * group;
 }
 
 @compute @workgroup_size(64)
@@ -60,8 +57,8 @@ fn main(
         top = row_max(top, lid);
         let valid = row_sum(f32(found), lid);
         if (inside && lid == 0u) {
-            out[2u * group] = top;
-            out[2u * group + 1u] = valid;
+            pairs[2u * group] = top;
+            pairs[2u * group + 1u] = valid;
         }
     } else {
         let k = counts[row * m.counts];
@@ -74,23 +71,29 @@ fn main(
         let t = m.step - 1u;
         let summed = t > 1u - m.relu;
         for (var p = lid; p < m.pieces; p += 64u) {
-            let at = 2u * (row * m.pieces + p);
-            top = max(top, tops[at]);
-            found += tops[at + 1u];
+            let at = row * m.pieces + p;
+            top = max(top, pairs[2u * at]);
+            found += pairs[2u * at + 1u];
             if (summed) {
-                sum += before[at];
-                above += before[at + 1u];
+                sum += pairs[sums_of(at, t)];
+                above += pairs[sums_of(at, t) + 1u];
             }
         }
         top = row_max(top, lid);
         let valid = row_sum(found, lid);
         sum = row_sum(sum, lid);
         above = row_sum(above, lid);
+        var center = 0.0;
+        var around = 0.0;
+        if (summed) {
+            center = pairs[sums_of(group, t) + 2u];
+            around = pairs[sums_of(group, t) + 3u];
+        }
         var a = 0.0;
         if (t > 0u) {
             let e = schedule[t - 1u];
             if (summed) {
-                a = e * (log_k - log(max(sum, 1e-37))) - min(top, -known(row, t - 1u));
+                a = e * (log_k - log(max(sum, 1e-37))) - center;
             } else {
                 a = e * (log_k - log(max(valid, 1.0)));
             }
@@ -103,25 +106,34 @@ fn main(
         if (m.step > m.iterations) {
             for (var i = first + lid; i < end; i += 64u) {
                 let value = soft(i, 0.0, a, schedule[m.iterations]);
-                out[i] = select(0.0, value, k > 0.0);
+                y[i] = select(0.0, value, k > 0.0);
             }
         } else {
             let e = schedule[m.step - 1u];
             let x = min(top, -a);
+            let fresh = e != around || abs(x - center) > REACH * e;
+            if (fresh) {
+                center = x;
+            }
+            let level = weight(x, center, e);
             var total = 0.0;
             var clipped = 0u;
             for (var i = first + lid; i < end; i += 64u) {
-                if (takes_part(i)) {
-                    let s = score(i);
-                    clipped += select(0u, 1u, s > -a);
-                    total += weight(min(s, -a), x, e);
+                if (fresh) {
+                    y[i] = power(i, center, e);
                 }
+                let w = y[i];
+                clipped += select(0u, 1u, w > level);
+                total += min(w, level);
             }
             total = row_sum(total, lid);
             let count = row_sum(f32(clipped), lid);
             if (inside && lid == 0u) {
-                out[2u * group] = total;
-                out[2u * group + 1u] = count;
+                let at = sums_of(group, m.step);
+                pairs[at] = total;
+                pairs[at + 1u] = count;
+                pairs[at + 2u] = center;
+                pairs[at + 3u] = e;
             }
         }
     }

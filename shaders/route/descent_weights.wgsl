@@ -1,13 +1,7 @@
-// Backward recurrence of a row: weights G_t from G_T = sum u, G_{t-1} = G_t p_t, and dk = sum_t G_t e_t / k.
+// Backward recurrence of a row: weights G_t from G_T = sum u, G_{t-1} = G_t p_t, and dk = sum_t G_t e_t / k. In the
+// iterations of the last epsilon they become V_t = G_t + V_r exp((a_r - a_t) / e), r the neighbour with the next higher level.
+// #include "shared/descent.wgsl"
 // #include "shared/grid.wgsl"
-struct Meta {
-    rows: u32,
-    n: u32,
-    iterations: u32,
-    relu: u32,
-    masked: u32,
-    counts: u32,
-}
 @group(0) @binding(0) var<storage, read> counts: array<f32>;
 @group(0) @binding(1) var<storage, read> schedule: array<f32>;
 @group(0) @binding(2) var<storage, read> trace: array<f32>;
@@ -41,6 +35,13 @@ fn main(
             let clipped = trace[at + m.iterations + i];
             g *= min(clipped * exp(clamp(drop, -104.0, 0.0)), 1.0);
         }
+    }
+    for (var j = 1u; m.tail + j < m.iterations; j++) {
+        let t = tail_of(at, j);
+        let before = tail_of(at, j - 1u);
+        let drop = (trace[at + before] - trace[at + t]) / schedule[t];
+        let carried = weights[row * m.iterations + before] * exp(clamp(drop, -104.0, 0.0));
+        weights[row * m.iterations + t] += carried;
     }
     dk[row] = select(0.0, sum / kc, k > 1e-20);
 }

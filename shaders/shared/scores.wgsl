@@ -27,6 +27,19 @@ fn weight(s: f32, x: f32, e: f32) -> f32 {
     return exp(max(s - x, FLOOR * e) / e);
 }
 
+// Exponentials around a center serve all levels of clipping that lie no farther from it than this, in units of epsilon ...
+const REACH: f32 = 8.0;
+// ... and are cut here, above every level.
+const CAP: f32 = 16.0;
+
+// exp((s - center) / e) of score i; 0 of what takes no part.
+fn power(i: u32, center: f32, e: f32) -> f32 {
+    if (!takes_part(i)) {
+        return 0.0;
+    }
+    return exp(clamp(score(i) - center, FLOOR * e, CAP * e) / e);
+}
+
 // Result of score i in a row solved by the pair (p, d): exp(min((s - p) + d, 0) / e); NaN stays, masked ones are 0.
 fn soft(i: u32, p: f32, d: f32, e: f32) -> f32 {
     if (m.masked == 1u && mask[i] == 0u) {

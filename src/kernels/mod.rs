@@ -57,6 +57,7 @@ macro_rules! shared {
 const SHARED: &[(&str, &str)] = shared![
     "attention",
     "blocks",
+    "descent",
     "digits",
     "grid",
     "half",

@@ -3,8 +3,11 @@
 //! With `u = g y / e_{T+1}` on entries that are free at the end, `G_T = sum u` and `G_{t-1} = G_t p_t`, where `p_t` is the
 //! total softmax weight of the entries clipped at t: `ds_j = u_j - sum_t G_t softmax_t(j)` over the t at which j is free,
 //! and `dk = sum_t G_t e_t / k`.
+//!
+//! While epsilon does not change, `a_t` only rises or only falls: an entry is free in the first or the last of these
+//! iterations, and with `V_t = G_t + V_r exp((a_r - a_t) / e)`, `r` before `t` in that order, all of them together take
+//! `V_t exp((s_j + a_t) / e) / k`, `t` the last in which it is free.
 
-use super::Start;
 use super::iterations::Descent;
 use super::rows::{Rows, SMALLEST, infer, lesser, like_counts};
 use crate::error::{Refusal, Result};
@@ -21,6 +24,8 @@ pub static DESCENT_GRAD: Kernel = kernel!("route/descent_grad");
 const WIDTH: usize = 64;
 /// Scores that stay in the nearest cache while all iterations pass over them.
 const BLOCK: usize = 1024;
+/// Scores that look for their level side by side.
+const LANES: usize = 32;
 /// Exponents below this are 0 in single precision.
 const FLOOR: f64 = -104.0;
 
@@ -35,6 +40,13 @@ struct Recurrence<'a, T> {
     a: &'a [T],
     c: &'a [T],
     log_k: T,
+}
+
+/// What iterations take from the scores up to a level, and not up to the next.
+struct Level<T> {
+    level: T,
+    a: T,
+    weight: T,
 }
 
 impl<'a, T: Real> Recurrence<'a, T> {
@@ -67,18 +79,63 @@ impl<'a, T: Real> Recurrence<'a, T> {
         (weights, sum)
     }
 
+    /// Where the iteration clips.
+    fn level(&self, t: usize) -> T {
+        if t > 0 { -self.a[t - 1] } else { T::ZERO }
+    }
+
+    /// The iterations of the last epsilon, the highest level first; of equal levels the last one speaks for all.
+    fn tail(&self, weights: &[T]) -> Vec<Level<T>> {
+        let n = self.a.len();
+        let mut order: Vec<usize> = (self.descent.tail()..n).collect();
+        let (Some(&first), Some(&last)) = (order.first(), order.last()) else {
+            return Vec::new();
+        };
+        if self.level(last) > self.level(first) {
+            order.reverse();
+        }
+        let inverse = T::ONE / self.e(last);
+        let mut levels: Vec<Level<T>> = Vec::with_capacity(n);
+        let (mut before, mut weight) = (self.a[order[0]], T::ZERO);
+        for t in order {
+            let a = self.a[t];
+            weight = weight * Self::exp((before - a) * inverse) + weights[t];
+            before = a;
+            let level = levels.last().map_or(self.level(t), |l| lesser(self.level(t), l.level));
+            levels.pop_if(|l| l.level == level);
+            levels.push(Level { level, a, weight });
+        }
+        levels
+    }
+
     /// Takes from gradients what the sums inside the iterations take from them; 0 from clipped scores.
     #[inline(always)]
     fn take(&self, scores: &[T], weights: &[T], ds: &mut [T]) {
-        let first = usize::from(self.descent.start == Start::Scores);
+        let (singles, levels) = (self.descent.first()..self.descent.tail(), self.tail(weights));
+        let inverse = T::ONE / self.e(self.a.len() - 1);
         for (scores, ds) in scores.chunks(BLOCK).zip(ds.chunks_mut(BLOCK)) {
-            for t in (first..self.a.len()).rev() {
-                let before = if t > 0 { -self.a[t - 1] } else { T::ZERO };
-                let (a, inverse, weight) = (self.a[t], T::ONE / self.e(t), weights[t]);
+            for t in singles.clone().rev() {
+                let (level, a, inverse, weight) = (self.level(t), self.a[t], T::ONE / self.e(t), weights[t]);
                 for (d, &s) in ds.iter_mut().zip(scores) {
                     let taken = lesser((s + a) * inverse - self.log_k, T::ZERO).exp();
-                    *d -= weight * if s > before { T::ZERO } else { taken };
+                    *d -= weight * if s > level { T::ZERO } else { taken };
                 }
+            }
+            for (scores, ds) in scores.chunks(LANES).zip(ds.chunks_mut(LANES)) {
+                let mut s = [T::of(f64::INFINITY); LANES];
+                s[..scores.len()].copy_from_slice(scores);
+                let (mut a, mut weight) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+                for l in &levels {
+                    for i in 0..LANES {
+                        let free = s[i] <= l.level;
+                        a[i] = if free { l.a } else { a[i] };
+                        weight[i] = if free { l.weight } else { weight[i] };
+                    }
+                }
+                for i in 0..LANES {
+                    weight[i] *= lesser((s[i] + a[i]) * inverse - self.log_k, T::ZERO).exp();
+                }
+                ds.iter_mut().zip(&weight).for_each(|(d, w)| *d -= *w);
             }
         }
     }

@@ -2,9 +2,13 @@
 //!
 //! The dual step `b = -max(s + a, 0)` gives `s + b = min(s, -a)`, so the whole state of a row is the scalar `a`:
 //! `a_t = e_t (ln k - logsumexp(min(s, -a_{t-1}) / e_t))`, and the result is `exp(min(s + a_T, 0) / e_{T+1})`.
+//!
+//! The exponentials `exp((s - c) / e)` around some `c` serve all iterations of one epsilon whose level `-a` is not far from
+//! `c`: what an iteration sums is the lesser of each and the level's own. They lie where the result will.
 
 use super::grad::DescentGrad;
-use super::rows::{Rows, SMALLEST, bounded, exp_total, infer, lesser, like_counts, per_row};
+use super::powers::Powers;
+use super::rows::{Rows, SMALLEST, bounded, infer, lesser, like_counts, per_row};
 use super::{Start, composed, long};
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -36,6 +40,8 @@ pub struct Meta {
     pub relu: u32,
     pub masked: u32,
     pub counts: u32,
+    /// First of the iterations with the last epsilon.
+    pub tail: u32,
 }
 
 pub fn apply<'g>(s: Var<'g>, k: Var<'g>, schedule: Vec<f32>, start: Start, mask: Option<Var<'g>>) -> Var<'g> {
@@ -67,12 +73,25 @@ impl Descent {
             relu: u32::from(self.start == Start::Relu),
             masked: u32::from(self.masked),
             counts: u32::from(counts > 1),
+            tail: self.tail() as u32,
         }
     }
 
-    /// The recurrence over the valid scores of a row; fills the trace.
+    /// The first iteration that looks at the scores.
+    pub fn first(&self) -> usize {
+        usize::from(self.start == Start::Scores)
+    }
+
+    /// The first of the iterations at the end that look at the scores and have one epsilon.
+    pub fn tail(&self) -> usize {
+        let epsilons = &self.schedule[..self.iterations()];
+        let alike = epsilons.iter().rev().take_while(|e| Some(*e) == epsilons.last()).count();
+        (epsilons.len() - alike).max(self.first())
+    }
+
+    /// The recurrence over the valid scores of a row; fills the trace. `powers` is as long as the scores.
     #[inline(always)]
-    fn solve<T: Real>(&self, scores: &[T], k: T, trace: &mut [T]) -> T {
+    fn solve<T: Real>(&self, scores: &[T], k: T, powers: &mut [T], trace: &mut [T]) -> T {
         let (a_trace, c_trace) = trace.split_at_mut(self.iterations());
         let log_k = k.max(T::of(SMALLEST)).ln();
         let top = max(scores);
@@ -81,16 +100,19 @@ impl Descent {
             trace.fill(T::ZERO);
             return a;
         }
+        let mut powers = Powers::new(scores, powers);
+        let (mut clipped, mut settled) = (T::ZERO, false);
         for (t, e) in self.schedule[..self.iterations()].iter().enumerate() {
+            let same = self.schedule[t + 1] == *e;
             let e = T::of(f64::from(*e));
-            let mut clipped = T::ZERO;
-            if t == 0 && self.start == Start::Scores {
+            if t < self.first() {
                 a = e * (log_k - T::of(scores.len() as f64).ln());
-            } else {
-                let x = top.min(-a);
-                let (total, above) = exp_total(scores, |s| ((lesser(s, -a) - x) * (T::ONE / e), s > -a));
-                a = e * (log_k - total.ln()) - x;
-                clipped = above;
+            } else if !settled {
+                let sum = powers.sum_below(top.min(-a), e);
+                let next = e * (log_k - sum.total.ln()) - sum.center;
+                // What comes back to where it was stays there.
+                settled = same && next == a;
+                (a, clipped) = (next, sum.clipped);
             }
             a_trace[t] = a;
             c_trace[t] = clipped;
@@ -113,8 +135,8 @@ impl Descent {
                 for (i, trace) in trace.chunks_mut(width).enumerate() {
                     let row = piece * grain + i;
                     let k = input.k(row);
-                    let a = self.solve(&input.valid(row), k, trace);
-                    let y = &mut y[i * input.n..(i + 1) * input.n];
+                    let (valid, y) = (input.valid(row), &mut y[i * input.n..(i + 1) * input.n]);
+                    let a = self.solve(&valid, k, &mut y[..valid.len()], trace);
                     input.write(row, y, |s| lesser(s + a, T::ZERO) / e);
                     let wanted = k > T::ZERO;
                     if !wanted {

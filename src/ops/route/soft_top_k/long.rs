@@ -74,8 +74,8 @@ impl Descent {
     pub fn lower_long(&self, cx: &mut Lower<'_>, p: &Pieces) -> Result<()> {
         let groups = p.rows * p.pieces;
         let short = self.meta(p.rows, p.n, cx.inputs[1].numel());
-        let tops = Place::Temp(cx.temp(2 * groups));
-        let sums = [(); 2].map(|()| Place::Temp(cx.temp(2 * groups)));
+        // Of a piece: two numbers, then four of each of two iterations.
+        let pairs = cx.temp(10 * groups);
         let steps = self.iterations() + 1;
         for step in 0..=steps {
             // The first iteration of the newer start does not look at the scores.
@@ -93,21 +93,14 @@ impl Descent {
                 len: p.len as u32,
                 step: step as u32,
             };
-            // Nothing is read before the tops are there; the scores stand in.
-            let (read, before, out) = match step {
-                0 => (Place::Input(0), Place::Input(0), tops),
-                s if s == steps => (tops, sums[(s - 1) % 2], Place::Output(0)),
-                s => (tops, sums[(s - 1) % 2], sums[s % 2]),
-            };
             cx.dispatch(&DESCENT_LONG)
                 .input(0)
                 .input(if self.masked { 3 } else { 0 })
                 .input(1)
                 .input(2)
                 .output(1)
-                .read_from(read)
-                .read_from(before)
-                .write_to(out)
+                .write(pairs)
+                .output(0)
                 .uniform(&meta)
                 .workgroups(groups)?;
         }

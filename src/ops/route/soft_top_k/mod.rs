@@ -18,6 +18,7 @@ mod exact;
 mod grad;
 mod iterations;
 mod long;
+mod powers;
 mod rows;
 mod samples;
 
