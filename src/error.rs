@@ -1,4 +1,25 @@
 //! The one error type of the library.
+//!
+//! ```
+//! use wgrad::{Device, Error, Graph, TensorType};
+//!
+//! let graph = Graph::new();
+//! let x = graph.input("x", TensorType::f32([2, 3]));
+//! let y = x.matmul(x); // no `?`: the graph keeps its first error, and compiling returns it
+//! match Device::cpu().compile_blocking(&graph, &[("y", y)]) {
+//!     Err(Error::Shape { op, shapes, location, .. }) => {
+//!         assert_eq!((op.as_str(), shapes[0].len()), ("matmul", 2));
+//!         assert!(location.file().ends_with(".rs"), "the line that called matmul");
+//!     }
+//!     _ => unreachable!("[2, 3] times [2, 3] is no product"),
+//! }
+//! ```
+//!
+//! # What a device reports
+//!
+//! Whatever hands work to a GPU, or reads from it, may also return [`Error::DeviceLost`], and every later call then does;
+//! [`Error::OutOfMemory`], where the driver has no room; and [`Error::Device`] with the words of a driver that refused a
+//! command. On the CPU executor there is only [`Error::OutOfMemory`], where something is made.
 
 use crate::types::{DType, Shape};
 use std::panic::Location;
@@ -236,6 +257,9 @@ pub enum Refusal {
 
 impl Refusal {
     /// Shapes do not fit, with the reason.
+    ///
+    /// # Errors
+    /// Always: [`Refusal::Shape`].
     pub fn shape<T>(message: impl Into<String>) -> std::result::Result<T, Refusal> {
         Err(Refusal::Shape(message.into()))
     }

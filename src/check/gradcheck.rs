@@ -121,6 +121,10 @@ impl Checked {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Errors
+/// [`Error::Argument`] if a gradient is off by more than the tolerance, with both values; else as [`Device::compile`]
+/// and [`Plan::run`](crate::Plan::run).
 pub async fn gradcheck(
     device: &Device,
     check: GradCheck,
@@ -168,6 +172,9 @@ pub async fn gradcheck(
 }
 
 /// [`gradcheck`], waiting on this thread.
+///
+/// # Errors
+/// As [`gradcheck`].
 #[cfg(not(target_arch = "wasm32"))]
 pub fn gradcheck_blocking(
     device: &Device,

@@ -72,8 +72,10 @@ enum Source {
 }
 
 impl TokenFile {
-    /// Opens a file that is read by position: a copy for each range, and a file that shrinks meanwhile is an error. Fails if
-    /// its length is no multiple of the width.
+    /// Opens a file that is read by position: a copy for each range, and a file that shrinks meanwhile is an error.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened, or its length is no multiple of the width.
     pub fn open(path: impl AsRef<Path>, width: Width) -> Result<TokenFile> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| io(path, &e))?;
@@ -86,6 +88,9 @@ impl TokenFile {
     /// Nobody may change the file while it is open. One that is cut short makes the system end the program (`SIGBUS`) when
     /// tokens beyond its end are read; [`open`](Self::open) gives an error there. Replacing it by another file of that name
     /// (`rename`) does no harm.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened or mapped, or its length is no multiple of the width.
     pub fn map(path: impl AsRef<Path>, width: Width) -> Result<TokenFile> {
         let path = path.as_ref();
         let map = File::open(path).and_then(|file| Map::new(&file)).map_err(|e| io(path, &e))?;
@@ -94,6 +99,9 @@ impl TokenFile {
     }
 
     /// Tokens in memory, in place of a file: little-endian, of one width.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if their number is no multiple of the width.
     pub fn in_memory(bytes: impl Into<Arc<[u8]>>, width: Width) -> Result<TokenFile> {
         let bytes = bytes.into();
         let count = bytes.len() as u64;
@@ -121,6 +129,10 @@ impl TokenFile {
     }
 
     /// Appends tokens `range` to `out`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a range that is reversed or goes beyond the end; [`Error::Io`] if the file cannot be
+    /// read.
     pub fn read(&self, range: Range<u64>, out: &mut Vec<u32>) -> Result<()> {
         if range.end > self.tokens || range.start > range.end {
             let message = format!("tokens {} to {} of {}", range.start, range.end, self.tokens);
@@ -172,6 +184,9 @@ pub struct TokenWriter {
 
 impl TokenWriter {
     /// Begins a file, replacing an old one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be made.
     pub fn create(path: impl AsRef<Path>, width: Width) -> Result<TokenWriter> {
         let path = path.as_ref();
         let file = BufWriter::new(File::create(path).map_err(|e| io(path, &e))?);
@@ -179,6 +194,9 @@ impl TokenWriter {
     }
 
     /// Appends tokens. One that does not fit the width is refused, and nothing of these is written.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a token that does not fit the width; [`Error::Io`] if writing fails.
     pub fn write(&mut self, tokens: &[u32]) -> Result<()> {
         let each = self.width.bytes();
         if let Some(large) = tokens.iter().find(|t| each < 4 && u64::from(**t) >= 1 << (8 * each)) {
@@ -193,6 +211,10 @@ impl TokenWriter {
 
     /// Appends a text file, tokenized line by line with its line ends, and returns the number of tokens. Lines are the unit:
     /// nothing longer than a line stands in memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the text cannot be read or the tokens not written; [`Error::Argument`] for a token that does
+    /// not fit the width; what the tokenizer returns.
     pub fn tokenize(&mut self, text: impl AsRef<Path>, tokenizer: &dyn Tokenizer) -> Result<u64> {
         let (text, before) = (text.as_ref(), self.tokens);
         let mut lines = BufReader::new(File::open(text).map_err(|e| io(text, &e))?);
@@ -205,6 +227,9 @@ impl TokenWriter {
     }
 
     /// Ends the file and opens it for reading.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if writing the rest or opening the file fails.
     pub fn finish(mut self) -> Result<TokenFile> {
         self.file.flush().map_err(|e| io(&self.path, &e))?;
         TokenFile::open(&self.path, self.width)

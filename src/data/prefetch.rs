@@ -24,6 +24,9 @@ struct Read {
 
 impl Prefetch {
     /// Batches of `batch` segments, at most `ahead` of them waiting.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the system starts no further thread.
     pub fn new(mut segments: Segments, batch: usize, ahead: usize) -> Result<Prefetch> {
         let (position, epochs) = (segments.position(), segments.epochs());
         let (send, receive) = sync_channel(ahead);
@@ -43,6 +46,9 @@ impl Prefetch {
     }
 
     /// The next batch; waits for it if need be. After an error there are no more.
+    ///
+    /// # Errors
+    /// That of [`Segments::next`]; [`Error::Argument`] when called again after it.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Tensor> {
         let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());

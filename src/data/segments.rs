@@ -3,7 +3,7 @@
 use super::TokenFile;
 use super::shuffle::{Shuffle, mix};
 use crate::error::{Error, Result};
-use crate::types::Tensor;
+use crate::types::{Tensor, TensorType};
 use serde::{Deserialize, Serialize};
 
 /// Where reading is: an epoch, and how many of its segments were handed out. Small, and serializable for a checkpoint.
@@ -36,6 +36,9 @@ struct Pass {
 
 impl Segments {
     /// Segments of `length` tokens, at least 2 and at most as many as the file has.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for any other length.
     pub fn new(file: TokenFile, length: usize, seed: u64) -> Result<Segments> {
         let tokens = file.len();
         if length < 2 || length as u64 > tokens {
@@ -47,6 +50,9 @@ impl Segments {
 
     /// Lets this reader have part `rank` of `ranks` of every batch: together they read what one with batches `ranks` times as
     /// large reads.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless `rank` is below `ranks`.
     pub fn part(mut self, rank: usize, ranks: usize) -> Result<Segments> {
         if rank >= ranks {
             return Err(Error::argument("segments", format!("part {rank} of {ranks}; parts are numbered from 0")));
@@ -100,12 +106,18 @@ impl Segments {
     }
 
     /// The next `batch` segments, u32 `[batch, length]`. A batch may reach into the next pass.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, and the position stays; [`Error::Limit`] for a batch of more elements
+    /// than a tensor can have.
     pub fn next(&mut self, batch: usize) -> Result<Tensor> {
+        let shape = [batch, self.length as usize];
+        TensorType::u32(shape).check_size(&|| "a batch of segments".to_owned())?;
         let (rank, ranks) = self.part;
         let (batch, mut position) = (batch as u64, self.position);
         let mut pass = self.pass(position.epoch);
         let mut ids = Vec::with_capacity((batch * self.length) as usize);
-        for row in 0..batch * ranks {
+        for row in 0..batch.saturating_mul(ranks) {
             while position.segment >= pass.count {
                 position = Position { epoch: position.epoch + 1, segment: 0 };
                 pass = self.pass(position.epoch);
@@ -117,6 +129,6 @@ impl Segments {
             position.segment += 1;
         }
         self.position = position;
-        Tensor::u32([batch as usize, self.length as usize], ids)
+        Tensor::u32(shape, ids)
     }
 }

@@ -8,9 +8,15 @@ pub trait Tokenizer {
     fn vocabulary(&self) -> usize;
 
     /// Tokens of a text.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses; [`Bytes`] refuses nothing.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
     /// Text of tokens; what is none is replaced by U+FFFD.
+    ///
+    /// # Errors
+    /// What the tokenizer refuses; [`Bytes`] refuses nothing.
     fn decode(&self, tokens: &[u32]) -> Result<String>;
 }
 
@@ -55,6 +61,9 @@ mod hf {
 
     impl HfTokenizer {
         /// Opens a `tokenizer.json`.
+        ///
+        /// # Errors
+        /// [`Error::Io`](crate::Error::Io) if the file cannot be read or describes no tokenizer.
         pub fn open(path: impl AsRef<Path>) -> Result<HfTokenizer> {
             let path = path.as_ref();
             let failed = |e: tokenizers::Error| Error::Io { path: path.display().to_string(), message: e.to_string() };

@@ -53,12 +53,18 @@ pub enum Device {
 impl Device {
     /// A hardware GPU if there is one, else the CPU executor. Print the device to say which. Software Vulkan drivers
     /// are used only on request, with [`Device::gpu`].
+    ///
+    /// # Errors
+    /// None for want of a GPU: then it is the CPU executor.
     pub async fn auto() -> Result<Device> {
         Device::named("auto", GpuOptions::default()).await
     }
 
     /// As a person names it on a command line: `cpu`, `auto` (as [`Device::auto`]), or part of a GPU adapter's name, those of
     /// software drivers included. The options are for a GPU; its adapter is the name's.
+    ///
+    /// # Errors
+    /// As [`Device::gpu`], if part of a name was given; none with `cpu`, and with `auto` none for want of a GPU.
     pub async fn named(name: &str, options: GpuOptions) -> Result<Device> {
         match name {
             "cpu" => Ok(Device::cpu()),
@@ -73,7 +79,11 @@ impl Device {
         }
     }
 
-    /// A GPU adapter. Fails with [`Error::NoAdapter`], which lists what was found, or [`Error::Limit`].
+    /// A GPU adapter.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], which lists what was found; [`Error::Limit`] for an adapter below WebGPU's defaults;
+    /// [`Error::Device`] if the driver makes no device.
     pub async fn gpu(options: GpuOptions) -> Result<Device> {
         Ok(Device::Gpu(Arc::new(Gpu::request(options).await?)))
     }
@@ -97,18 +107,27 @@ impl Device {
     }
 
     /// [`Device::auto`], waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`Device::auto`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn auto_blocking() -> Result<Device> {
         pollster::block_on(Self::auto())
     }
 
     /// [`Device::named`], waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`Device::named`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn named_blocking(name: &str, options: GpuOptions) -> Result<Device> {
         pollster::block_on(Self::named(name, options))
     }
 
     /// [`Device::gpu`], waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`Device::gpu`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn gpu_blocking(options: GpuOptions) -> Result<Device> {
         pollster::block_on(Self::gpu(options))

@@ -102,6 +102,9 @@ impl Key {
 
 impl PlanCache {
     /// A cache of up to `capacity` plans (at least 1) for a device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a capacity of 0.
     pub fn new(device: &Device, capacity: usize) -> Result<PlanCache> {
         if capacity == 0 {
             return Err(Error::argument("plan cache", "the capacity is 0; a cache keeps at least one plan"));
@@ -109,13 +112,18 @@ impl PlanCache {
         Ok(PlanCache { device: device.clone(), capacity, kept: Mutex::default() })
     }
 
-    /// [`Device::compile`], or the plan that was compiled for an equal graph before. Fails like it, and keeps nothing
-    /// then.
+    /// [`Device::compile`], or the plan that was compiled for an equal graph before.
+    ///
+    /// # Errors
+    /// As [`Device::compile`]; nothing is kept then.
     pub async fn compile(&self, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Result<Arc<Plan>> {
         self.compile_with(graph, outputs, Options::default()).await
     }
 
     /// [`compile`](Self::compile) with options.
+    ///
+    /// # Errors
+    /// As [`Device::compile`]; nothing is kept then.
     pub async fn compile_with(
         &self,
         graph: &Graph,
@@ -135,6 +143,9 @@ impl PlanCache {
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn compile_blocking(&self, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Result<Arc<Plan>> {
         pollster::block_on(self.compile(graph, outputs))

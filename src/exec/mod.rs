@@ -189,11 +189,21 @@ enum Executor {
 
 impl Device {
     /// Compiles what `outputs` and the graph's state updates need.
+    ///
+    /// # Errors
+    /// The first error that the graph keeps, such as [`Error::Shape`]; [`Error::Name`] for an output that is given
+    /// twice or is of another graph; [`Error::Limit`] if a tensor exceeds a buffer or a binding of the device, or the
+    /// plan [`GpuOptions::memory_limit`](crate::GpuOptions::memory_limit); [`Error::OutOfMemory`];
+    /// [`Error::ShaderCompile`]; [`Error::Argument`] for an operation without a CPU twin on the CPU executor; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub async fn compile(&self, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Result<Plan> {
         self.compile_with(graph, outputs, Options::default()).await
     }
 
     /// [`compile`](Self::compile) with options.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
     pub async fn compile_with(&self, graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Plan> {
         self.prepare(Arc::new(Program::build(graph, outputs, options)?)).await
     }
@@ -227,6 +237,9 @@ impl Device {
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn compile_blocking(&self, graph: &Graph, outputs: &[(&str, Var<'_>)]) -> Result<Plan> {
         pollster::block_on(self.compile(graph, outputs))
@@ -245,6 +258,9 @@ impl Plan {
     }
 
     /// Name and text of every shader the program needs on a device of these capabilities; generated ones share a name.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a dispatch exceeds these capabilities.
     pub fn shaders(&self, caps: &Capabilities) -> Result<Vec<(String, String)>> {
         let (dispatches, _) = gpu::lower(&self.program, caps)?;
         let one = |d: &Dispatch| Ok((d.source.name().to_owned(), d.source.text()?.into_owned()));
@@ -262,11 +278,15 @@ impl Plan {
         }
     }
 
-    /// Runs once. Returns when the work is queued; the device may still be busy. Fails without any change when an input
-    /// or a state is missing or does not fit, and with [`Error::DeviceLost`] on a lost device.
+    /// Runs once. Returns when the work is queued; the device may still be busy.
     ///
     /// On the CPU executor, do not run plans that share a store from tasks of one rayon pool: a waiting task may pick up the
     /// other one and wait for itself. Threads of your own are fine.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if an input or a state is missing or has another type; [`Error::Argument`] for a store or a
+    /// buffer of another device; what a [device](crate::error#what-a-device-reports) reports. What is refused before the
+    /// run changes nothing.
     pub fn run(&self, feed: &Feed<'_>) -> Result<()> {
         feed.lives_on(&self.device)?;
         span!(TRACE, "run", step = feed.step).in_scope(|| match &self.executor {
@@ -283,6 +303,9 @@ impl Plan {
     /// then nothing is waited for. For measuring: each call makes a few small objects.
     ///
     /// [`GpuOptions::timestamps`]: crate::GpuOptions::timestamps
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
     pub async fn run_timed(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
         feed.lives_on(&self.device)?;
         match &self.executor {
@@ -293,6 +316,9 @@ impl Plan {
     }
 
     /// [`run_timed`](Self::run_timed), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`run_timed`](Self::run_timed).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn run_timed_blocking(&self, feed: &Feed<'_>) -> Result<Option<Duration>> {
         pollster::block_on(self.run_timed(feed))
@@ -313,6 +339,9 @@ impl Plan {
     /// anything is submitted: up to 64 encodings and runs. Inputs are not: they are written with
     /// [`wgpu::Queue::write_buffer`], which takes effect before the next submit, so all encodings of one submit see the
     /// inputs given last. What changes between them belongs into states.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::Argument`] on the CPU executor.
     pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         feed.lives_on(&self.device)?;
         span!(TRACE, "encode", step = feed.step).in_scope(|| match &self.executor {
@@ -339,6 +368,10 @@ impl Plan {
     }
 
     /// Reads a named output of the last run.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an unknown name, with those there are; what a [device](crate::error#what-a-device-reports)
+    /// reports.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         let Some((_, operand)) = self.program.outputs.iter().find(|(n, _)| n == name) else {
             let known = self.program.outputs.iter().map(|(n, _)| n);
@@ -360,6 +393,9 @@ impl Plan {
     }
 
     /// [`read`](Self::read), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_blocking(&self, name: &str) -> Result<Tensor> {
         pollster::block_on(self.read(name))
@@ -380,6 +416,9 @@ impl Plan {
     }
 
     /// Reads a float output in double precision; on other executors than the oracle it is converted.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_f64(&self, name: &str) -> Result<Vec<f64>> {
         pollster::block_on(self.read_double(name))

@@ -146,6 +146,9 @@ impl Plan {
     ///
     /// A GPU device must have been made with [`GpuOptions::timestamps`](crate::GpuOptions::timestamps), on an adapter that
     /// has them. Browsers round timestamps to 100 µs unless told otherwise.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::Argument`] if a GPU device has no timestamps.
     pub async fn profile(&self, feed: &Feed<'_>) -> Result<Profile> {
         feed.lives_on(&self.device)?;
         let spans = within(span!(DEBUG, "profile", step = feed.step), self.spans(feed)).await?;
@@ -169,6 +172,9 @@ impl Plan {
     }
 
     /// [`profile`](Self::profile), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`profile`](Self::profile).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn profile_blocking(&self, feed: &Feed<'_>) -> Result<Profile> {
         pollster::block_on(self.profile(feed))

@@ -55,6 +55,10 @@ impl fmt::Display for Requirements {
 
 impl Program {
     /// What the program needs of a GPU device, whichever kernels are chosen there.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if a kernel needs more than a device can have whatever its memory: too
+    /// many workgroups.
     pub fn requirements(&self) -> Result<Requirements> {
         let mut limits = wgpu::Limits::default();
         let (mut largest, mut binding, mut storage, mut held) = (0, 0, 0, 0);
@@ -109,6 +113,10 @@ impl Plan {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if a kernel needs more than a device can have whatever its memory: too
+    /// many workgroups.
     pub fn requirements(&self) -> Result<Requirements> {
         self.program.requirements()
     }

@@ -30,6 +30,9 @@ impl Roofline {
 
     /// Measures this library's own copy and matrix product: half a second or so, up to 256 MiB. By the device's clock where
     /// it has one ([`GpuOptions::timestamps`](crate::GpuOptions::timestamps)), else by the host's.
+    ///
+    /// # Errors
+    /// As [`Device::compile`] and [`Plan::run`](crate::Plan::run).
     pub async fn measure(device: &Device) -> Result<Roofline> {
         let small = device.as_gpu().is_none_or(|gpu| gpu.capabilities().software);
         let (rows, side) = if small { (1 << 13, 512) } else { (1 << 16, 2048) };
@@ -48,6 +51,9 @@ impl Roofline {
     }
 
     /// [`measure`](Self::measure), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn measure_blocking(device: &Device) -> Result<Roofline> {
         pollster::block_on(Self::measure(device))

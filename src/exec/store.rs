@@ -76,6 +76,11 @@ impl Store {
     }
 
     /// Adds or overwrites a state. A state of the same type keeps its buffer.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the device, [`GpuOptions::memory_limit`](crate::GpuOptions::memory_limit) or a tensor's
+    /// number of elements does not allow it; [`Error::OutOfMemory`] if there is no room; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub fn set(&self, name: &str, tensor: &Tensor) -> Result<()> {
         if let Some(state) = self.get(name).filter(|s| s.ty == tensor.ty()) {
             return self.write(&state, tensor);
@@ -87,6 +92,9 @@ impl Store {
     }
 
     /// Adds a state of zeros, or zeroes one of the same type.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
     pub fn set_zeros(&self, name: &str, ty: &TensorType) -> Result<()> {
         match self.get(name).filter(|s| s.ty == *ty) {
             Some(_) => self.set(name, &Tensor::zeros(ty)),
@@ -102,6 +110,10 @@ impl Store {
     /// [`Graph::assign`](crate::Graph::assign). It holds the tensor from its start on, row by row, four bytes an element. It
     /// must be of the store's device and have the usage `STORAGE`, for [`set`](Self::set) also `COPY_DST`, for
     /// [`read`](Self::read) `COPY_SRC`. A state of that name is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Name`] on the CPU executor, and for a buffer that is too small or lacks the usage `STORAGE`;
+    /// [`Error::Limit`] for a type with more elements than a tensor can have.
     pub fn adopt(&self, name: &str, ty: &TensorType, buffer: wgpu::Buffer) -> Result<()> {
         ty.check_size(&|| format!("state {name}"))?;
         let refuse = |message: String| Err(Error::Name { kind: "state", name: name.to_owned(), message });
@@ -241,6 +253,10 @@ impl Store {
     }
 
     /// Reads a state to the host.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an unknown name, with those there are; what a [device](crate::error#what-a-device-reports)
+    /// reports.
     pub async fn read(&self, name: &str) -> Result<Tensor> {
         let Some(state) = self.get(name) else {
             let message = format!("the store has no such state; it has {}", super::listed(self.names()));
@@ -268,6 +284,9 @@ impl Store {
     }
 
     /// [`read`](Self::read), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_blocking(&self, name: &str) -> Result<Tensor> {
         pollster::block_on(self.read(name))

@@ -109,7 +109,7 @@ pub struct Vjp<'g> {
     pub inputs: Vec<Var<'g>>,
     /// Outputs of the forward operation.
     pub outputs: Vec<Var<'g>>,
-    /// Cotangents of the outputs; absent is zero.
+    /// Cotangents of the outputs, each of its output's type; absent is zero.
     pub cotangents: Vec<Option<Var<'g>>>,
 }
 

@@ -19,6 +19,9 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     }
 
     /// Types of the outputs, or why the inputs do not fit.
+    ///
+    /// # Errors
+    /// [`Refusal::Shape`] or [`Refusal::Dtype`], with what was expected; the graph adds name, shapes and place.
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, Refusal>;
 
     /// Adds the nodes that carry cotangents of the outputs back to the inputs. Absent means zero.
@@ -98,6 +101,10 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     fn cpu_f64(&self, call: &mut CpuCall<'_, f64>);
 
     /// Kernels.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::Error::Limit) if a dispatch exceeds the device: what
+    /// [`workgroups`](crate::kernels::DispatchBuilder::workgroups) returns.
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()>;
 }
 

@@ -6,7 +6,7 @@ use crate::types::{DType, Shape, TensorType};
 use std::sync::Arc;
 
 /// A value of a graph: a `Copy` handle, so that model code reads like maths. Operations are methods, defined in
-/// [`crate::ops`] one file each.
+/// [`crate::ops`] one file each. They return no `Result`: the graph keeps the first error, and compiling returns it.
 #[derive(Clone, Copy)]
 pub struct Var<'g> {
     pub(crate) graph: &'g Graph,

@@ -111,6 +111,9 @@ impl Source {
     }
 
     /// Text with includes resolved.
+    ///
+    /// # Errors
+    /// [`Error::ShaderCompile`] for an include that is not there.
     pub fn text(&self) -> Result<Cow<'_, str>> {
         match self {
             Source::Kernel(k) => Ok(Cow::Owned(k.text()?)),
@@ -300,6 +303,10 @@ impl DispatchBuilder<'_, '_> {
 
     /// Finishes with a number of workgroups, folded into two dimensions; none is dispatched for 0.
     /// The kernel finds its linear number with `workgroup_index` of `shared/grid.wgsl`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for more workgroups or bindings than the device allows, or a binding larger than it can bind;
+    /// [`Error::Device`] if a uniform could not be laid out.
     pub fn workgroups(mut self, count: usize) -> Result<()> {
         if let Some(e) = self.error {
             return Err(e);

@@ -1,15 +1,25 @@
 //! WGSL kernels, how an operation dispatches them, and the interface of their CPU twins.
+//!
+//! ```
+//! use wgrad::kernels::{Kernel, expand};
+//!
+//! let wgsl = expand("mine", "// #include \"shared/grid.wgsl\"\nfn f() {}")?;
+//! assert!(wgsl.contains("fn workgroup_index") && wgsl.contains("fn f()"));
+//! let softmax: &Kernel = wgrad::ops::KERNELS.iter().find(|k| k.name.contains("softmax")).unwrap();
+//! assert!(softmax.text()?.contains("@compute"));
+//! # Ok::<(), wgrad::Error>(())
+//! ```
 
 mod cpu;
-pub mod gemm;
+pub(crate) mod gemm;
 pub(crate) mod lower;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod panel;
-pub mod par;
+pub(crate) mod par;
 pub mod scalar;
-pub mod scratch;
-pub mod vector;
-pub mod walk;
+pub(crate) mod scratch;
+pub(crate) mod vector;
+pub(crate) mod walk;
 
 pub use cpu::{CpuCall, CpuInput, CpuOutput, Ints, Slice, SliceMut};
 pub use lower::{Access, Binding, Buffer, Capabilities, Dispatch, DispatchBuilder, Lower, Place, Source};
@@ -83,12 +93,18 @@ const SHARED: &[(&str, &str)] = shared![
 
 impl Kernel {
     /// The text with its includes in place.
+    ///
+    /// # Errors
+    /// [`Error::ShaderCompile`] for an include that is not there.
     pub fn text(&self) -> Result<String> {
         expand(self.name, self.source)
     }
 }
 
 /// Resolves the include lines of a kernel's text.
+///
+/// # Errors
+/// [`Error::ShaderCompile`] for an include that is not there, with its line.
 pub fn expand(name: &str, source: &str) -> Result<String> {
     let mut out = String::with_capacity(source.len() + 2048);
     for line in source.lines() {

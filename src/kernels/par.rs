@@ -133,23 +133,6 @@ pub fn sort<I: Ord + Send>(items: &mut [I]) {
     items.sort_unstable();
 }
 
-/// Calls `f(i)` for every `i` below `n`, in parallel where threads exist; `f` must not depend on order.
-pub fn each(n: usize, f: impl Fn(usize) + Sync + Send) {
-    let f = |i: usize| {
-        vectorized(
-            #[inline(always)]
-            || f(i),
-        )
-    };
-    #[cfg(not(target_arch = "wasm32"))]
-    {
-        use rayon::prelude::*;
-        (0..n).into_par_iter().for_each(f);
-    }
-    #[cfg(target_arch = "wasm32")]
-    (0..n).for_each(f);
-}
-
 /// Cuts every entry of `entry` elements into pieces of `size` (the last one shorter) and calls `f(number, piece)`;
 /// numbers count the pieces of all entries.
 pub fn ragged<T: Send>(out: &mut [T], entry: usize, size: usize, f: impl Fn(usize, &mut [T]) + Sync) {

@@ -1,4 +1,15 @@
 //! Scalar functions: their WGSL text and their CPU twins over blocks.
+//!
+//! ```
+//! use wgrad::kernels::scalar::{Binary, Scalar};
+//!
+//! // One text for the GPU, one loop for the CPU; fused kernels are made of such texts.
+//! let max = Scalar::Binary(Binary::Max);
+//! assert_eq!(max.name(), "maximum");
+//! let mut out = [0.0f32; 2];
+//! max.floats([&[1.0, 5.0], &[3.0, 2.0], &[]], &mut out);
+//! assert_eq!(out, [3.0, 5.0]);
+//! ```
 
 use super::vector::vectorized;
 use crate::error::Refusal;
@@ -160,6 +171,9 @@ impl Scalar {
     }
 
     /// Refuses inputs of the wrong number or element type.
+    ///
+    /// # Errors
+    /// [`Refusal::Shape`] for a wrong number of inputs, [`Refusal::Dtype`] for a wrong element type.
     pub fn check(&self, inputs: &[TensorType]) -> Result<(), Refusal> {
         let arity = match self {
             Scalar::Const { .. } | Scalar::Iota { .. } => 0,

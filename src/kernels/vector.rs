@@ -117,12 +117,6 @@ pub fn map_fold<T: Real>(x: &mut [T], start: T, f: impl Fn(T) -> T, join: impl F
     pairs(lanes, join)
 }
 
-/// Replaces every element by e to its power.
-#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-pub fn exp_slice<T: Real>(x: &mut [T]) {
-    x.iter_mut().for_each(|x| *x = x.exp());
-}
-
 /// Replaces every element by e^(element - top) and returns their sum.
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 pub fn exp_sum<T: Real>(x: &mut [T], top: T) -> T {

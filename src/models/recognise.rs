@@ -1,4 +1,17 @@
 //! Checkpoints of the PyTorch packages, told by the names and shapes of their tensors.
+//!
+//! ```
+//! use wgrad::models::recognise::recognise;
+//! use wgrad::models::{InfiniConfig, InfiniTransformer};
+//! use wgrad::train::Checkpoint;
+//! # fn main() -> wgrad::Result<()> {
+//! let model = InfiniTransformer::new(InfiniConfig { heads: 2, dim_head: 4, ..InfiniConfig::new(256, 8, 1) })?;
+//! let file = Checkpoint::from_bytes(model.init(1).to_bytes()?)?;
+//! let found = recognise(&file).map(|found| found.kind);
+//! assert_eq!(found.as_deref(), Some("infini"));
+//! # Ok(())
+//! # }
+//! ```
 
 use super::product_key::OLDER_NAMES;
 use crate::train::Checkpoint;

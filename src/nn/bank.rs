@@ -40,7 +40,10 @@ pub struct BankType {
 }
 
 impl BankType {
-    /// `rows` of `width` floats in pieces of at most `bytes`. Fails like [`ShardedType::with_limit`].
+    /// `rows` of `width` floats in pieces of at most `bytes`.
+    ///
+    /// # Errors
+    /// As [`ShardedType::with_limit`].
     pub fn new(storage: Storage, rows: usize, width: usize, bytes: u64) -> Result<BankType> {
         let dtype = storage.dtype();
         Ok(BankType { storage, width, table: ShardedType::with_limit(dtype, rows, words(dtype, width), bytes)? })
@@ -67,6 +70,9 @@ impl BankType {
     }
 
     /// Adds the pieces to a store, zeroed, unless they are there.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`].
     pub fn add_to(&self, store: &Store, name: &str) -> Result<()> {
         for (name, ty) in self.named(name) {
             if store.get(&name).is_none_or(|state| state.ty != ty) {

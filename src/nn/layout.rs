@@ -232,6 +232,10 @@ impl Params {
 
     /// Makes a store with all parameters on a device. Everything that the device's limits refuse is refused before
     /// anything is made.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if two parameters have one name; [`Error::Limit`] if the device or [`limit`](Self::limit) does
+    /// not allow a parameter; [`Error::OutOfMemory`]; what a [device](crate::error#what-a-device-reports) reports.
     pub fn store(&self, device: &Device) -> Result<Store> {
         let store = Store::new(device);
         self.check_device(device)?;
@@ -241,6 +245,10 @@ impl Params {
     }
 
     /// Writes all values into a store; one state at a time is in host memory.
+    ///
+    /// # Errors
+    /// As [`store`](Self::store); [`Error::Argument`] if a quantised parameter has values that
+    /// [`QuantTableType::quantize`](super::QuantTableType::quantize) refuses.
     pub fn load_into(&self, store: &Store) -> Result<()> {
         // Pieces of one table follow each other: its values are drawn on from piece to piece.
         let mut drawn: Option<(usize, super::init::Draw<'_>)> = None;
@@ -272,6 +280,10 @@ impl Params {
 
     /// Takes over all values from a store but those of quantised tables, which no run changes; changes nothing if one of
     /// them cannot be read.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if the store lacks a state of them or has it with another type; [`Error::OutOfMemory`] if the
+    /// host has no room; what a [device](crate::error#what-a-device-reports) reports.
     pub async fn read_from(&mut self, store: &Store) -> Result<()> {
         let mut values: Vec<(usize, Vec<f32>)> = Vec::new();
         for shard in self.shards()? {

@@ -123,6 +123,9 @@ impl Params {
     }
 
     /// One parameter.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an unknown name, with some that there are.
     pub fn get(&self, name: &str) -> Result<&Param> {
         match self.index.get(name) {
             Some(i) => Ok(&self.params[*i]),
@@ -131,6 +134,9 @@ impl Params {
     }
 
     /// One parameter, to give it a group or make it a buffer.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an unknown name, with some that there are.
     pub fn get_mut(&mut self, name: &str) -> Result<&mut Param> {
         match self.index.get(name) {
             Some(i) => Ok(&mut self.params[*i]),
@@ -176,7 +182,10 @@ impl Params {
         format!("there is none; known are {}{more}", known.join(", "))
     }
 
-    /// Value of one parameter on the host. [`Error::OutOfMemory`] if the host has no room for it.
+    /// Value of one parameter on the host.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an unknown name; [`Error::OutOfMemory`] if the host has no room for it.
     pub fn value(&self, name: &str) -> Result<Tensor> {
         let p = self.get(name)?;
         let mut values = room(p.shape.numel())?;
@@ -195,7 +204,10 @@ impl Params {
         self.params.iter().filter_map(|p| Some((p.name(), self.value(&p.name).ok()?)))
     }
 
-    /// Sets a value. Fails when there is no such parameter or its shape differs.
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an unknown name, and for a value of another shape or element type.
     pub fn set(&mut self, name: &str, value: Tensor) -> Result<()> {
         let want = TensorType::f32(self.get(name)?.shape.clone());
         if value.ty() != want {

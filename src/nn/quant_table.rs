@@ -66,13 +66,19 @@ fn bytes(row: &[f32], words: &mut Vec<u32>) -> f32 {
 }
 
 impl QuantTableType {
-    /// Pieces of at most 128 MiB, which every WebGPU device can bind. Fails if a row alone is larger.
+    /// Pieces of at most 128 MiB, which every WebGPU device can bind.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a row alone is larger, or there are more rows than u32 indices can name.
     pub fn new(how: Quantization, rows: usize, width: usize) -> Result<QuantTableType> {
         let words = ShardedType::new(DType::U32, rows, format(how, width).words(width))?;
         Ok(QuantTableType { how, width, words })
     }
 
-    /// Pieces of at most `bytes`. Fails like [`ShardedType::with_limit`].
+    /// Pieces of at most `bytes`.
+    ///
+    /// # Errors
+    /// As [`ShardedType::with_limit`].
     pub fn with_limit(how: Quantization, rows: usize, width: usize, bytes: u64) -> Result<QuantTableType> {
         let words = ShardedType::with_limit(DType::U32, rows, format(how, width).words(width), bytes)?;
         Ok(QuantTableType { how, width, words })
@@ -130,8 +136,11 @@ impl QuantTableType {
         QuantTable { words, scales: self.format().scaled().then(named), ty: self.clone() }
     }
 
-    /// Rounds rows f32 `[n, width]`. Fails on other shapes, on values that are not finite, and for halves on magnitudes
-    /// that round to more than 65,504.
+    /// Rounds rows f32 `[n, width]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another shape, values that are not finite, and for halves magnitudes that round to more
+    /// than 65,504.
     pub fn quantize(&self, rows: &Tensor) -> Result<QuantRows> {
         let ty = rows.ty();
         let n = ty.shape.first().copied().unwrap_or(0);
@@ -165,7 +174,10 @@ impl QuantTableType {
         Ok(QuantRows { words: Tensor::u32([n, self.words.width()], words)?, scales })
     }
 
-    /// The values of rounded rows, f32 `[n, width]`. Fails when words or scales do not have the shapes of this type.
+    /// The values of rounded rows, f32 `[n, width]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when words or scales do not have the shapes of this type.
     pub fn dequantize(&self, rows: &QuantRows) -> Result<Tensor> {
         let n = rows.words.shape().first().copied().unwrap_or(0);
         let scales = rows.scales.as_ref().map(Tensor::ty);
@@ -188,7 +200,10 @@ impl QuantTableType {
     }
 
     /// Rounds a table into states of a store; `rows` gives the elements of a run of rows, f32 `[.., width]`. Only one
-    /// piece at a time is in host memory. Fails like [`quantize`](Self::quantize) and [`Store::set`].
+    /// piece at a time is in host memory.
+    ///
+    /// # Errors
+    /// As [`quantize`](Self::quantize) and [`Store::set`]; what `rows` returns.
     pub fn set(
         &self,
         store: &Store,

@@ -22,12 +22,18 @@ pub struct ShardedType {
 }
 
 impl ShardedType {
-    /// Pieces of at most 128 MiB, which every WebGPU device can bind. Fails if a row alone is larger.
+    /// Pieces of at most 128 MiB, which every WebGPU device can bind.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a row alone is larger, or there are more rows than u32 indices can name.
     pub fn new(dtype: DType, rows: usize, width: usize) -> Result<ShardedType> {
         Self::with_limit(dtype, rows, width, PORTABLE_BINDING)
     }
 
-    /// Pieces of at most `bytes`. Fails if a row alone is larger, or there are more rows than u32 indices can name.
+    /// Pieces of at most `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a row alone is larger, or there are more rows than u32 indices can name.
     pub fn with_limit(dtype: DType, rows: usize, width: usize, bytes: u64) -> Result<ShardedType> {
         if rows > u32::MAX as usize {
             return Err(Error::Limit {
@@ -108,7 +114,10 @@ impl ShardedType {
     }
 
     /// Sets the pieces as states in a store; `rows` gives the elements of a run of rows. Only one piece at a time is in
-    /// host memory. Fails when `rows` gives a wrong number of elements, or like [`Store::set`].
+    /// host memory.
+    ///
+    /// # Errors
+    /// [`Error::Name`] when `rows` gives a wrong number of elements; what `rows` returns; else as [`Store::set`].
     pub fn set(&self, store: &Store, name: &str, mut rows: impl FnMut(Range<usize>) -> Result<Tensor>) -> Result<()> {
         let mut first = 0;
         for (name, ty) in self.named(name) {

@@ -111,7 +111,7 @@ impl<'g> ParamVars<'g> {
         self.graph
     }
 
-    /// A parameter; the graph fails if there is none of this name, or if it is a table in pieces.
+    /// A parameter, f32 of the shape it was added with; the graph fails if there is none of this name, or if it is a table in pieces.
     #[track_caller]
     pub fn get(&self, name: &str) -> Var<'g> {
         let location = Where::caller();

@@ -1,4 +1,16 @@
 //! Index of the largest element along an axis.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let scores = graph.constant(Tensor::f32([2, 3], vec![1.0, 5.0, 2.0, 7.0, 0.0, 7.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("best", scores.argmax(1))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("best")?.ints(), [1, 0]); // of equal ones the first
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -126,8 +138,8 @@ fn pass(
 }
 
 impl<'g> Var<'g> {
-    /// Index (u32) of the largest element along `axis`, which stays with one element; the lowest index at a tie, and NaN
-    /// after all numbers, as in [`top_k`](Self::top_k).
+    /// Index of the largest element along `axis`, which stays with one element: f32 `[.., n, ..]` to u32 `[.., 1, ..]`.
+    /// The lowest index at a tie, and NaN after all numbers, as in [`top_k`](Self::top_k).
     #[track_caller]
     pub fn argmax(self, axis: usize) -> Var<'g> {
         self.op(ArgMax { axis }, &[])

@@ -1,4 +1,23 @@
 //! Rows of a tensor of fixed capacity at a position known only at run time: key/value caches and other histories.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let cache = graph.state("cache", TensorType::f32([4, 2])); // room for 4 rows
+//! let row = graph.input("row", TensorType::f32([1, 2]));
+//! let place = graph.input("place", TensorType::u32([]));
+//! graph.assign(cache, cache.write_rows(row, place)); // in place: the rest is not touched
+//! let device = Device::cpu();
+//! let plan = device.compile_blocking(&graph, &[])?;
+//! let store = Store::new(&device);
+//! store.set_zeros("cache", &TensorType::f32([4, 2]))?;
+//! let (row, place) = (Tensor::f32([1, 2], vec![5.0, 6.0])?, Tensor::u32([], vec![2])?);
+//! plan.run(&Feed::new().store(&store).input("row", &row).input("place", &place))?;
+//! assert_eq!(store.read_blocking("cache")?.floats(), [0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, SharedOp, Var, Vjp, cpu_twin};

@@ -1,4 +1,17 @@
 //! Copies: strided source to dense target, concatenation, padding and dilation. All move elements, none computes.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.iota([3], 0).to_f32();
+//! let y = x.concat(&[x + 10.0], 0).pad(0, 1, 0);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [0.0, 0.0, 1.0, 2.0, 10.0, 11.0, 12.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -315,25 +328,25 @@ pub(crate) fn scatter<E: Copy>(data: &[E], from: &Layout, shape: &[usize], to: &
 }
 
 impl<'g> Var<'g> {
-    /// `self` and `others` one after the other along `axis`.
+    /// `self` and `others` one after the other along `axis`: `[.., a, ..]` and `[.., b, ..]` to `[.., a + b, ..]`.
     #[track_caller]
     pub fn concat(self, others: &[Var<'g>], axis: usize) -> Var<'g> {
         if others.is_empty() { self } else { self.op(Concat { axis, before: 0, after: 0, step: 1 }, others) }
     }
 
-    /// `before` zeros, the elements, `after` zeros along `axis`.
+    /// `before` zeros, the elements, `after` zeros along `axis`: `[.., n, ..]` to `[.., before + n + after, ..]`.
     #[track_caller]
     pub fn pad(self, axis: usize, before: usize, after: usize) -> Var<'g> {
         if before == 0 && after == 0 { self } else { self.op(Concat { axis, before, after, step: 1 }, &[]) }
     }
 
-    /// `step - 1` zeros between neighbours along `axis`.
+    /// `step - 1` zeros between neighbours along `axis`: `[.., n, ..]` to `[.., (n - 1) step + 1, ..]`.
     #[track_caller]
     pub fn dilate(self, axis: usize, step: usize) -> Var<'g> {
         self.op(Concat { axis, before: 0, after: 0, step: step.max(1) }, &[])
     }
 
-    /// Dense copy in row-major order; no change of values.
+    /// Dense copy in row-major order, of the same shape and values.
     #[track_caller]
     pub fn contiguous(self) -> Var<'g> {
         // The copy runs along an axis; a scalar has none.

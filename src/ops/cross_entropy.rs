@@ -1,4 +1,19 @@
 //! Cross entropy of logits with labels, row by row.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let logits = graph.constant(Tensor::f32([2, 2], vec![0.0, 0.0, 3.0, -1.0])?);
+//! let labels = graph.constant(Tensor::u32([2], vec![1, 7])?);
+//! // Labels may be padded with a number that no row counts.
+//! let loss = logits.cross_entropy_mean(labels, Some(7));
+//! let plan = Device::cpu().compile_blocking(&graph, &[("loss", loss)])?;
+//! plan.run(&Feed::new())?;
+//! assert!((plan.read_blocking("loss")?.floats()[0] - 2f32.ln()).abs() < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
 
 use super::logsumexp::top_and_sum;
 use super::softmax::row_grid;
@@ -214,14 +229,14 @@ impl<'g> Var<'g> {
         self.op(CrossEntropy(rule), &[labels])
     }
 
-    /// Number of rows that count in [`cross_entropy`](Self::cross_entropy), a float scalar.
+    /// Number of rows that count in [`cross_entropy`](Self::cross_entropy), a float scalar `[]`.
     #[track_caller]
     pub fn cross_entropy_count(self, labels: Var<'g>, ignore_index: Option<i64>) -> Var<'g> {
         let mask = self.labels(ignore_index).mask(labels, self.dim(-1));
         mask.to_f32().sum_all()
     }
 
-    /// Mean of [`cross_entropy`](Self::cross_entropy) over the rows that count, a scalar; 0 if none does.
+    /// Mean of [`cross_entropy`](Self::cross_entropy) over the rows that count, a scalar `[]`; 0 if none does.
     #[track_caller]
     pub fn cross_entropy_mean(self, labels: Var<'g>, ignore_index: Option<i64>) -> Var<'g> {
         let count = self.cross_entropy_count(labels, ignore_index);

@@ -1,4 +1,17 @@
 //! Running sums along an axis, in a fixed order.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.full([4], 2.0);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sums", x.cumsum(0)), ("before", x.cumsum_exclusive(0))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sums")?.floats(), [2.0, 4.0, 6.0, 8.0]);
+//! assert_eq!(plan.read_blocking("before")?.floats(), [0.0, 2.0, 4.0, 6.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use super::reduce::piece_sums;
 use crate::error::{Refusal, Result};
@@ -128,19 +141,20 @@ impl<'g> Var<'g> {
         self.op(op, &[])
     }
 
-    /// Running sum along `axis`, each element included in its own sum.
+    /// Running sum along `axis`, each element included in its own sum; f32, of the same shape.
     #[track_caller]
     pub fn cumsum(self, axis: usize) -> Var<'g> {
         self.running(axis, false, false)
     }
 
-    /// Sum of the elements before each one along `axis`; 0 for the first.
+    /// Sum of the elements before each one along `axis`; 0 for the first; f32, of the same shape.
     #[track_caller]
     pub fn cumsum_exclusive(self, axis: usize) -> Var<'g> {
         self.running(axis, true, false)
     }
 
-    /// Running sum along `axis` from its end: each element and all after it; `exclusive` leaves the element out.
+    /// Running sum along `axis` from its end: each element and all after it; `exclusive` leaves the element out. f32, of the
+    /// same shape.
     #[track_caller]
     pub fn cumsum_reverse(self, axis: usize, exclusive: bool) -> Var<'g> {
         self.running(axis, exclusive, true)

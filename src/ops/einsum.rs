@@ -1,4 +1,17 @@
 //! Sums of products named by letters, built from permute, reshape, matmul and sum.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let a = graph.constant(Tensor::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0])?);
+//! let b = graph.constant(Tensor::f32([2, 2], vec![1.0, 0.0, 0.0, 10.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", graph.einsum("ij,jk->ki", &[a, b]))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [1.0, 3.0, 20.0, 40.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Where};
 use crate::graph::{Graph, Var};

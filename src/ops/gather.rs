@@ -1,4 +1,18 @@
 //! Rows of a table: embedding lookup.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let table = graph.constant(Tensor::f32([3, 2], vec![0.0, 1.0, 10.0, 11.0, 20.0, 21.0])?);
+//! let ids = graph.constant(Tensor::u32([3], vec![2, 0, 9])?);
+//! let rows = table.gather(ids); // [3, 2]; no row has number 9
+//! let plan = Device::cpu().compile_blocking(&graph, &[("rows", rows)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("rows")?.floats(), [20.0, 21.0, 0.0, 1.0, 0.0, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};

@@ -1,4 +1,16 @@
 //! Logarithm of a sum of exponentials along an axis.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 2], vec![1000.0, 1000.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", x.logsumexp(1))])?;
+//! plan.run(&Feed::new())?;
+//! assert!((plan.read_blocking("y")?.floats()[0] - 1000.6931).abs() < 1e-3); // nothing overflows
+//! # Ok(())
+//! # }
+//! ```
 
 use super::softmax::{RowMeta, row_grid};
 use crate::error::{Refusal, Result};
@@ -85,7 +97,7 @@ impl Op for LogSumExp {
 }
 
 impl<'g> Var<'g> {
-    /// `ln sum exp(x)` along `axis`, which stays with one element. The gradient is the softmax, also in rows that are
+    /// `ln sum exp(x)` along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`. The gradient is the softmax, also in rows that are
     /// masked throughout with `f32::MIN` (there 1/n).
     #[track_caller]
     pub fn logsumexp(self, axis: usize) -> Var<'g> {
@@ -117,7 +129,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         .collect();
     all.push(
         Sample::new("logsumexp of masked entries", [&[4, 6]], |_, x| {
-            let masked = x[0].masked_fill(x[1], f64::from(f32::MIN));
+            let masked = x[0].keep_where(x[1], f64::from(f32::MIN));
             vec![masked.logsumexp(1).maximum(-1e3)]
         })
         .below(&[4, 6], 2),

@@ -3,6 +3,11 @@
 //! They are methods of [`Var`](crate::Var) and [`Graph`](crate::Graph); the modules document shapes and sources, and hold what has
 //! options.
 //!
+//! They return no `Result`. What does not fit is refused at once, and the first refusal is kept in the graph, with operation,
+//! shapes and the caller's line: [`Error::Shape`](crate::Error::Shape), [`Error::Dtype`](crate::Error::Dtype),
+//! [`Error::Argument`](crate::Error::Argument), [`Error::Limit`](crate::Error::Limit) or [`Error::Name`](crate::Error::Name).
+//! Everything that follows does nothing; compiling returns the error, and [`Graph::error`](crate::Graph::error) shows it before.
+//!
 //! ```
 //! use wgrad::{Device, Feed, Graph, Tensor, TensorType};
 //! # fn main() -> wgrad::Result<()> {
@@ -19,7 +24,7 @@
 //! ```
 
 pub mod argmax;
-pub mod assign;
+pub(crate) mod assign;
 pub mod attention;
 pub mod bank;
 pub mod cache;
@@ -45,7 +50,7 @@ pub mod rows;
 pub(crate) mod runs;
 #[doc(hidden)]
 pub mod samples;
-pub mod scan;
+pub(crate) mod scan;
 pub mod select;
 pub mod softmax;
 pub mod sort;

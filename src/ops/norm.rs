@@ -1,4 +1,18 @@
 //! Normalization of rows: layer norm, RMS norm and L2 normalization, one kernel forward.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 2], vec![3.0, 4.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("unit", x.l2_normalize(1e-12)), ("layer", x.layer_norm(None, None, 0.0))])?;
+//! plan.run(&Feed::new())?;
+//! let near = |a: &[f32], b: [f32; 2]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+//! assert!(near(plan.read_blocking("unit")?.floats(), [0.6, 0.8]));
+//! assert!(near(plan.read_blocking("layer")?.floats(), [-1.0, 1.0]));
+//! # Ok(())
+//! # }
+//! ```
 
 use super::norm_grad::{NormGrad, NormParams};
 use super::softmax::row_grid;
@@ -238,7 +252,7 @@ impl<'g> Var<'g> {
         self.norm(Kind::Length { scale }, 1e-12, gamma.into(), None)
     }
 
-    /// Rows of unit length: `x / max(|x|, eps)` over the last axis. Below `eps` the row is only scaled, and no gradient
+    /// Rows of unit length: `x / max(|x|, eps)` over the last axis of f32 `[.., n]`. Below `eps` the row is only scaled, and no gradient
     /// flows through its length. PyTorch's `eps` is 1e-12.
     #[track_caller]
     pub fn l2_normalize(self, eps: f64) -> Var<'g> {

@@ -8,6 +8,22 @@
 //!
 //! Where several ranks share a batch ([`Feed::rank`](crate::Feed::rank)), the first axis of what is drawn counts as that of the
 //! batch: each rank gets its part of what one process draws for the whole batch. A scalar is the same on all.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.uniform([4], 1); // site 1
+//! let plan = Device::cpu().compile_blocking(&graph, &[("x", x)])?;
+//! let mut draw = |step, seed| -> wgrad::Result<_> {
+//!     plan.run(&Feed::new().step(step, seed))?;
+//!     plan.read_blocking("x")
+//! };
+//! let first = draw(0, 7)?;
+//! assert!(draw(1, 7)? != first && draw(0, 7)? == first); // a function of seed, step and site
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Graph, Mode, Op, Var, Vjp, cpu_twin};

@@ -1,4 +1,18 @@
 //! Sums, sums of squares, maxima and minima along an axis, in a fixed order.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 9.0])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sum", x.sum(0)), ("max", x.max(1)), ("mean", x.mean_all())])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sum")?.floats(), [5.0, 7.0, 12.0]);
+//! assert_eq!(plan.read_blocking("max")?.floats(), [3.0, 9.0]);
+//! assert_eq!(plan.read_blocking("mean")?.floats(), [4.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -223,52 +237,54 @@ impl<'g> Var<'g> {
         self.op(Reduce { kind, axis }, &[])
     }
 
-    /// Sum along `axis`, which stays with one element.
+    /// Sum along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`.
     #[track_caller]
     pub fn sum(self, axis: usize) -> Var<'g> {
         self.reduce(Kind::Sum, axis)
     }
 
-    /// Sum of squares along `axis`, which stays with one element; the squares are not stored.
+    /// Sum of squares along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`. The squares are not
+    /// stored.
     #[track_caller]
     pub fn sum_of_squares(self, axis: usize) -> Var<'g> {
         self.reduce(Kind::SquareSum, axis)
     }
 
-    /// Maximum along `axis`, which stays with one element; ties share the gradient.
+    /// Maximum along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`. Ties share the gradient.
     #[track_caller]
     pub fn max(self, axis: usize) -> Var<'g> {
         self.reduce(Kind::Max, axis)
     }
 
-    /// Minimum along `axis`, which stays with one element; ties share the gradient.
+    /// Minimum along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`. Ties share the gradient.
     #[track_caller]
     pub fn min(self, axis: usize) -> Var<'g> {
         self.reduce(Kind::Min, axis)
     }
 
-    /// Mean along `axis`, which stays with one element.
+    /// Mean along `axis`, which stays with one element: f32 `[.., n, ..]` to `[.., 1, ..]`.
     #[track_caller]
     pub fn mean(self, axis: usize) -> Var<'g> {
         let n = self.shape().get(axis).copied().unwrap_or(1).max(1);
         self.sum(axis) * (1.0 / n as f64)
     }
 
-    /// Sum of all elements, as a scalar.
+    /// Sum of all elements, as a scalar `[]`.
     #[track_caller]
     pub fn sum_all(self) -> Var<'g> {
         let n = self.shape().numel();
         self.reshape([n]).sum(0).reshape([])
     }
 
-    /// Mean of all elements, as a scalar.
+    /// Mean of all elements, as a scalar `[]`.
     #[track_caller]
     pub fn mean_all(self) -> Var<'g> {
         let n = self.shape().numel().max(1);
         self.sum_all() * (1.0 / n as f64)
     }
 
-    /// Sums what broadcasting repeated: the inverse of expanding from `shape`.
+    /// Sums what broadcasting repeated: the inverse of expanding from `shape`, and its gradient. `[2, 3, 4]` to `[3, 1]` sums
+    /// the first dimension and the last.
     #[track_caller]
     pub fn sum_to(self, shape: impl Into<Shape>) -> Var<'g> {
         let to = shape.into();

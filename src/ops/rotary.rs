@@ -1,5 +1,21 @@
 //! Rotary position embedding (Su et al. 2021, arXiv 2104.09864), optionally with the length extrapolation scale of xPos
 //! (Sun et al. 2022, arXiv 2212.10554).
+//!
+//! ```
+//! use wgrad::ops::rotary::Rotary;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 1, 2, 2], vec![1.0, 0.0, 1.0, 0.0])?);
+//! let at = graph.constant(Tensor::u32([2], vec![0, 1])?);
+//! let y = x.rotary(at, &Rotary::default()); // a pair turns by 1 radian a position
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! let y = plan.read_blocking("y")?;
+//! assert!(y.floats().iter().zip([1.0, 0.0, 1f32.cos(), 1f32.sin()]).all(|(a, b)| (a - b).abs() < 1e-6));
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

@@ -1,4 +1,17 @@
 //! Scattering into a table: sums of hits by row.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let values = graph.constant(Tensor::f32([3, 1], vec![1.0, 2.0, 4.0])?);
+//! let at = graph.constant(Tensor::u32([3], vec![1, 0, 1])?);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("table", values.scatter_add(at, 3))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("table")?.floats(), [2.0, 5.0, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};

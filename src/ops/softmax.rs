@@ -1,4 +1,19 @@
-//! Softmax along the last axis.
+//! Softmax along an axis, with the maximum taken off first, so that nothing overflows.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 3], vec![1.0, 1.0, 9.0])?);
+//! let mask = graph.constant(Tensor::u32([1, 3], vec![1, 1, 0])?);
+//! // Masked with the lowest number: WGSL has no infinities.
+//! let y = x.keep_where(mask, f64::from(f32::MIN)).softmax(1);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [0.5, 0.5, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -82,7 +97,7 @@ impl Op for Softmax {
 }
 
 impl<'g> Var<'g> {
-    /// Softmax along `axis`. A row whose entries are all masked with `f32::MIN` becomes uniform.
+    /// Softmax along `axis`: f32, of the same shape. A row whose entries are all masked with `f32::MIN` becomes uniform.
     #[track_caller]
     pub fn softmax(self, axis: usize) -> Var<'g> {
         let last = self.rank().saturating_sub(1);
@@ -105,7 +120,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
         .collect();
     all.push(
         Sample::new("softmax of masked rows", [&[4, 6]], |_, x| {
-            vec![x[0].masked_fill(x[1], f64::from(f32::MIN)).softmax(1)]
+            vec![x[0].keep_where(x[1], f64::from(f32::MIN)).softmax(1)]
         })
         .below(&[4, 6], 2),
     );

@@ -1,4 +1,18 @@
 //! Stable radix sort of (key, position) pairs.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let keys = graph.constant(Tensor::u32([4], vec![3, 1, 2, 1])?);
+//! let (sorted, from) = keys.sort_pairs(None);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sorted", sorted), ("from", from)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sorted")?.ints(), [1, 1, 2, 3]);
+//! assert_eq!(plan.read_blocking("from")?.ints(), [1, 3, 2, 0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

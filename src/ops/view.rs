@@ -1,4 +1,17 @@
 //! Views: the same elements seen differently. Free where layouts allow, else one strided copy.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.iota([6], 0).reshape([2, 3]);
+//! let y = x.transpose(0, 1).slice(0, 1, 2); // [2, 2]
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.ints(), [1, 4, 2, 5]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};
@@ -154,7 +167,7 @@ impl View {
 }
 
 impl<'g> Var<'g> {
-    /// The same elements, row-major, under another shape.
+    /// The same elements, row-major, under another shape of as many.
     #[track_caller]
     pub fn reshape(self, shape: impl Into<Shape>) -> Var<'g> {
         let shape = shape.into();
@@ -166,13 +179,13 @@ impl<'g> Var<'g> {
         self.op(View::Reshape(self.shape()), &[])
     }
 
-    /// Dimension i of the result is dimension `axes[i]`.
+    /// Dimension i of the result is dimension `axes[i]`: `[2, 3, 4]` by `[2, 0, 1]` is `[4, 2, 3]`.
     #[track_caller]
     pub fn permute(self, axes: &[usize]) -> Var<'g> {
         self.op(View::Permute(axes.to_vec()), &[])
     }
 
-    /// Swaps two dimensions, counted from the end if negative.
+    /// Swaps two dimensions, counted from the end if negative: `transpose(-1, -2)` makes `[.., m, n]` to `[.., n, m]`.
     #[track_caller]
     pub fn transpose(self, a: isize, b: isize) -> Var<'g> {
         let rank = self.rank();
@@ -188,13 +201,13 @@ impl<'g> Var<'g> {
         self.op(View::Permute(axes), &[])
     }
 
-    /// Elements `start..start + len` along `axis`.
+    /// Elements `start..start + len` along `axis`: `[.., n, ..]` to `[.., len, ..]`.
     #[track_caller]
     pub fn slice(self, axis: usize, start: usize, len: usize) -> Var<'g> {
         self.slice_step(axis, start, len, 1)
     }
 
-    /// `len` elements along `axis` from `start`, every `step`-th.
+    /// `len` elements along `axis` from `start`, every `step`-th: `[.., n, ..]` to `[.., len, ..]`.
     #[track_caller]
     pub fn slice_step(self, axis: usize, start: usize, len: usize, step: usize) -> Var<'g> {
         if start == 0 && step == 1 && self.shape().get(axis) == Some(&len) {
@@ -203,7 +216,7 @@ impl<'g> Var<'g> {
         self.op(View::Slice { axis, start, len, step }, &[])
     }
 
-    /// Row `index` along `axis`; that dimension disappears.
+    /// Row `index` along `axis`; that dimension disappears: `[.., n, ..]` to `[.., ..]`.
     #[track_caller]
     pub fn select_index(self, axis: usize, index: usize) -> Var<'g> {
         let mut shape = self.shape();
@@ -213,14 +226,14 @@ impl<'g> Var<'g> {
         self.slice(axis, index, 1).reshape(shape)
     }
 
-    /// Repeats one-element and missing leading dimensions up to `shape`.
+    /// Repeats one-element and missing leading dimensions up to `shape`: `[3, 1]` to `[2, 3, 4]`.
     #[track_caller]
     pub fn expand(self, shape: impl Into<Shape>) -> Var<'g> {
         let shape = shape.into();
         if shape == self.shape() { self } else { self.op(View::Expand(shape), &[]) }
     }
 
-    /// A new dimension of one element before `axis`.
+    /// A new dimension of one element before `axis`: `[m, n]` at 1 is `[m, 1, n]`.
     #[track_caller]
     pub fn unsqueeze(self, axis: usize) -> Var<'g> {
         let mut shape = self.shape();

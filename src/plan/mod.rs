@@ -108,6 +108,10 @@ pub struct Program {
 
 impl Program {
     /// Builds the program that computes `outputs` and the graph's state updates.
+    ///
+    /// # Errors
+    /// The first error that the graph keeps, such as [`Error::Shape`](crate::Error::Shape);
+    /// [`Error::Name`](crate::Error::Name) for an output that is given twice or is of another graph.
     pub fn build(graph: &Graph, outputs: &[(&str, Var<'_>)], options: Options) -> Result<Program> {
         if let Some(error) = graph.error() {
             return Err(error);

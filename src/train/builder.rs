@@ -112,6 +112,12 @@ impl TrainerBuilder {
 
     /// Compiles the step. `loss` builds one scalar from the graph and the parameters; it declares the inputs it wants
     /// with [`Graph::input`] and may keep states with [`Graph::state`] and [`Graph::assign`], but sets no gate.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a setting out of its range; [`Error::Name`] for a group without trainable parameters, a
+    /// quantised parameter, and a state to [carry](Self::carry) whose name is taken; [`Error::Shape`] if the loss is no
+    /// scalar; [`Error::Limit`] and [`Error::OutOfMemory`] before plans are made; [`Error::Rank`] if ranks do not train
+    /// the same; else as [`Device::compile`](crate::Device::compile).
     pub async fn compile(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
         self.build(|graph, params| (loss(graph, params), None)).await
     }
@@ -119,6 +125,9 @@ impl TrainerBuilder {
     /// [`compile`](Self::compile) with a loss that is the mean over what counts: a sum, and how many terms it has. The loss of
     /// a step is the sum of all its micro-batches, on all [`ranks`](Self::ranks), divided by what all of them count; 0 if that
     /// is nothing. So micro-batches that count more weigh more, as in one large batch.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
     pub async fn compile_mean(
         mut self,
         loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Mean<'g>,
@@ -191,12 +200,18 @@ impl TrainerBuilder {
     }
 
     /// [`compile`](Self::compile), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn compile_blocking(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Var<'g>) -> Result<Trainer> {
         pollster::block_on(self.compile(loss))
     }
 
     /// [`compile_mean`](Self::compile_mean), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`compile_mean`](Self::compile_mean).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn compile_mean_blocking(
         self,

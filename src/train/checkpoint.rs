@@ -66,7 +66,10 @@ fn some(names: &[String]) -> String {
 }
 
 impl Checkpoint {
-    /// Opens a file's bytes. Fails when they are not one whole safetensors file.
+    /// Opens a file's bytes.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when they are not one whole safetensors file.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         let length = bytes.len() as u64;
         let source = Source::Memory(bytes);
@@ -75,6 +78,9 @@ impl Checkpoint {
     }
 
     /// Opens a file. It stays open, and must not be written to meanwhile; replacing it does no harm.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened or read; [`Error::Checkpoint`] when it is not one whole safetensors file.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -128,6 +134,10 @@ impl Checkpoint {
 
     /// A tensor as f32; F32, F64, F16 and BF16 are converted, I64, as which PyTorch keeps counters, and I8 with scales of
     /// its rows ([`Param::quantized`](crate::nn::Param::quantized)); other element types are refused.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for an unknown name or another element type; [`Error::Io`] if the file cannot be read any
+    /// more; [`Error::OutOfMemory`].
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let info = self.info(name)?;
         let shape = Shape(info.shape.clone());
@@ -250,6 +260,10 @@ impl Checkpoint {
     }
 
     /// Sets parameters by name. Everything is checked first: on an error nothing has changed.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for a shape or an element type that does not fit, and for tensors that are missing or too
+    /// many unless the options allow it; [`Error::Io`] if the file cannot be read any more; [`Error::OutOfMemory`].
     pub fn load_into(&self, params: &mut Params, options: &LoadOptions) -> Result<Loaded> {
         let loaded = self.compare(params, options, |n| n.starts_with(OPTIMIZER))?;
         let found: Vec<_> = params.iter().map(|p| (p.name().to_owned(), p.shape().clone())).collect();
@@ -269,11 +283,18 @@ impl Checkpoint {
 
 impl Params {
     /// The parameters as a safetensors file.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a quantised parameter cannot be cut; [`Error::Argument`] if its values do not round;
+    /// [`Error::Name`] if its scales need the name of another parameter.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         self.to_bytes_with(None)
     }
 
     /// [`to_bytes`](Self::to_bytes) with text that says how to build the model again, where a trainer's file has it.
+    ///
+    /// # Errors
+    /// As [`to_bytes`](Self::to_bytes).
     pub fn to_bytes_with(&self, config: Option<&str>) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let config = config.map(|config| (CONFIG.to_owned(), config.to_owned()));
@@ -285,6 +306,9 @@ impl Params {
     }
 
     /// Writes the parameters to a safetensors file; an old file is replaced only when the new one is whole.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if writing fails; else as [`to_bytes`](Self::to_bytes).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let mut file = file::NewFile::create(path.as_ref())?;
@@ -321,6 +345,9 @@ impl Params {
     }
 
     /// Sets parameters from a safetensors file, see [`Checkpoint::load_into`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`Checkpoint::load_into`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn load(&mut self, path: impl AsRef<std::path::Path>, options: &LoadOptions) -> Result<Loaded> {
         Checkpoint::open(path)?.load_into(self, options)

@@ -43,6 +43,9 @@ impl Trainer {
     }
 
     /// [`first_not_finite`](Self::first_not_finite), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`first_not_finite`](Self::first_not_finite).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn first_not_finite_blocking(&self, inputs: &[(&str, &Tensor)], stores: &[&Store]) -> Result<Option<String>> {
         pollster::block_on(self.first_not_finite(inputs, stores))

@@ -6,7 +6,7 @@ use crate::graph::{Rows, Var};
 use crate::ops::optim::{self, Common, Controls};
 use std::ops::Range;
 
-/// Stochastic gradient descent: [`optim::Sgd`].
+/// Stochastic gradient descent, with momentum as in PyTorch (Sutskever et al. 2013): [`optim::Sgd`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sgd {
     lr: f64,
@@ -57,9 +57,9 @@ pub struct AdamFamily<const DECOUPLED: bool> {
     weight_decay: f64,
 }
 
-/// Adam: weight decay (0 by default) is added to the gradient.
+/// Adam (Kingma and Ba 2014, arXiv 1412.6980): weight decay (0 by default) is added to the gradient.
 pub type Adam = AdamFamily<false>;
-/// AdamW: weight decay (0.01 by default) acts on the parameters themselves.
+/// AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101): weight decay (0.01 by default) acts on the parameters themselves.
 pub type AdamW = AdamFamily<true>;
 
 impl<const DECOUPLED: bool> Default for AdamFamily<DECOUPLED> {

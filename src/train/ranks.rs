@@ -18,6 +18,23 @@ const PIECE: usize = 1 << 22;
 
 /// What ranks that train together need of each other. All ranks make the same calls in the same order; a call waits until
 /// every rank has made it. Implemented by [`Threads`](super::Threads) in one process, and over MPI by the crate `wgrad-mpi`.
+///
+/// ```
+/// use wgrad::train::{Collective, Threads};
+/// # fn main() -> wgrad::Result<()> {
+/// let ranks = Threads::group(2); // both in one process; the crate `wgrad-mpi` has them on several machines
+/// let sums = std::thread::scope(|scope| {
+///     let sum = |rank: Threads| {
+///         let mut values = [rank.rank() as f32, 1.0];
+///         rank.sum(&mut values).map(|()| values)
+///     };
+///     let running: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(move || sum(rank))).collect();
+///     running.into_iter().map(|rank| rank.join().unwrap()).collect::<wgrad::Result<Vec<_>>>()
+/// })?;
+/// assert_eq!(sums, [[1.0, 2.0]; 2]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Collective: Send + Sync {
     /// Number of this rank, from 0 on.
     fn rank(&self) -> usize;
@@ -26,14 +43,23 @@ pub trait Collective: Send + Sync {
     fn ranks(&self) -> usize;
 
     /// The words of every rank, in order of the ranks. All hand over equally many.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] names one that is gone, or that handed over another number.
     fn gather(&self, words: &[u32]) -> Result<Vec<u32>>;
 
     /// Cuts `words` into as many equal parts as there are ranks and hands part r to rank r; returns what this rank was
     /// handed, in order of the ranks. All hand over equally many.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] names one that is gone, or that handed over another number.
     fn exchange(&self, words: &[u32]) -> Result<Vec<u32>>;
 
     /// Sums elementwise over all ranks (all-reduce). Every rank gets the same bits: each adds up a part of the elements, in
     /// order of the ranks and in double precision, and then all gather the parts. Whoever replaces it keeps to that.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] names one that is gone, or that handed over another number.
     fn sum(&self, values: &mut [f32]) -> Result<()> {
         let ranks = self.ranks().max(1);
         let each = (PIECE / ranks).max(1);

@@ -88,8 +88,12 @@ impl Trainer {
     }
 
     /// The trainer as a safetensors file: parameters by name, optimizer state as `optim.<slot>.<name>`, what the loss
-    /// carries as `optim.carried.<name>`; counters, seed, config and the rule of tables that are updated by rows as metadata. Only between whole steps. The file does not
-    /// depend on how tables are cut.
+    /// carries as `optim.carried.<name>`; counters, seed, config and the rule of tables that are updated by rows as
+    /// metadata. Only between whole steps. The file does not depend on how tables are cut.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] between the micro-batches of a step; [`Error::Rank`] if one is gone; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub async fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let put = |part: &[u8]| {
@@ -103,6 +107,10 @@ impl Trainer {
     /// Writes [`to_bytes`](Self::to_bytes) to a file, state by state; an old file is replaced only when the new one is
     /// whole. Of [ranks](super::TrainerBuilder::ranks) that train together all call it, rank 0 writes, and the others learn
     /// whether the file is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if writing fails; else as [`to_bytes`](Self::to_bytes). On the other ranks [`Error::Rank`] if rank
+    /// 0 fails.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let carried = self.gather_carried().await?;
@@ -180,17 +188,28 @@ impl Trainer {
     /// Goes on from a checkpoint of the same model and optimizer. Everything is checked first: on an error nothing has
     /// changed. States are then read one after the other: only if the file cannot be read any more halfway, or the device
     /// fails, some have changed; load again.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume); [`Error::Checkpoint`] when they are not one whole safetensors file.
     pub fn from_bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
         self.resume(&Checkpoint::from_bytes(bytes)?)
     }
 
     /// [`from_bytes`](Self::from_bytes) of a file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] and [`resume`](Self::resume).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn load(&mut self, path: impl AsRef<std::path::Path>) -> Result<()> {
         self.resume(&Checkpoint::open(path)?)
     }
 
     /// [`from_bytes`](Self::from_bytes) of an opened checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the file is of another model, optimizer or rule of updates, or holds only parameters;
+    /// [`Error::Io`] if it cannot be read any more; [`Error::Rank`] if ranks have loaded different files; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub fn resume(&mut self, file: &Checkpoint) -> Result<()> {
         let counters = self.counters(file)?;
         let optimizer = &self.design.settings.optimizer;

@@ -92,12 +92,18 @@ impl Trainer {
     }
 
     /// [`snapshot`](Self::snapshot), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn snapshot_blocking(&self) -> Result<Snapshot> {
         pollster::block_on(self.snapshot())
     }
 
     /// [`restore`](Self::restore), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn restore_blocking(snapshot: &Snapshot, device: &Device) -> Result<Trainer> {
         pollster::block_on(Self::restore(snapshot, device))

@@ -138,11 +138,20 @@ impl Trainer {
 
     /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued; with
     /// [`ranks`](TrainerBuilder::ranks) when all of them have handed over their gradients.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an input that is missing or has another type; [`Error::NotFinite`] once the training has
+    /// stopped ([`NotFinite::Stop`](super::NotFinite::Stop)); [`Error::Rank`] if one is gone; what a
+    /// [device](crate::error#what-a-device-reports) reports. A batch that is not finite is no error here but one of
+    /// [`loss`](Self::loss).
     pub fn step(&mut self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.step_with(inputs, &[])
     }
 
     /// [`step`](Self::step) with stores for the states of the loss, such as the memories of a stream.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), for states too.
     pub fn step_with(&mut self, inputs: &[(&str, &Tensor)], stores: &[&Store]) -> Result<()> {
         if let Some(error) = self.stop() {
             return Err(error);
@@ -183,8 +192,11 @@ impl Trainer {
         self.design.settings.optimizer.learning_rate() * self.design.schedule.factor(self.steps)
     }
 
-    /// Loss of the last step, averaged over its micro-batches. [`Error::NotFinite`] if that step was skipped, or if the
-    /// training has stopped; [`first_not_finite`](Self::first_not_finite) says where it began.
+    /// Loss of the last step, averaged over its micro-batches. Where a loss that is not finite began is
+    /// for [`first_not_finite`](Self::first_not_finite) to say.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if that step was skipped, or if the training has stopped; else as [`report`](Self::report).
     pub async fn loss(&self) -> Result<f32> {
         let report = self.report().await?;
         if report.ok {
@@ -195,6 +207,9 @@ impl Trainer {
     }
 
     /// Everything that is known about the last step: loss, norm of the gradients, counts of steps done and skipped.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] before the first whole step; what a [device](crate::error#what-a-device-reports) reports.
     pub async fn report(&self) -> Result<Report> {
         let missing = || {
             Error::argument(
@@ -230,12 +245,18 @@ impl Trainer {
     }
 
     /// [`loss`](Self::loss), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn loss_blocking(&self) -> Result<f32> {
         pollster::block_on(self.loss())
     }
 
     /// [`report`](Self::report), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`report`](Self::report).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn report_blocking(&self) -> Result<Report> {
         pollster::block_on(self.report())
@@ -268,6 +289,9 @@ impl Trainer {
     }
 
     /// The parameters with their present values.
+    ///
+    /// # Errors
+    /// As [`Params::read_from`].
     pub async fn read_params(&self) -> Result<Params> {
         let mut params = self.design.params.clone();
         params.read_from(&self.store).await?;

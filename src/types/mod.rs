@@ -60,6 +60,9 @@ impl Shape {
     }
 
     /// Shape that both broadcast to, by the rules of NumPy.
+    ///
+    /// # Errors
+    /// [`Refusal::Shape`], with the first dimension where they differ.
     pub fn broadcast(&self, other: &Shape) -> Result<Shape, Refusal> {
         let rank = self.len().max(other.len());
         let at = |s: &Shape, i: usize| (i + s.len()).checked_sub(rank).map_or(1, |j| s[j]);
@@ -178,6 +181,9 @@ impl TensorType {
     }
 
     /// Refuses any other element type.
+    ///
+    /// # Errors
+    /// [`Refusal::Dtype`].
     pub fn require(&self, dtype: DType, advice: &str) -> Result<(), Refusal> {
         if self.dtype == dtype { Ok(()) } else { Err(Refusal::Dtype(dtype, self.dtype, advice.to_owned())) }
     }

@@ -43,17 +43,26 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of floats. Fails when `data` does not have as many elements as `shape`.
+    /// A tensor of floats.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `data` does not have as many elements as `shape`.
     pub fn f32(shape: impl Into<Shape>, data: Vec<f32>) -> Result<Self> {
         Self::new(shape.into(), Data::F32(data))
     }
 
-    /// A tensor of unsigned integers. Fails when `data` does not have as many elements as `shape`.
+    /// A tensor of unsigned integers.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `data` does not have as many elements as `shape`.
     pub fn u32(shape: impl Into<Shape>, data: Vec<u32>) -> Result<Self> {
         Self::new(shape.into(), Data::U32(data))
     }
 
     /// A tensor from typed data.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `data` does not have as many elements as `shape`.
     pub fn new(shape: Shape, data: Data) -> Result<Self> {
         if shape.numel() != data.len() {
             return Err(Error::argument(
@@ -119,6 +128,9 @@ impl Tensor {
     }
 
     /// The same elements under another shape.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a shape with another number of elements.
     pub fn reshape(self, shape: impl Into<Shape>) -> Result<Self> {
         Self::new(shape.into(), self.data)
     }

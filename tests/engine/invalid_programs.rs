@@ -140,7 +140,7 @@ impl<'g> Wild<'g> {
             8 => x.shl(y),
             9 => x.maximum(y),
             10 => x.select(y, z),
-            11 => x.masked_fill(y, self.real()),
+            11 => x.keep_where(y, self.real()),
             12 => x.lt(y),
             13 => x.to_u32(),
             14 => x.to_f32(),

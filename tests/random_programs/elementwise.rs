@@ -138,7 +138,7 @@ pub fn choose<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let most = x.exact.zip(y.exact).map(|(a, b)| a.max(b).max(1.0));
     match g.die(0, 4) {
         0 => g.bounded(mask.select(x.var, y.var), most),
-        1 => g.bounded(x.var.masked_fill(mask, -0.5), x.exact.map(|b| b.max(1.0))),
+        1 => g.bounded(x.var.keep_where(mask, -0.5), x.exact.map(|b| b.max(1.0))),
         2 => g.bounded(mask.select(1.0, x.var), x.exact.map(|b| b.max(1.0))),
         _ => g.rounded(x.var.tanh() * mask.to_f32()),
     }

@@ -98,6 +98,10 @@ impl AttentionConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let mut sizes = vec![
             ("dim", self.dim),
@@ -145,9 +149,9 @@ pub struct AttentionRoute<'g> {
     pub routing_tokens_kv: Option<Var<'g>>,
     /// Route at random instead.
     pub random_route: bool,
-    /// Given Gumbel noise of the query router, if it is a Sinkhorn router.
+    /// Given Gumbel noise of the query router, if it is a Sinkhorn router: see [`Route::gumbel`].
     pub gumbel_q: Option<Var<'g>>,
-    /// Given Gumbel noise of the router of keys and values.
+    /// Given Gumbel noise of the router of keys and values: see [`Route::gumbel`].
     pub gumbel_kv: Option<Var<'g>>,
     /// First of two sites of random numbers.
     pub site: u32,
@@ -206,7 +210,10 @@ pub struct ConditionalRoutedAttention {
 }
 
 impl ConditionalRoutedAttention {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`AttentionConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: AttentionConfig) -> Result<Self> {
         config.check()?;
         let light = config.has_light_attn.then(|| {

@@ -35,6 +35,10 @@ impl AutoregressiveConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let refuse = |message: &str| Err(Error::argument("AutoregressiveConfig", message));
         if self.window() == 0 || self.attention.light_window_size == 0 {
@@ -89,7 +93,10 @@ pub struct AutoregressiveRoute {
 }
 
 impl ConditionalRoutedAutoregressiveAttention {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`AutoregressiveConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: AutoregressiveConfig) -> Result<Self> {
         config.check()?;
         let a = &config.attention;

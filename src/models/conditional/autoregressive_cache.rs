@@ -36,7 +36,8 @@ impl<'g> AutoregressiveCache<'g> {
         [self.tokens, self.light_keys, self.light_values, self.heavy_keys, self.heavy_values, self.heavy_mask]
     }
 
-    /// A cache of parts as [`parts`](Self::parts) gives them.
+    /// A cache of parts as [`parts`](Self::parts) gives them, of the types of
+    /// [`cache_types`](ConditionalRoutedAutoregressiveAttention::cache_types).
     pub fn from_parts(parts: [Var<'g>; 6]) -> Self {
         let [tokens, light_keys, light_values, heavy_keys, heavy_values, heavy_mask] = parts;
         AutoregressiveCache { tokens, light_keys, light_values, heavy_keys, heavy_values, heavy_mask }
@@ -113,7 +114,7 @@ impl ConditionalRoutedAutoregressiveAttention {
         let out = self.heavy.attend(p, self.heavy.queries(p, queries.tokens, scores, positions), &keys);
         let out = self.place(p, out, &queries, w);
         // The first window has no earlier one to attend to.
-        let out = light + out.masked_fill(filled.gt(0).reshape([b, 1, 1]), 0.0);
+        let out = light + out.keep_where(filled.gt(0).reshape([b, 1, 1]), 0.0);
         let tokens = cache.tokens.write_rows(x, filled);
         (out, AutoregressiveCache { tokens, light_keys, light_values, ..cache })
     }
@@ -141,7 +142,7 @@ impl ConditionalRoutedAutoregressiveAttention {
         let seen = near.and(key.le(query)).unsqueeze(1);
         let scale = 1.0 / (q.dim(3).max(1) as f64).sqrt();
         let scores = q.matmul(keys.take_rows(start, span).transpose(2, 3)) * scale;
-        let shares = scores.masked_fill(seen, f64::from(f32::MIN)).softmax(3);
+        let shares = scores.keep_where(seen, f64::from(f32::MIN)).softmax(3);
         (self.light.merge(p, shares.matmul(values.take_rows(start, span))), keys, values)
     }
 

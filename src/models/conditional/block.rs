@@ -54,6 +54,10 @@ impl BlockConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let (a, f) = (self.attention.dim, self.feed_forward.dim);
         if a != f {
@@ -94,7 +98,10 @@ pub struct ConditionalRoutedTransformerBlock {
 }
 
 impl ConditionalRoutedTransformerBlock {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`BlockConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: BlockConfig) -> Result<Self> {
         config.check()?;
         Ok(ConditionalRoutedTransformerBlock {

@@ -82,6 +82,10 @@ impl CrossAttentionConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         for (what, value) in [("num_tokens_q", self.num_tokens_q), ("num_tokens_kv", self.num_tokens_kv)] {
             if value == 0 {
@@ -113,7 +117,10 @@ pub struct ConditionalRoutedCrossAttention {
 }
 
 impl ConditionalRoutedCrossAttention {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`CrossAttentionConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: CrossAttentionConfig) -> Result<Self> {
         config.check()?;
         let branch = BranchConfig {

@@ -25,6 +25,9 @@ impl Default for CumulativeSoftmaxRouterConfig {
 
 impl CumulativeSoftmaxRouterConfig {
     /// Refuses values no router can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be.
     pub fn check(&self) -> Result<()> {
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return Err(Error::argument("CumulativeSoftmaxRouterConfig::temperature", "is no positive number"));
@@ -47,7 +50,10 @@ pub struct CumulativeSoftmaxRouter {
 }
 
 impl CumulativeSoftmaxRouter {
-    /// Adds the parameter below `name` (none: at the top). Fails for options no router can have.
+    /// Adds the parameter below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`CumulativeSoftmaxRouterConfig::check`].
     pub fn new(params: &mut Params, name: &str, dim: usize, config: CumulativeSoftmaxRouterConfig) -> Result<Self> {
         config.check()?;
         let routing_token = below(name, "routing_token");

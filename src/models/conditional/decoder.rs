@@ -49,6 +49,10 @@ impl RoutedDecoderConfig {
     }
 
     /// Refuses values no model can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let inner = (self.dim() as f64 * self.ff_mult) as usize;
         for (what, value) in [("num_tokens", self.num_tokens), ("depth", self.depth), ("ff_mult", inner)] {
@@ -83,7 +87,10 @@ pub struct RoutedDecoder {
 const GAMMA: &str = "norm.gamma";
 
 impl RoutedDecoder {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`RoutedDecoderConfig::check`].
     pub fn new(config: RoutedDecoderConfig) -> Result<Self> {
         config.check()?;
         let (dim, mut params) = (config.dim(), Params::new(0));

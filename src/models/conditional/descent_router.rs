@@ -114,6 +114,9 @@ impl CoordinateDescentRouterConfig {
     }
 
     /// Refuses values no router can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be.
     pub fn check(&self) -> Result<()> {
         let refuse =
             |what: &str, message: &str| Err(Error::argument(format!("CoordinateDescentRouterConfig::{what}"), message));
@@ -169,7 +172,10 @@ pub(super) struct Rows<'g> {
 }
 
 impl CoordinateDescentRouter {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no router can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`CoordinateDescentRouterConfig::check`].
     pub fn new(params: &mut Params, name: &str, dim: usize, config: CoordinateDescentRouterConfig) -> Result<Self> {
         config.check()?;
         let routing_token = (!config.learned_routing_tokens).then(|| below(name, "routing_token"));
@@ -299,7 +305,7 @@ impl CoordinateDescentRouter {
         let mut indices = indices + g.iota([b, r, blocks, k], 2) * width as u32;
         if let Some(counts) = rows.counts {
             let counted = g.iota([b, r, blocks, k], 3).lt(in_each(counts, blocks).reshape([b, 1, 1, 1]));
-            scores = scores.masked_fill(counted, 0.0);
+            scores = scores.keep_where(counted, 0.0);
             indices = counted.select(indices, g.full_u32([], n as u32));
         }
         Selection { indices: indices.reshape([b, r, blocks * k]), scores: scores.reshape([b, r, blocks * k]) }

@@ -58,6 +58,10 @@ impl FeedForwardConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let inner = |mult: f64| (self.dim as f64 * mult) as usize;
         for (what, value) in [
@@ -88,7 +92,10 @@ pub struct ConditionalRoutedFeedForward {
 }
 
 impl ConditionalRoutedFeedForward {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`FeedForwardConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: FeedForwardConfig) -> Result<Self> {
         config.check()?;
         let router = Router::new(params, &below(name, "router"), config.dim, &config.router, 1)?;

@@ -115,7 +115,11 @@ pub struct HeavyAttention {
 }
 
 impl HeavyAttention {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn new(params: &mut Params, name: &str, config: HeavyAttentionConfig) -> Result<Self> {
         config.check(1, false)?;
         let HeavyAttentionConfig { dim, heads, dim_head, .. } = config.clone();

@@ -27,6 +27,10 @@ impl ImageAttentionConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let refuse = |message: &str| Err(Error::argument("ImageAttentionConfig", message));
         if !self.attention.has_light_attn {
@@ -87,7 +91,10 @@ pub struct ConditionalRoutedImageAttention {
 }
 
 impl ConditionalRoutedImageAttention {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`ImageAttentionConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: ImageAttentionConfig) -> Result<Self> {
         config.check()?;
         let light = LightAttention::new(params, &below(name, "light_attn"), &config.attention);

@@ -159,7 +159,7 @@ pub(super) fn normalized<'g>(soft: Var<'g>, mask: Option<Var<'g>>, straight_thro
         return soft;
     }
     let ones = soft.graph().full(soft.shape(), 1.0).straight_through(soft);
-    mask.map_or(ones, |mask| ones.masked_fill(mask, 0.0))
+    mask.map_or(ones, |mask| ones.keep_where(mask, 0.0))
 }
 
 /// Which router, and its options.
@@ -199,6 +199,9 @@ impl From<CoordinateDescentRouterConfig> for RouterConfig {
 
 impl RouterConfig {
     /// Refuses values no router can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) names the field and says what it may be.
     pub fn check(&self) -> Result<()> {
         match self {
             RouterConfig::CoordinateDescent(config) => config.check(),
@@ -220,8 +223,10 @@ pub enum Router {
 }
 
 impl Router {
-    /// Adds the parameters of a router of `routes` routes below `name`, whatever number its options have. Fails for options
-    /// no router can have.
+    /// Adds the parameters of a router of `routes` routes below `name`, whatever number its options have.
+    ///
+    /// # Errors
+    /// As [`RouterConfig::check`].
     pub fn new(params: &mut Params, name: &str, dim: usize, config: &RouterConfig, routes: usize) -> Result<Self> {
         let num_routing_tokens = routes;
         Ok(match config.clone() {

@@ -29,6 +29,9 @@ impl Default for SinkhornRouterConfig {
 
 impl SinkhornRouterConfig {
     /// Refuses values no router can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be.
     pub fn check(&self) -> Result<()> {
         if self.n_iters == 0 {
             return Err(Error::argument("SinkhornRouterConfig::n_iters", "is 0; expected at least 1"));
@@ -54,7 +57,10 @@ pub struct SinkhornRouter {
 }
 
 impl SinkhornRouter {
-    /// Adds the parameter below `name` (none: at the top). Fails for options no router can have.
+    /// Adds the parameter below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`SinkhornRouterConfig::check`].
     pub fn new(params: &mut Params, name: &str, dim: usize, config: SinkhornRouterConfig) -> Result<Self> {
         config.check()?;
         let routing_token = below(name, "routing_token");
@@ -77,7 +83,7 @@ impl SinkhornRouter {
         let raw = x.matmul(p.get(&self.routing_token).transpose(0, 1)).transpose(1, 2);
         let raw = raw.unsqueeze(2).expand([b, r, k, n]);
         let mask = route.mask.map(|mask| mask.reshape([b, 1, 1, n]).expand([b, r, k, n]));
-        let fill = |v: Var<'g>| mask.map_or(v, |mask| v.masked_fill(mask, f64::from(f32::MIN)));
+        let fill = |v: Var<'g>| mask.map_or(v, |mask| v.keep_where(mask, f64::from(f32::MIN)));
         let noise = route.gumbel.unwrap_or_else(|| g.gumbel([b, r, k, n], route.site));
         if noise.rank() == 3 {
             expect(g, "Sinkhorn router: gumbel", noise, &TensorType::f32([b * r, k, n]));
@@ -91,7 +97,7 @@ impl SinkhornRouter {
         let soft = plan.take_along(indices.unsqueeze(3), 3).reshape([b, r, k]);
         let exists = route.mask.map(|mask| take_mask(mask, indices, None));
         // The plan of a sample that is all masked is filled with the lowest number.
-        let soft = exists.map_or(soft, |exists| soft.masked_fill(exists, 0.0));
+        let soft = exists.map_or(soft, |exists| soft.keep_where(exists, 0.0));
         let scores = normalized(soft, exists, self.config.straight_through);
         let routed = Routed::gather(Selection { indices, scores }, x, route.mask, None);
         if r == 1 && !route.keep_one_route_dim { routed.one_route() } else { routed }

@@ -145,6 +145,9 @@ impl RoutedDecoder {
     }
 
     /// Compiles the plans of a stream of `batch` texts of up to `capacity` tokens (rounded up to whole windows).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a batch or a capacity of 0; else as [`Device::compile`](crate::Device::compile).
     pub async fn stream_plans(
         &self,
         device: &Device,
@@ -185,6 +188,9 @@ impl RoutedStreamPlans {
 
 impl RoutedStream {
     /// An empty stream.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`](crate::Store::set_zeros).
     pub fn new(plans: &Arc<RoutedStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         stream_states::zeros(&store, &plans.states)?;
@@ -203,6 +209,11 @@ impl RoutedStream {
 
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Input that is refused changes nothing; so is more than the capacity.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], before anything is read, for another number of texts than the stream has, a token outside
+    /// the vocabulary, or more tokens than fit; [`Error::Name`] if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         let w = self.plans.config.attention.window();
         let mut feeding = Feeding::new(tokens, self.plans.batch, self.plans.config.num_tokens)?.whole();
@@ -243,12 +254,20 @@ impl RoutedStream {
     }
 
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    ///
+    /// # Errors
+    /// What a [device](crate::error#what-a-device-reports) reports.
     pub async fn logits(&self) -> Result<Tensor> {
         self.store.read(&named(LOGITS)).await
     }
 
     /// Continues each text by `count` tokens and returns the new ones. Each text must have been fed at least one token, and
     /// `count` more must fit. Draws as [`InfiniStream::generate`](crate::models::infini::InfiniStream::generate).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for values that [`Sampling::check`](crate::ops::select::Sampling::check) refuses, for a text
+    /// that is empty so far or has no room, and if logits are not finite; [`Error::Name`] if `parameters` lacks one;
+    /// what a [device](crate::error#what-a-device-reports) reports.
     pub async fn generate(
         &mut self,
         parameters: &Store,
@@ -260,6 +279,9 @@ impl RoutedStream {
     }
 
     /// [`generate`](Self::generate), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn generate_blocking(
         &mut self,

@@ -51,6 +51,10 @@ impl ViTConfig {
     }
 
     /// Refuses values no model can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("ViTConfig::{what}"), message));
         for (what, value) in [
@@ -109,7 +113,10 @@ fn norm<'g>(p: &ParamVars<'g>, name: &str, x: Var<'g>) -> Var<'g> {
 }
 
 impl ConditionalRoutedViT {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no model can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`ViTConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: ViTConfig) -> Result<Self> {
         config.check()?;
         let dim = config.attention.dim;

@@ -124,6 +124,10 @@ impl InfiniConfig {
     }
 
     /// Refuses values no model can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("InfiniConfig::{what}"), message));
         for (what, value) in [

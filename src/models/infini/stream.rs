@@ -163,6 +163,9 @@ impl InfiniTransformer {
     }
 
     /// Compiles the plans of a stream of `batch` texts with segments of `segment_length` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a batch or segments of 0; else as [`Device::compile`](crate::Device::compile).
     pub async fn stream_plans(
         &self,
         device: &Device,
@@ -204,6 +207,9 @@ impl StreamPlans {
 
 impl InfiniStream {
     /// An empty stream: nothing read, empty memories.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`](crate::Store::set_zeros).
     pub fn new(plans: &Arc<StreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         stream_states::zeros(&store, &states(&plans.config, plans.batch, plans.segment_length))?;
@@ -227,6 +233,11 @@ impl InfiniStream {
 
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Segments that fill up go into the memories. Refused input changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], before anything is read, for another number of texts than the stream has, or a token
+    /// outside the vocabulary; [`Error::Name`] if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         let mut feeding = Feeding::new(tokens, self.plans.batch, self.plans.config.num_tokens)?;
         while let Some(step) = feeding.next(&self.lengths, self.plans.segment_length)? {
@@ -259,6 +270,9 @@ impl InfiniStream {
     }
 
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    ///
+    /// # Errors
+    /// What a [device](crate::error#what-a-device-reports) reports.
     pub async fn logits(&self) -> Result<Tensor> {
         self.store.read(&named("logits")).await
     }

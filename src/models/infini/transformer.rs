@@ -16,7 +16,10 @@ pub struct InfiniTransformer {
 }
 
 impl InfiniTransformer {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`InfiniConfig::check`].
     pub fn new(config: InfiniConfig) -> Result<Self> {
         config.check()?;
         let layers =
@@ -52,7 +55,7 @@ impl InfiniTransformer {
         params
     }
 
-    /// Embedding of ids (u32, any shape); ids outside the vocabulary, such as padding, become zeros.
+    /// Embedding of ids (u32, any shape `[..]`): `[.., D]`; ids outside the vocabulary, such as padding, become zeros.
     #[track_caller]
     pub fn embed<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
         p.get("token_emb.weight").gather(ids)

@@ -92,6 +92,10 @@ impl RoutedMemoryConfig {
     }
 
     /// Refuses values no module can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("RoutedMemoryConfig::{what}"), message));
         for (what, value) in [("capacity", self.capacity), ("selected", self.selected)] {

@@ -19,6 +19,34 @@
 //!
 //! What is kept is detached from the inputs. Gradients reach routing tokens, norm, projections, null key and the block's own
 //! tokens.
+//!
+//! ```
+//! use wgrad::models::long_memory::{RoutedMemory, RoutedMemoryConfig};
+//! use wgrad::nn::Params;
+//! use wgrad::{Device, Feed, Graph, Store, Tensor, TensorType};
+//! # fn main() -> wgrad::Result<()> {
+//! let config = RoutedMemoryConfig { heads: 1, dim_head: 4, ..RoutedMemoryConfig::new(8, 1000, 2) }; // 1000 inputs, 2 read
+//! let mut params = Params::new(1);
+//! let layer = RoutedMemory::new(&mut params, "memory", config)?;
+//!
+//! let (device, graph) = (Device::cpu(), Graph::new());
+//! let x = graph.input("x", TensorType::f32([1, 4, 8])); // a block of 4 tokens
+//! let p = params.vars(&graph);
+//! let past = layer.memory(&graph, "past", 1);
+//! let y = layer.forward(&p, x, &past);
+//! layer.push(&p, &past, x, None).commit(); // the inputs, for the runs that follow
+//! let plan = device.compile_blocking(&graph, &[("y", y)])?;
+//!
+//! let store = params.store(&device)?;
+//! layer.clear(&store, "past", 1)?;
+//! let x = Tensor::f32([1, 4, 8], (0..32).map(|i| (i as f32).sin()).collect())?;
+//! plan.run(&Feed::new().store(&store).input("x", &x))?;
+//! let empty = plan.read_blocking("y")?;
+//! plan.run(&Feed::new().store(&store).input("x", &x))?; // now it has read what the first run kept
+//! assert_ne!(plan.read_blocking("y")?, empty);
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod memory;
@@ -89,7 +117,8 @@ pub struct Recalled<'g> {
 }
 
 impl<'g> Recalled<'g> {
-    /// Keys, values and mask, for states of one's own; [`from_parts`](Self::from_parts) is the way back.
+    /// Keys, values and mask, for states of one's own, of the types of [`RoutedMemory::recalled_types`];
+    /// [`from_parts`](Self::from_parts) is the way back.
     pub fn parts(&self) -> [Var<'g>; 3] {
         [self.keys, self.values, self.mask]
     }
@@ -102,7 +131,10 @@ impl<'g> Recalled<'g> {
 }
 
 impl RoutedMemory {
-    /// Adds the parameters below `name` (none: at the top). Fails for options no module can have.
+    /// Adds the parameters below `name` (none: at the top).
+    ///
+    /// # Errors
+    /// As [`RoutedMemoryConfig::check`]; [`Error::Limit`] if an index of 32 bits cannot name the rows of one sample.
     pub fn new(params: &mut Params, name: &str, config: RoutedMemoryConfig) -> Result<Self> {
         config.check()?;
         memory::tables(&config, 1)?;
@@ -125,14 +157,20 @@ impl RoutedMemory {
         &self.config
     }
 
-    /// Names and types of the states of a memory of `batch` samples below `name`: for checkpoints. Fails if an index of 32 bits
-    /// cannot name all its rows, or a row exceeds a binding.
+    /// Names and types of the states of a memory of `batch` samples below `name`: for checkpoints.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a batch of 0; [`Error::Limit`] if an index of 32 bits cannot name all its rows, or a row
+    /// exceeds a binding.
     pub fn states(&self, name: &str, batch: usize) -> Result<Vec<(String, TensorType)>> {
         memory::states(&self.config, name, batch)
     }
 
     /// Adds these states to a store, or forgets what is in them. One sample is forgotten by setting its entry of
-    /// `<name>.written` to 0. Fails like [`states`](Self::states) and [`Store::set_zeros`].
+    /// `<name>.written` to 0.
+    ///
+    /// # Errors
+    /// As [`states`](Self::states) and [`Store::set_zeros`].
     pub fn clear(&self, store: &Store, name: &str, batch: usize) -> Result<()> {
         memory::clear(&self.config, store, name, batch)
     }
@@ -203,7 +241,7 @@ impl RoutedMemory {
         let mask = visible.take_along(picked, 2);
         let soft = scores.soft_top_k(c.selected, &c.how, Some(visible)).take_along(picked, 2);
         let gates = match c.straight_through {
-            true => g.full(soft.shape(), 1.0).straight_through(soft).masked_fill(mask, 0.0),
+            true => g.full(soft.shape(), 1.0).straight_through(soft).keep_where(mask, 0.0),
             false => soft,
         };
         let positions = c.max_distance.map(|most| {
@@ -216,7 +254,7 @@ impl RoutedMemory {
             None => {
                 let rows = memory.take(Kept::Inputs, indices).unwrap_or(scores);
                 // What is in an unused slot must not matter.
-                let rows = rows.masked_fill(mask.unsqueeze(3), 0.0);
+                let rows = rows.keep_where(mask.unsqueeze(3), 0.0);
                 self.attention.keys(p, rows, &context)
             }
         };
@@ -227,7 +265,7 @@ impl RoutedMemory {
     fn finished<'g>(&self, rows: Var<'g>, context: &Context<'g>) -> Keys<'g> {
         let RoutedMemoryConfig { heads: h, dim_head: d, routes: r, .. } = self.config;
         let (b, k) = (rows.dim(0), rows.dim(2));
-        let rows = context.mask.map_or(rows, |mask| rows.masked_fill(mask.unsqueeze(3), 0.0));
+        let rows = context.mask.map_or(rows, |mask| rows.keep_where(mask.unsqueeze(3), 0.0));
         // Each route has its own heads.
         let rows = rows.reshape([b, r, k, r, h / r * 2 * d]);
         let own = |i| rows.slice(1, i, 1).slice(3, i, 1);

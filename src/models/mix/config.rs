@@ -189,8 +189,11 @@ mod default {
 }
 
 impl MemoryConfig {
-    /// Reads a description. Fails with the place of the mistake for text that is no JSON, a field that is missing, unknown or
-    /// of another type, and values that no model can have.
+    /// Reads a description.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], with the place of the mistake, for text that is no JSON, a field that is missing, unknown
+    /// or of another type, and values that [`check`](Self::check) refuses.
     pub fn from_json(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|e| refused("", &e.to_string()))?;
         // Part by part first: the message of the whole does not say where in it.
@@ -208,6 +211,9 @@ impl MemoryConfig {
 
     /// The description in a file of a trainer that was given [`to_json`](Self::to_json) as its
     /// [`config`](crate::train::TrainerBuilder::config).
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for a file without a description; else as [`from_json`](Self::from_json).
     pub fn from_checkpoint(file: &Checkpoint) -> Result<Self> {
         match file.metadata("wgrad.config") {
             Some(text) => Self::from_json(text),
@@ -232,6 +238,10 @@ impl MemoryConfig {
     }
 
     /// Refuses values no model can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the place, such as `layers[1]`, and says what it may be; [`Error::Limit`] for a matrix
+    /// with more elements than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let counts = [("num_tokens", self.num_tokens), ("dim", self.dim), ("segment", self.segment)];
         for (what, value) in counts.into_iter().chain([("heads", self.heads), ("layers", self.layers.len())]) {

@@ -121,7 +121,7 @@ impl CausalRouter {
         let first = (g.iota([b, n], 1).to_f32() * -1.0).top_k_masked(k, picked).indices;
         let there = picked.take_along(first, 1);
         let gates = match soft {
-            Some(soft) => g.full([b, k], 1.0).straight_through(soft.take_along(first, 1)).masked_fill(there, 0.0),
+            Some(soft) => g.full([b, k], 1.0).straight_through(soft.take_along(first, 1)).keep_where(there, 0.0),
             None => there.to_f32(),
         };
         Chosen { indices: there.select(first, g.full_u32([], n as u32)), gates }

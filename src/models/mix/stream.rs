@@ -108,6 +108,9 @@ impl MemoryTransformer {
     }
 
     /// Compiles the plans of a stream of `batch` texts.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a batch of 0; else as [`Device::compile`](crate::Device::compile).
     pub async fn stream_plans(&self, device: &Device, params: &Params, batch: usize) -> Result<Arc<MemoryStreamPlans>> {
         if batch == 0 {
             return Err(Error::argument("stream", "no texts; the batch must be at least 1"));
@@ -149,6 +152,9 @@ impl MemoryStreamPlans {
 
 impl MemoryStream {
     /// An empty stream.
+    ///
+    /// # Errors
+    /// As [`Store::set`].
     pub fn new(plans: &Arc<MemoryStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         store.reserve(&plans.states)?;
@@ -158,7 +164,9 @@ impl MemoryStream {
 
     /// A stream that goes on where another one, of the same model and batch, was saved: after `read` tokens of each text, its
     /// [`tokens_read`](Self::tokens_read), with the states that `saved` gives by their names in its [`store`](Self::store).
-    /// Fails for other counts or types.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for other counts or types; what `saved` returns; else as [`new`](Self::new).
     pub fn resume(
         plans: &Arc<MemoryStreamPlans>,
         read: &[u64],
@@ -190,6 +198,11 @@ impl MemoryStream {
 
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Input that is refused changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], before anything is read, for another number of texts than the stream has, or a token
+    /// outside the vocabulary; [`Error::Name`] if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         let mut feeding = Feeding::new(tokens, self.plans.batch, self.plans.num_tokens)?;
         if !self.begun {
@@ -224,12 +237,20 @@ impl MemoryStream {
     }
 
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    ///
+    /// # Errors
+    /// What a [device](crate::error#what-a-device-reports) reports.
     pub async fn logits(&self) -> Result<Tensor> {
         self.store.read(LOGITS).await
     }
 
     /// Continues each text by `count` tokens, any number, and returns the new ones. Each text must have been fed at least one
     /// token. Draws as [`InfiniStream::generate`](crate::models::infini::InfiniStream::generate).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for values that [`Sampling::check`](crate::ops::select::Sampling::check) refuses, for a text
+    /// that is empty so far, and if logits are not finite; [`Error::Name`] if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub async fn generate(
         &mut self,
         parameters: &Store,
@@ -241,6 +262,9 @@ impl MemoryStream {
     }
 
     /// [`generate`](Self::generate), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn generate_blocking(
         &mut self,

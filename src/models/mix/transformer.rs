@@ -42,7 +42,10 @@ pub struct Carried<'g> {
 }
 
 impl MemoryTransformer {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`MemoryConfig::check`]; [`Error::Argument`] names the layer whose module refuses its options.
     pub fn new(config: MemoryConfig) -> Result<Self> {
         config.check()?;
         let mut params = Params::new(0);
@@ -82,7 +85,11 @@ impl MemoryTransformer {
     }
 
     /// Names and types of the states of `batch` texts, for [`TrainerBuilder::carry`](crate::train::TrainerBuilder::carry).
-    /// Zeros are the start of a text. Fails if a memory is too large for its indices or bindings.
+    /// Zeros are the start of a text.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if a memory is too large for its indices or bindings; [`Error::Argument`] for a batch of 0 where a
+    /// layer has one.
     pub fn states(&self, batch: usize) -> Result<Vec<(String, TensorType)>> {
         let mut all = vec![(SEEN.to_owned(), TensorType::u32([batch]))];
         for layer in &self.layers {
@@ -92,6 +99,9 @@ impl MemoryTransformer {
     }
 
     /// A store with these states at the start of their texts, for plans outside a trainer.
+    ///
+    /// # Errors
+    /// As [`states`](Self::states) and [`Store::set`].
     pub fn store(&self, device: &Device, batch: usize) -> Result<Store> {
         let store = Store::new(device);
         store.reserve(&self.states(batch)?)?;
@@ -99,6 +109,9 @@ impl MemoryTransformer {
     }
 
     /// Lets all texts of a store begin anew, like `begin` in [`carried`](Self::carried).
+    ///
+    /// # Errors
+    /// As [`states`](Self::states) and [`Store::set`].
     pub fn restart(&self, store: &Store, batch: usize) -> Result<()> {
         for (name, ty) in self.states(batch)? {
             if name == SEEN || name.ends_with(".written") {

@@ -94,6 +94,10 @@ impl ProductKeyConfig {
     }
 
     /// Refuses values no layer can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("ProductKeyConfig::{what}"), message));
         for (what, value) in [

@@ -10,7 +10,10 @@ use crate::error::{Error, Result};
 use crate::types::Tensor;
 
 /// Score of every slot: its share of the reads of `batch` times ln((B + 1) / (b + 1)), where b of the B background batches
-/// read it. Fails if the two are not about equally many slots.
+/// read it.
+///
+/// # Errors
+/// [`Error::Argument`] unless both are about equally many slots.
 pub fn tf_idf(batch: &Usage, background: &Usage) -> Result<Vec<f64>> {
     if batch.slots() != background.slots() {
         let message = format!("{} slots, the background has {}", batch.slots(), background.slots());
@@ -24,6 +27,9 @@ pub fn tf_idf(batch: &Usage, background: &Usage) -> Result<Vec<f64>> {
 
 /// Mask u32 0/1 `[slots]` of the `count` slots with the largest [`tf_idf`] score; of equal ones those with the lower
 /// numbers. Slots that `batch` did not read are never chosen, so there may be fewer.
+///
+/// # Errors
+/// As [`tf_idf`].
 pub fn choose_slots(batch: &Usage, background: &Usage, count: usize) -> Result<Tensor> {
     let scores = tf_idf(batch, background)?;
     let mut read: Vec<usize> = (0..scores.len()).filter(|i| batch.hits[*i] > 0.0).collect();

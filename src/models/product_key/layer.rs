@@ -32,7 +32,10 @@ const OUTPUT: u32 = 4;
 
 impl ProductKeyMemory {
     /// Adds the parameters below `name` (none: at the top): linear maps uniform within 1/√inputs, keys and values normal
-    /// with variance 1/width. Fails for options no layer can have.
+    /// with variance 1/width.
+    ///
+    /// # Errors
+    /// As [`ProductKeyConfig::check`].
     pub fn new(params: &mut Params, name: &str, config: ProductKeyConfig) -> Result<Self> {
         config.check()?;
         let ProductKeyConfig { dim, heads, num_keys, dim_head, .. } = config;

@@ -78,6 +78,9 @@ impl PkmTransformer {
     }
 
     /// Compiles the plans of a stream of `batch` texts.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a batch of 0; else as [`Device::compile`](crate::Device::compile).
     pub async fn stream_plans(&self, device: &Device, params: &Params, batch: usize) -> Result<Arc<PkmStreamPlans>> {
         if batch == 0 {
             return Err(Error::argument("stream", "no texts; the batch must be at least 1"));
@@ -109,6 +112,9 @@ impl PkmStreamPlans {
 
 impl PkmStream {
     /// Empty texts.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`](crate::Store::set_zeros).
     pub fn new(plans: &Arc<PkmStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         plans.states.iter().try_for_each(|(name, ty)| store.set_zeros(name, ty))?;
@@ -128,6 +134,11 @@ impl PkmStream {
 
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Input that is refused changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], before anything is read, for another number of texts than the stream has, or a token
+    /// outside the vocabulary; [`Error::Name`] if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub async fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         let (b, n) = (self.fed.len(), self.plans.seq_len);
         feeding::check(tokens, b, self.plans.num_tokens)?;
@@ -153,12 +164,18 @@ impl PkmStream {
     }
 
     /// [`feed`](Self::feed), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`feed`](Self::feed).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn feed_blocking(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         pollster::block_on(self.feed(parameters, tokens))
     }
 
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    ///
+    /// # Errors
+    /// What a [device](crate::error#what-a-device-reports) reports.
     pub async fn logits(&self) -> Result<Tensor> {
         self.store.read(LOGITS).await
     }
@@ -166,6 +183,11 @@ impl PkmStream {
     /// Continues each text by `count` tokens and returns the new ones. Each text must have been fed at least one token.
     /// [`filter_thres`](super::filter_thres) gives the package's way to draw. Draws as
     /// [`InfiniStream::generate`](crate::models::infini::InfiniStream::generate).
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for values that [`Sampling::check`](crate::ops::select::Sampling::check) refuses, for a text
+    /// that is empty so far, and if logits are not finite; [`Error::Name`] if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub async fn generate(
         &mut self,
         parameters: &Store,
@@ -177,6 +199,9 @@ impl PkmStream {
     }
 
     /// [`generate`](Self::generate), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn generate_blocking(
         &mut self,

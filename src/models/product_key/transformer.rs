@@ -55,6 +55,10 @@ impl PkmTransformerConfig {
 
     /// Refuses values no model can have. A number in `pkm_layers` that names no layer (0, with the default for depth 1) is
     /// ignored, as in the package.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         for (what, value) in [
             ("num_tokens", self.num_tokens),
@@ -126,7 +130,10 @@ const NORM: &str = "to_logits.0";
 const SITES: u32 = 8;
 
 impl PkmTransformer {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`PkmTransformerConfig::check`].
     pub fn new(config: PkmTransformerConfig) -> Result<Self> {
         config.check()?;
         let (dim, inner) = (config.dim(), config.heads * config.dim_head);

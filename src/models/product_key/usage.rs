@@ -30,6 +30,9 @@ impl SlotUsage {
     }
 
     /// Sets all counts to 0. Plans that [`count`](Self::count) need the store that was given here.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`].
     pub fn reset(&self, store: &Store) -> Result<()> {
         self.states().iter().try_for_each(|(name, ty)| store.set_zeros(name, ty))
     }
@@ -69,6 +72,9 @@ impl SlotUsage {
     }
 
     /// The counts on the host.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; [`Error::Name`](crate::Error::Name) if the store was never [`reset`](Self::reset).
     pub async fn read(&self, store: &Store) -> Result<Usage> {
         let [(slots, _), (batches, _)] = self.states();
         let (table, batches) = (store.read(&slots).await?, store.read(&batches).await?);
@@ -76,6 +82,9 @@ impl SlotUsage {
     }
 
     /// [`read`](Self::read), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_blocking(&self, store: &Store) -> Result<Usage> {
         pollster::block_on(self.read(store))

@@ -197,6 +197,10 @@ impl BlockRecurrentConfig {
     }
 
     /// Refuses values no model can have.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field and says what it may be; [`Error::Limit`] for a matrix with more elements
+    /// than a tensor can have.
     pub fn check(&self) -> Result<()> {
         depth_within("BlockRecurrentConfig", self.depth)?;
         for (what, value) in [

@@ -46,7 +46,7 @@ impl<'g> Memory<'g> {
         Memory { count: Some(if count.rank() == 0 { count.expand([b]) } else { count }), ..*self }
     }
 
-    /// The count, also where it is all rows.
+    /// The count, u32 `[b]`, also where it is all rows.
     pub fn count(&self) -> Var<'g> {
         self.count.unwrap_or_else(|| self.keys.graph().full_u32([self.keys.dim(0)], self.rows() as u32))
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 impl RecurrentStream {
     /// A stream that goes on where another one, of the same model and batch, was saved: after `read` tokens of each text, its
     /// [`tokens_read`](Self::tokens_read), with the states that `saved` gives by their names in its [`store`](Self::store).
-    /// Fails for other counts or types.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for other counts or types; what `saved` returns; else as [`new`](Self::new).
     pub fn resume(
         plans: &Arc<RecurrentStreamPlans>,
         read: &[u64],
@@ -29,7 +31,10 @@ impl RecurrentStream {
 
     /// A stream that goes on where a call of the model ended: with `memories` `[2, b, m, d]` (keys, then values) of each layer
     /// that remembers, and `states` `[b, N, D]` of each that writes them, in the order of the layers. Either may be empty: then
-    /// there are none yet. Long memories are empty. Fails for other shapes, numbers or batches.
+    /// there are none yet. Long memories are empty.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for other shapes, numbers or batches; else as [`new`](Self::new).
     pub fn from_carried(plans: &Arc<RecurrentStreamPlans>, memories: &[Tensor], states: &[Tensor]) -> Result<Self> {
         let stream = RecurrentStream::new(plans)?;
         let (c, b) = (&plans.config, plans.batch);

@@ -47,9 +47,9 @@ pub struct States<'g> {
 /// Keys and values of states, as tokens read them: `[b, N, d]` each, or `[1, N, d]` for all texts.
 #[derive(Clone, Copy, Debug)]
 pub struct Readable<'g> {
-    /// Keys, normalised if the layer does that.
+    /// Keys `[b, N, d]`, normalised if the layer does that.
     pub keys: Var<'g>,
-    /// Values.
+    /// Values `[b, N, d]`.
     pub values: Var<'g>,
 }
 

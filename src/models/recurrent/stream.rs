@@ -32,6 +32,9 @@ pub struct RecurrentStream {
 
 impl RecurrentStream {
     /// An empty stream: nothing read, no memories, the learned first states.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`](crate::Store::set_zeros).
     pub fn new(plans: &Arc<RecurrentStreamPlans>) -> Result<Self> {
         let store = Store::new(&plans.device);
         stream_states::zeros(&store, &plans.states)?;
@@ -57,6 +60,11 @@ impl RecurrentStream {
 
     /// Reads more tokens of each text; texts may get different numbers of them, also none. `parameters` is the store of the
     /// model's parameters. Blocks that fill up go into memories and states. Refused input changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument), before anything is read, for another number of texts than the
+    /// stream has, or a token outside the vocabulary; [`Error::Name`](crate::Error::Name) if `parameters` lacks one;
+    /// what a [device](crate::error#what-a-device-reports) reports.
     pub fn feed(&mut self, parameters: &Store, tokens: &[&[u32]]) -> Result<()> {
         let (b, w) = (self.plans.batch, self.plans.config.block_width);
         let mut feeding = Feeding::new(tokens, b, self.plans.config.num_tokens)?;
@@ -96,12 +104,21 @@ impl RecurrentStream {
     }
 
     /// Logits `[b, num_tokens]` of the token after the last one read of each text; zeros where none was read.
+    ///
+    /// # Errors
+    /// What a [device](crate::error#what-a-device-reports) reports.
     pub async fn logits(&self) -> Result<Tensor> {
         self.store.read(&named(LOGITS)).await
     }
 
     /// Continues each text by `count` tokens, any number, and returns the new ones. Each text must have been fed at least one
     /// token. Draws as [`InfiniStream::generate`](crate::models::infini::InfiniStream::generate).
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for values that
+    /// [`Sampling::check`](crate::ops::select::Sampling::check) refuses, for a text that is empty so far, and if logits
+    /// are not finite; [`Error::Name`](crate::Error::Name) if `parameters` lacks one; what a
+    /// [device](crate::error#what-a-device-reports) reports.
     pub async fn generate(
         &mut self,
         parameters: &Store,
@@ -113,6 +130,9 @@ impl RecurrentStream {
     }
 
     /// [`generate`](Self::generate), waiting on this thread.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
     #[cfg(not(target_arch = "wasm32"))]
     pub fn generate_blocking(
         &mut self,

@@ -251,6 +251,9 @@ impl BlockRecurrentTransformer {
     }
 
     /// Compiles the plans of a stream of `batch` texts.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a batch of 0; else as [`Device::compile`](crate::Device::compile).
     pub async fn stream_plans(
         &self,
         device: &Device,

@@ -61,7 +61,10 @@ pub(super) struct Layer {
 }
 
 impl BlockRecurrentTransformer {
-    /// A model. Fails for options no model can have.
+    /// A model.
+    ///
+    /// # Errors
+    /// As [`BlockRecurrentConfig::check`].
     pub fn new(config: BlockRecurrentConfig) -> Result<Self> {
         config.check()?;
         let (dim, mut params) = (config.dim, Params::new(0));
@@ -222,7 +225,7 @@ impl BlockRecurrentTransformer {
         (logits, next.detach())
     }
 
-    /// [`forward`](Self::forward) without the cut.
+    /// [`forward`](Self::forward), of the same shapes, without the cut: gradients cross calls that are in one graph.
     #[track_caller]
     pub fn forward_attached<'g>(
         &self,

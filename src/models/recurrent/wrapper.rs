@@ -34,6 +34,9 @@ impl RecurrentTrainerWrapper {
 
     /// In training, forgets all memories before a segment with the first probability, and all states with the second. Long
     /// memories stay.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for what is no probability.
     pub fn dropout(self, xl_memories: f64, states: f64) -> Result<Self> {
         for (what, p) in [("xl_memories", xl_memories), ("states", states)] {
             if !(0.0..=1.0).contains(&p) {
@@ -121,6 +124,9 @@ impl RecurrentTrainerWrapper {
     }
 
     /// A store with these states at the start of their texts, for plans outside a trainer.
+    ///
+    /// # Errors
+    /// As [`Store::set_zeros`]; [`Error::Limit`] if a long memory has more rows than an index of 32 bits can name.
     pub fn store(&self, device: &Device, batch: usize) -> Result<Store> {
         let store = Store::new(device);
         for (name, ty) in self.states(batch) {
@@ -133,6 +139,9 @@ impl RecurrentTrainerWrapper {
     }
 
     /// Lets all texts of a store begin anew.
+    ///
+    /// # Errors
+    /// As [`store`](Self::store).
     pub fn restart(&self, store: &Store, batch: usize) -> Result<()> {
         for (i, long) in self.model.long_memories() {
             long.clear(store, &long_name(i), batch)?;

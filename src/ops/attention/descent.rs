@@ -1,6 +1,24 @@
 //! Coordinate-descent attention: a soft top-k of the scores in place of the softmax, so that a query spreads a weight of
 //! about k over its keys, at most 1 on each (lucidrains, `coordinate-descent-attention`; the descent as in CoLT5, Ainslie et
 //! al. 2023, arXiv 2303.09752).
+//!
+//! ```
+//! use wgrad::ops::attention::descent::DescentAttention;
+//! use wgrad::ops::route::soft_top_k::SoftTopK;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let q = graph.full([1, 1, 1, 1], 1.0);
+//! let k = graph.constant(Tensor::f32([1, 1, 3, 1], vec![8.0, 8.0, -8.0])?);
+//! let v = graph.constant(Tensor::f32([1, 1, 3, 1], vec![1.0, 2.0, 100.0])?);
+//! // Two keys a query, each with a weight of about 1.
+//! let options = DescentAttention { k: 2.0.into(), how: SoftTopK::exact(0.1), ..DescentAttention::default() };
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", q.descent_attention(k, v, &options))])?;
+//! plan.run(&Feed::new())?;
+//! assert!((plan.read_blocking("y")?.floats()[0] - 3.0).abs() < 1e-3);
+//! # Ok(())
+//! # }
+//! ```
 
 use super::Attention;
 use super::composed::{Pairs, hidden};

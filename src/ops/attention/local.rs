@@ -3,6 +3,23 @@
 //!
 //! Meaning of the `local-attention` package (1.11.2): the sequence is cut into blocks of `window` keys, padded with zeros at
 //! its end; a query sees keys at most `window` positions away, which lie in its own block and its neighbours.
+//!
+//! ```
+//! use wgrad::ops::attention::local::LocalAttention;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let q = graph.full([1, 1, 4, 2], 1.0);
+//! let k = graph.full([1, 1, 4, 2], 1.0);
+//! let v = graph.constant(Tensor::f32([1, 1, 4, 1], vec![1.0, 2.0, 3.0, 10.0])?);
+//! let y = q.local_attention(k, v, &LocalAttention { window: 1, causal: true, ..LocalAttention::default() });
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! let y = plan.read_blocking("y")?; // a token sees its own block and the one before
+//! assert!(y.floats().iter().zip([1.0, 1.5, 2.5, 6.5]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-5));
+//! # Ok(())
+//! # }
+//! ```
 
 use super::{Attention, Forward, Kind};
 use crate::error::Error;

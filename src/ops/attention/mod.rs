@@ -1,13 +1,31 @@
 //! Attention that never stores the matrix of scores: `softmax(scale q k^T) v` by online softmax over tiles of keys
 //! (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
+//!
+//! ```
+//! use wgrad::ops::attention::Attention;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! // [batch, heads, tokens, features]
+//! let graph = Graph::new();
+//! let q = graph.full([1, 1, 3, 4], 1.0);
+//! let k = graph.full([1, 1, 3, 4], 1.0); // all scores are equal
+//! let v = graph.constant(Tensor::f32([1, 1, 3, 1], vec![3.0, 5.0, 10.0])?);
+//! let seen = q.attention(k, v, &Attention { causal: true, ..Attention::default() });
+//! let plan = Device::cpu().compile_blocking(&graph, &[("out", seen.out)])?;
+//! plan.run(&Feed::new())?;
+//! let out = plan.read_blocking("out")?;
+//! assert!(out.floats().iter().zip([3.0, 4.0, 6.0]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-5));
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod backward;
+pub(crate) mod backward;
 mod composed;
 mod cpu;
 pub mod descent;
 mod fast;
 pub mod local;
-pub mod packed;
+pub(crate) mod packed;
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp};
@@ -371,8 +389,8 @@ impl<'g> Var<'g> {
     /// Attention of the queries `self` `[b, h, i, d]` to `keys` `[b, hk, j, d]` and `values` `[b, hk, j, dv]`; hk divides
     /// h, and neighbouring query heads share a key head. The scores are never stored; the gradient makes them again.
     ///
-    /// A query that sees no key weighs all j values alike, as `masked_fill` with `f32::MIN` and `softmax` do, and sends no
-    /// gradient to queries and keys. There is no second derivative: use
+    /// A query that sees no key weighs all j values alike, as [`keep_where`](Self::keep_where) with `f32::MIN` and
+    /// `softmax` do, and sends no gradient to queries and keys. There is no second derivative: use
     /// [`attention_composed`](Self::attention_composed) for that, and for dropout of the probabilities.
     #[track_caller]
     pub fn attention(self, keys: Var<'g>, values: Var<'g>, options: &Attention<'g>) -> Attended<'g> {

@@ -1,4 +1,11 @@
 //! Half precision in storage: IEEE binary16, two to a word, the first in the low bits.
+//!
+//! ```
+//! use wgrad::ops::bank::half;
+//!
+//! assert_eq!(half::from_bits(half::to_bits(0.5)), 0.5);
+//! assert_eq!(half::from_bits(half::to_bits(1e9)), 65_504.0); // cut, not infinite
+//! ```
 
 use crate::types::Real;
 

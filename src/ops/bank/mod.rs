@@ -1,11 +1,34 @@
 //! Banks: large tables of rows, in pieces, that are written in place, scored in one pass, and stored as floats or in half
 //! precision. What is stored is detached: no gradient flows into a table, or through it to what was written.
+//!
+//! ```
+//! use wgrad::nn::{BankType, Storage};
+//! use wgrad::{Device, Feed, Graph, Store, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let ty = BankType::new(Storage::F16, 1000, 2, 1 << 20)?;
+//! let graph = Graph::new();
+//! let bank = ty.state(&graph, "history");
+//! let rows = graph.constant(Tensor::f32([2, 2], vec![1.0, 2.0, 3.0, 4.0])?);
+//! let places = graph.constant(Tensor::u32([2], vec![7, 400])?);
+//! bank.assign(rows, places); // for the next run
+//! let found = bank.take(places);
+//! let device = Device::cpu();
+//! let plan = device.compile_blocking(&graph, &[("found", found)])?;
+//! let store = Store::new(&device);
+//! ty.add_to(&store, "history")?;
+//! plan.run(&Feed::new().store(&store))?;
+//! assert_eq!(plan.read_blocking("found")?.floats(), [0.0; 4]); // as they were before the run
+//! plan.run(&Feed::new().store(&store))?;
+//! assert_eq!(plan.read_blocking("found")?.floats(), [1.0, 2.0, 3.0, 4.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod half;
-pub mod put;
-pub mod scores;
-pub mod sums;
-pub mod unpack;
+pub(crate) mod put;
+pub(crate) mod scores;
+pub(crate) mod sums;
+pub(crate) mod unpack;
 
 use crate::error::Refusal;
 use crate::kernels::{CpuCall, Slice};

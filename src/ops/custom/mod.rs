@@ -1,4 +1,17 @@
-//! Operations with a kernel of the user's own.
+//! Operations with a kernel of the user's own: [`CustomOp`] has a whole one.
+//!
+//! ```
+//! use wgrad::ops::custom::CustomOp;
+//! use wgrad::{DType, Error};
+//!
+//! // A kernel is checked when the operation is made, without a device, and a mistake is named with its line.
+//! let made = CustomOp::builder("half", "@compute @workgroup_size(64)\nfn main() { let x = ; }")
+//!     .inputs([DType::F32])
+//!     .outputs([DType::F32])
+//!     .workgroups(|_, out| out[0].numel().div_ceil(64))
+//!     .build();
+//! assert!(matches!(made, Err(Error::ShaderCompile { line: Some(2), .. })));
+//! ```
 
 #[cfg(not(target_arch = "wasm32"))]
 mod validate;
@@ -212,6 +225,11 @@ impl CustomOpBuilder {
 
     /// Checks the description. Natively the kernel is parsed and validated here, and compared with what will be bound:
     /// [`Error::ShaderCompile`] names the line of the text. In a browser its own compiler does so when a plan is compiled.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if outputs or workgroups are missing, or for more than 8 inputs and outputs;
+    /// [`Error::ShaderCompile`], with the line of the text, for an include that is not there and natively for a kernel
+    /// that is not valid or does not fit the description.
     pub fn build(self) -> Result<CustomOp> {
         let CustomOpBuilder { mut spec, source } = self;
         let name = spec.name;

@@ -1,4 +1,25 @@
 //! Elementwise operations: one scalar function applied to broadcast inputs. Chains of them are fused into one kernel.
+//!
+//! Functions of one value keep its shape. Functions of two broadcast by the rules of NumPy: shapes are aligned at their ends,
+//! and an extent of 1 is repeated; `[2, 1]` and `[3]` give `[2, 3]`. Numbers of Rust stand for scalars. Element types are not
+//! converted: [`Var::to_f32`] and [`Var::to_u32`] do so.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! // Operators and methods broadcast, and a chain of them becomes one kernel.
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([2, 2], vec![1.0, -2.0, 3.0, -4.0])?);
+//! let bias = graph.constant(Tensor::f32([2], vec![1.0, 0.5])?);
+//! let y = ((x + bias).relu() * 2.0 - 1.0).square();
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y), ("positive", x.gt(0.0))])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [9.0, 1.0, 49.0, 1.0]);
+//! assert_eq!(plan.read_blocking("positive")?.ints(), [1, 0, 1, 0]); // masks are u32
+//! assert!(plan.program().steps.len() <= 2);
+//! # Ok(())
+//! # }
+//! ```
 
 mod fused;
 mod samples;
@@ -35,13 +56,13 @@ fn full(graph: &Graph, dtype: DType, shape: Shape, value: f64) -> Var<'_> {
 }
 
 impl Graph {
-    /// A float tensor filled with one value.
+    /// A float tensor of any shape filled with one value, which must be finite.
     #[track_caller]
     pub fn full(&self, shape: impl Into<Shape>, value: f64) -> Var<'_> {
         full(self, DType::F32, shape.into(), value)
     }
 
-    /// An integer tensor filled with one value.
+    /// An integer tensor of any shape filled with one value.
     #[track_caller]
     pub fn full_u32(&self, shape: impl Into<Shape>, value: u32) -> Var<'_> {
         full(self, DType::U32, shape.into(), f64::from(value))
@@ -250,7 +271,7 @@ unary_methods! {
     sigmoid => Sigmoid;
     /// max(x, 0), elementwise; slope 0 at 0.
     relu => Relu;
-    /// x for x > 0, else e^x - 1, elementwise.
+    /// x for x > 0, else e^x - 1, elementwise (Clevert et al. 2015, arXiv 1511.07289).
     elu => Elu;
     /// elu(x) + 1, computed as e^x for x <= 0 so that it does not cancel; the feature map of linear attention
     /// (Katharopoulos et al. 2020, arXiv 2006.16236).
@@ -321,7 +342,9 @@ impl<'g> Var<'g> {
         self.op(Elementwise(Scalar::Unary(kind)), &[])
     }
 
-    /// With `self` a mask (u32): `yes` where it is not 0, else `no`; broadcasting. Two numbers give floats.
+    /// With `self` a mask (u32): `yes` where it is not 0, else `no`; broadcasting. Two numbers give floats. This is `where`
+    /// of NumPy, PyTorch and JAX.
+    #[doc(alias = "where")]
     #[track_caller]
     pub fn select(self, yes: impl IntoVar<'g>, no: impl IntoVar<'g>) -> Var<'g> {
         let float = full(self.graph, DType::F32, Shape::default(), 0.0);
@@ -329,13 +352,29 @@ impl<'g> Var<'g> {
         self.op(Elementwise(Scalar::Select), &[yes, no.into_var(yes)])
     }
 
-    /// `value` where `mask` (u32) is 0, else `self`: keeps what the mask marks.
+    /// `self` where `mask` (u32, broadcasting) is not 0, else `value`: keeps what the mask marks, as all masks of this
+    /// library mark what is there. PyTorch's `x.masked_fill(mask, value)` fills what the mask marks, which is
+    /// `mask.select(value, x)`.
+    ///
+    /// ```
+    /// # use wgrad::{Device, Feed, Graph};
+    /// # fn main() -> wgrad::Result<()> {
+    /// let g = Graph::new();
+    /// let x = g.iota([4], 0).to_f32();
+    /// let kept = x.keep_where(x.lt(2.0), -1.0);
+    /// let plan = Device::cpu().compile_blocking(&g, &[("kept", kept)])?;
+    /// plan.run(&Feed::new())?;
+    /// assert_eq!(plan.read_blocking("kept")?.floats(), [0.0, 1.0, -1.0, -1.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "masked_fill")]
     #[track_caller]
-    pub fn masked_fill(self, mask: Var<'g>, value: f64) -> Var<'g> {
+    pub fn keep_where(self, mask: Var<'g>, value: f64) -> Var<'g> {
         mask.select(self, value.into_var(self))
     }
 
-    /// x sigmoid(x), elementwise.
+    /// x sigmoid(x), elementwise (Elfwing et al. 2017, arXiv 1702.03118; Swish).
     #[track_caller]
     pub fn silu(self) -> Var<'g> {
         self * self.sigmoid()
@@ -359,7 +398,7 @@ impl<'g> Var<'g> {
         if self.dtype() == DType::U32 { self } else { self.op(Elementwise(Scalar::ToInt), &[]) }
     }
 
-    /// Mask (u32 0/1) of the values that are neither infinite nor NaN, by their bits.
+    /// Mask (u32 0/1, of the same shape) of the values that are neither infinite nor NaN, by their bits.
     #[track_caller]
     pub fn is_finite(self) -> Var<'g> {
         self.op(Elementwise(Scalar::IsFinite), &[])

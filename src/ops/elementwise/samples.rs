@@ -66,7 +66,7 @@ pub fn samples() -> Vec<crate::ops::samples::Sample> {
     );
     all.push(
         Sample::new("select", [&[6, 5], &[5]], |_, x| {
-            vec![x[2].select(x[0], x[1]), x[0].masked_fill(x[2], -3.0), (x[0] * 3.0).to_u32().to_f32()]
+            vec![x[2].select(x[0], x[1]), x[0].keep_where(x[2], -3.0), (x[0] * 3.0).to_u32().to_f32()]
         })
         .below(&[6, 1], 2),
     );

@@ -1,6 +1,19 @@
 //! Batched matrix product. Operands may be any strided view, so transposes cost nothing.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let a = graph.constant(Tensor::f32([2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?);
+//! let y = a.matmul(a.transpose(0, 1)); // [2, 3] times [3, 2]
+//! let plan = Device::cpu().compile_blocking(&graph, &[("y", y)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("y")?.floats(), [14.0, 32.0, 32.0, 77.0]);
+//! # Ok(())
+//! # }
+//! ```
 
-pub mod packed;
+pub(crate) mod packed;
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

@@ -1,5 +1,20 @@
 //! The best of all sums of a score of one half and a score of the other: product keys (Lample et al. 2019,
 //! arXiv 1907.05242).
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 3], vec![0.0, 2.0, 1.0])?);
+//! let y = graph.constant(Tensor::f32([1, 3], vec![5.0, 0.0, 1.0])?);
+//! let best = x.product_top_k(y, 2); // of the 9 sums x_i + y_j
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sums", best.values), ("slots", best.indices)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sums")?.floats(), [7.0, 6.0]);
+//! assert_eq!(plan.read_blocking("slots")?.ints(), [3, 6]); // i * 3 + j
+//! # Ok(())
+//! # }
+//! ```
 
 use super::product_pairs::{CANDIDATES, ProductPairs, candidates};
 use crate::error::{Error, Where};

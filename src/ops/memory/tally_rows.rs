@@ -1,4 +1,20 @@
 //! Running counts by row: how the slots of a memory are used.
+//!
+//! ```
+//! use wgrad::graph::Rows;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let table = graph.constant(Tensor::f32([2, 3], vec![0.0; 6])?);
+//! let slots = graph.constant(Tensor::u32([3], vec![1, 1, 0])?);
+//! let hits = Rows { indices: slots, values: graph.full([3, 1], 0.5), rows: 2, factors: None };
+//! let plan = Device::cpu().compile_blocking(&graph, &[("table", table.tally_rows(&hits))])?;
+//! plan.run(&Feed::new())?;
+//! // For each row: the sum of what hit it, how many hits, and whether any.
+//! assert_eq!(plan.read_blocking("table")?.floats(), [0.5, 1.0, 1.0, 1.0, 2.0, 1.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Refusal, Result};
 use crate::graph::{Cotangent, Op, Rows, Var, Vjp, cpu_twin};

@@ -1,4 +1,19 @@
 //! Weighted sums of rows of a table: an embedding bag with a weight for each sample.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let table = graph.constant(Tensor::f32([3, 2], vec![1.0, 2.0, 10.0, 20.0, 100.0, 200.0])?);
+//! let slots = graph.constant(Tensor::u32([1, 2], vec![2, 0])?);
+//! let weights = graph.constant(Tensor::f32([1, 2], vec![0.5, 3.0])?);
+//! let sum = table.weighted_gather(slots, weights); // [1, 2]
+//! let plan = Device::cpu().compile_blocking(&graph, &[("sum", sum)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("sum")?.floats(), [53.0, 106.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use super::gather_dot::GatherDot;
 use super::table::{CpuRow, CpuTable, Format, TableMeta};

@@ -1,5 +1,29 @@
 //! Optimizer steps on flat buffers, in place and heeding the gate themselves: one dispatch a buffer, or work that grows
 //! with the hits only where the gradient names the rows of a table.
+//!
+//! ```
+//! use wgrad::ops::optim::{Common, Controls, Sgd};
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! // What `train::Trainer` builds its steps of.
+//! let graph = Graph::new();
+//! let param = graph.constant(Tensor::f32([4], vec![1.0; 4])?);
+//! let grad = graph.constant(Tensor::f32([4], vec![1.0, 0.0, 0.0, 0.0])?);
+//! let controls = Controls {
+//!     lr: graph.full([], 0.5),
+//!     norm_sq: graph.full([], 1.0),
+//!     ok: graph.full_u32([], 1),
+//!     progress: graph.full_u32([2], 0),
+//! };
+//! let common = Common { max_norm: 0.0, lr_factor: 1.0, weight_decay: 0.0 };
+//! let sgd = Sgd { common, momentum: 0.0, nesterov: false };
+//! let new = sgd.step(param, None, grad, &controls)[0];
+//! let plan = Device::cpu().compile_blocking(&graph, &[("new", new)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("new")?.floats(), [0.5, 1.0, 1.0, 1.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 mod accumulate;
 mod adam;

@@ -80,7 +80,7 @@ pub(crate) fn sum_pieces(cx: &mut Lower<'_>, partial: Buffer, n: usize) -> Resul
 }
 
 impl<'g> Var<'g> {
-    /// Sum of the squares of all elements, a scalar: without a temporary for the squares.
+    /// Sum of the squares of all elements, a scalar `[]`: without a temporary for the squares.
     #[track_caller]
     pub fn square_sum(self) -> Var<'g> {
         self.op(SquareSum, &[])

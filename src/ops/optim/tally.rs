@@ -48,7 +48,8 @@ impl Report {
 }
 
 impl Tally {
-    /// New progress and report.
+    /// New progress u32 `[2]` and the words of a [`Report`], u32 `[5]`, from the progress before (u32 `[2]`: steps done and
+    /// skipped), loss and square of the norm (f32 `[]`) and whether the step is done (u32 `[]`).
     #[track_caller]
     pub fn count<'g>(progress: Var<'g>, loss: Var<'g>, norm_sq: Var<'g>, ok: Var<'g>) -> Vec<Var<'g>> {
         progress.graph().apply(Tally, &[progress, loss, norm_sq, ok])

@@ -1,4 +1,19 @@
 //! Selection by a softmax that runs from the lowest score up: a router of CoLT5-attention 0.2.x.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let scores = graph.constant(Tensor::f32([1, 3], vec![2.0, 0.0, 2.0])?);
+//! let chosen = scores.cumulative_softmax(2, 1.0, None);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("scores", chosen.scores), ("indices", chosen.indices)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("indices")?.ints(), [2, 0]); // ascending; the last has its softmax
+//! let (y, e) = (plan.read_blocking("scores")?, (-2f32).exp());
+//! assert!((y.floats()[0] - 1.0 / (1.0 + e)).abs() < 1e-6 && (y.floats()[1] - 1.0 / (2.0 + e)).abs() < 1e-6);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Where};
 use crate::graph::Var;

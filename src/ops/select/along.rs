@@ -1,4 +1,20 @@
 //! Taking and scattering along an axis by indices per entry: PyTorch's `gather` and `scatter_add`.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([2, 3], vec![0.0, 1.0, 2.0, 10.0, 11.0, 12.0])?);
+//! let at = graph.constant(Tensor::u32([2, 2], vec![2, 0, 1, 1])?);
+//! let taken = x.take_along(at, -1); // [2, 2]: `gather` of PyTorch, `take_along_axis` of NumPy
+//! let back = taken.scatter_along(at, -1, 3); // [2, 3]: sums
+//! let plan = Device::cpu().compile_blocking(&graph, &[("taken", taken), ("back", back)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("taken")?.floats(), [2.0, 0.0, 11.0, 11.0]);
+//! assert_eq!(plan.read_blocking("back")?.floats(), [0.0, 0.0, 2.0, 0.0, 22.0, 0.0]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Refusal, Result, Where};
 use crate::graph::{Cotangent, Op, Var, Vjp, cpu_twin};

@@ -1,4 +1,20 @@
 //! Drawing tokens from logits, on the device: a composition of top-k, softmax, running sums and the Gumbel-max trick.
+//!
+//! ```
+//! use wgrad::ops::select::Sampling;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let logits = graph.constant(Tensor::f32([1, 3], vec![0.1, 4.0, 3.9])?);
+//! let likeliest = logits.sample(&Sampling::greedy(), 0);
+//! let drawn = logits.sample(&Sampling { temperature: 1.0, top_k: Some(2), top_p: None }, 0);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("likeliest", likeliest), ("drawn", drawn)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("likeliest")?.ints(), [1]);
+//! assert!(plan.read_blocking("drawn")?.ints()[0] > 0); // one of the two best
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::error::{Error, Result, Where};
 use crate::graph::Var;
@@ -33,6 +49,10 @@ impl Sampling {
     }
 
     /// Refuses values without a meaning: [`Error::Argument`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a temperature that is negative or not finite, a `top_k` of 0, or a `top_p` outside 0 to
+    /// 1.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str, message: String| Err(Error::argument(format!("Sampling::{what}"), message));
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
@@ -55,6 +75,9 @@ impl Sampling {
     }
 
     /// The values of [`SamplingVars`] as scalars, in the order of its fields, to feed a plan with.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
     pub fn tensors(&self) -> Result<[Tensor; 3]> {
         self.check()?;
         let (k, p) = self.filters();
@@ -128,13 +151,13 @@ impl<'g> Var<'g> {
         let lowest = f64::from(f32::MIN);
         let top = self.top_k(most.clamp(1, n.max(1)));
         let place = g.iota(top.values.shape(), last);
-        let logits = top.values.masked_fill(place.lt(vars.top_k), lowest);
+        let logits = top.values.keep_where(place.lt(vars.top_k), lowest);
         let before = logits.softmax(last).cumsum_exclusive(last);
         // The likeliest token stays whatever the filters say.
         let keep = place.lt(vars.top_k).and(before.le(vars.top_p)).or(place.eq(0));
         let noise = g.gumbel(shape.clone(), site).take_along(top.indices, -1);
         let warm = (top.values / vars.temperature.maximum(COLDEST) + noise).maximum(lowest);
-        let score = keep.and(vars.temperature.gt(0.0)).select(warm, logits.masked_fill(keep, lowest));
+        let score = keep.and(vars.temperature.gt(0.0)).select(warm, logits.keep_where(keep, lowest));
         top.indices.take_along(score.argmax(last), -1).reshape(&shape[..last])
     }
 

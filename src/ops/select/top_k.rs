@@ -10,6 +10,20 @@
 //! `k` chosen pairs are sorted: runs of 1,024 by a bitonic network (Batcher 1968), longer ones by merging. Where many of a
 //! row are chosen it is sorted whole instead: short rows by one such network, long ones by a radix sort. Software drivers,
 //! to which barriers are dear, get a row an invocation where that is little work.
+//!
+//! ```
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let x = graph.constant(Tensor::f32([1, 4], vec![3.0, 9.0, 3.0, 1.0])?);
+//! let top = x.top_k(3);
+//! let plan = Device::cpu().compile_blocking(&graph, &[("values", top.values), ("indices", top.indices)])?;
+//! plan.run(&Feed::new())?;
+//! assert_eq!(plan.read_blocking("values")?.floats(), [9.0, 3.0, 3.0]);
+//! assert_eq!(plan.read_blocking("indices")?.ints(), [1, 0, 2]); // of equal ones the first
+//! # Ok(())
+//! # }
+//! ```
 
 use super::top_k_cpu;
 use crate::error::{Refusal, Result};

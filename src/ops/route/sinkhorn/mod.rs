@@ -3,6 +3,23 @@
 //!
 //! With potentials `v_0 = 0`, `u_t = logsumexp_j (R - v_{t-1})` and `v_t = logsumexp_i (R - u_t)` the result is
 //! `P = exp(R - u_T - v_T)`. Only potentials are stored.
+//!
+//! ```
+//! use wgrad::ops::route::sinkhorn::Sinkhorn;
+//! use wgrad::{Device, Feed, Graph, Tensor};
+//! # fn main() -> wgrad::Result<()> {
+//! let graph = Graph::new();
+//! let scores = graph.constant(Tensor::f32([1, 2, 2], vec![2.0, 0.0, 1.0, 3.0])?);
+//! let plan = scores.sinkhorn(&Sinkhorn { iterations: 50, ..Sinkhorn::default() }, None); // slots for tokens
+//! let outputs = [("rows", plan.sum(2)), ("columns", plan.sum(1))];
+//! let plan = Device::cpu().compile_blocking(&graph, &outputs)?;
+//! plan.run(&Feed::new())?;
+//! for name in ["rows", "columns"] {
+//!     assert!(plan.read_blocking(name)?.floats().iter().all(|sum| (sum - 1.0).abs() < 1e-4));
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod cpu;
 mod gradient;

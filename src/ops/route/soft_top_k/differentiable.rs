@@ -30,13 +30,13 @@ impl DifferentiableTopK {
 /// The largest entries of each row with their soft scores, all `[.., k]`, by descending value.
 #[derive(Clone, Copy, Debug)]
 pub struct SoftSelection<'g> {
-    /// f32: the entries times their gates, which are 1.
+    /// f32 `[.., k]`: the entries times their gates, which are 1.
     pub values: Var<'g>,
-    /// u32: where along the last axis each was.
+    /// u32 `[.., k]`: where along the last axis each was.
     pub indices: Var<'g>,
-    /// f32: their soft scores.
+    /// f32 `[.., k]`: their soft scores.
     pub soft: Var<'g>,
-    /// f32: 1 in value, with the gradient of the soft scores.
+    /// f32 `[.., k]`: 1 in value, with the gradient of the soft scores.
     pub gates: Var<'g>,
 }
 
