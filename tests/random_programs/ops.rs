@@ -1,7 +1,7 @@
 //! The operations of random programs. One that has no use for what it is given makes nothing.
 
 use crate::grow::{Grower, Value};
-use crate::{arrange, elementwise, ends, layers, rows};
+use crate::{arrange, elementwise, ends, layers, memory, rows};
 
 pub type Make = for<'c, 'g> fn(&'c mut Grower<'g>) -> Option<Value<'g>>;
 
@@ -30,4 +30,5 @@ ops! {
         sum_to 2;
     layers: matmul 5, einsum 2, attention 2, local_attention 2, descent_attention 1, rotary 2, soft_top_k 2,
         differentiable_top_k 1, sinkhorn 2, cumulative_softmax 1;
+    memory: bank 3, quantised 2, tally_rows 1, optimize_rows 2, pack 1;
 }
