@@ -22,7 +22,7 @@ macro_rules! ops {
 
 ops! {
     ends: input 0, exact 0, ints 0, state 0, output 0, loss 0, assign 0, gate 0, slope 2, optimize 2, accumulate 1;
-    elementwise: unary 6, binary 7, kinked 3, compare 2, logic 2, convert 2, random 3, choose 3, recompute 2, straight 1,
+    elementwise: unary 6, binary 7, kinked 3, compare 2, logic 2, convert 2, random 3, loose 2, choose 3, recompute 2, straight 1,
         constant 1;
     arrange: transpose 5, permute 2, reshape 4, slice 5, expand 3, split 2, join 3, pad 2, dilate 2, copy 1, gather 3,
         scatter 3, take_along 2, scatter_along 2, sort 1, cache 2, sharded 2, weighted_gather 3, of_ints 3;

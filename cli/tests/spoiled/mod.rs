@@ -37,11 +37,23 @@ const USES: [&[&str]; 6] = [
     &["convert", "--quantize", "weight", "--how", "f16", "--rename", "layers.=l."],
 ];
 
+/// A whole file with any numbers in it.
+fn renumbered(rng: &mut ChaCha8Rng, good: &[u8]) -> Vec<u8> {
+    let mut data = good.to_vec();
+    let header = u64::from_le_bytes(good[..8].try_into().expect("eight bytes")) as usize;
+    data[8 + header..].iter_mut().for_each(|byte| *byte = rng.random());
+    data
+}
+
 /// Whether the program took the file.
 fn check(seed: u64, files: &[Vec<u8>], folder: &Path) -> bool {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let good = &files[rng.random_range(0..files.len())];
-    let data = if rng.random() { spoil::bent(&mut rng, good) } else { spoil::reworded(&mut rng, good) };
+    let data = match rng.random_range(0..3) {
+        0 => spoil::bent(&mut rng, good),
+        1 => spoil::reworded(&mut rng, good),
+        _ => renumbered(&mut rng, good),
+    };
     let [from, to] = ["from.safetensors", "to.safetensors"].map(|name| folder.join(name));
     std::fs::write(&from, &data).expect("a file");
     let _ = std::fs::remove_file(&to);
