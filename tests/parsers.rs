@@ -164,6 +164,24 @@ fn fuzz_fixture(data: &[u8]) {
 
 // Spoiled files.
 
+/// Memory that `f` takes at its peak.
+fn taken(f: &mut impl FnMut()) -> usize {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    f();
+    MEMORY.peak_usage().saturating_sub(before)
+}
+
+/// Runs `f` on so many bytes, and holds it to memory in proportion. What only a first use takes, such as a pool of threads, is
+/// not the file's: a second try decides.
+fn bounded(seed: u64, bytes: usize, mut f: impl FnMut()) {
+    let most = TIMES * bytes + LITTLE;
+    if taken(&mut f) > most {
+        let again = taken(&mut f);
+        assert!(again <= most, "seed {seed}: {again} bytes of memory for {bytes}");
+    }
+}
+
 struct Parsers {
     trainer: Trainer,
     good: Vec<u8>,
@@ -201,16 +219,12 @@ impl Parsers {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let source = &self.seeds[rng.random_range(0..self.seeds.len())];
         let data = if rng.random() { bent(&mut rng, source) } else { reworded(&mut rng, source) };
-        let before = MEMORY.current_usage();
-        MEMORY.reset_peak_usage();
-        fuzz_checkpoint(&data);
-        names::fuzz_names(&data);
-        fuzz_params(&data);
-        let taken = MEMORY.peak_usage().saturating_sub(before);
-        assert!(taken <= TIMES * data.len() + LITTLE, "seed {seed}: {taken} bytes for a file of {}", data.len());
-        fuzz_trainer(&mut self.trainer, &self.good, &data);
-        let taken = MEMORY.peak_usage().saturating_sub(before);
-        assert!(taken <= TIMES * (data.len() + self.good.len()) + LITTLE, "seed {seed}: {taken} bytes for a trainer");
+        bounded(seed, data.len(), || {
+            fuzz_checkpoint(&data);
+            names::fuzz_names(&data);
+            fuzz_params(&data);
+        });
+        bounded(seed, data.len() + self.good.len(), || fuzz_trainer(&mut self.trainer, &self.good, &data));
     }
 
     /// Descriptions of models and golden files.
@@ -222,13 +236,10 @@ impl Parsers {
         };
         let text = spoil(&mut rng, CONFIG);
         let golden = if rng.random() { bent(&mut rng, &self.fixture) } else { reworded(&mut rng, &self.fixture) };
-        let before = MEMORY.current_usage();
-        MEMORY.reset_peak_usage();
-        fuzz_config(&text);
-        fuzz_fixture(&golden);
-        let taken = MEMORY.peak_usage().saturating_sub(before);
-        let size = text.len() + golden.len();
-        assert!(taken <= TIMES * size + LITTLE, "seed {seed}: {taken} bytes for {size} of metadata");
+        bounded(seed, text.len() + golden.len(), || {
+            fuzz_config(&text);
+            fuzz_fixture(&golden);
+        });
     }
 }
 
