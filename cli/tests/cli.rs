@@ -1,5 +1,7 @@
 //! The program as a user runs it.
 
+mod spoiled;
+
 use std::path::Path;
 use std::process::{Command, Output};
 use wgrad::nn::{Init, Params};

@@ -52,6 +52,7 @@ pub use hf::HfTokenizer;
 mod hf {
     use super::Tokenizer;
     use crate::error::{Error, Result};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::path::Path;
 
     /// A tokenizer of Hugging Face's `tokenizers`, from its `tokenizer.json`. Special tokens are not added.
@@ -60,14 +61,19 @@ mod hf {
     }
 
     impl HfTokenizer {
-        /// Opens a `tokenizer.json`.
+        /// Opens a `tokenizer.json`. Its truncation and padding are not applied: all of a text becomes tokens, and nothing
+        /// else does.
         ///
         /// # Errors
-        /// [`Error::Io`](crate::Error::Io) if the file cannot be read or describes no tokenizer.
+        /// [`Error::Io`](crate::Error::Io) if the file cannot be read or describes no tokenizer, also where the `tokenizers`
+        /// crate itself panics.
         pub fn open(path: impl AsRef<Path>) -> Result<HfTokenizer> {
             let path = path.as_ref();
-            let failed = |e: tokenizers::Error| Error::Io { path: path.display().to_string(), message: e.to_string() };
-            Ok(HfTokenizer { inner: tokenizers::Tokenizer::from_file(path).map_err(failed)? })
+            let failed = |message| Error::Io { path: path.display().to_string(), message };
+            let mut inner = guarded(|| tokenizers::Tokenizer::from_file(path)).map_err(failed)?;
+            inner.with_padding(None);
+            guarded(|| inner.with_truncation(None).map(drop)).map_err(failed)?;
+            Ok(HfTokenizer { inner })
         }
 
         /// A tokenizer that was made otherwise.
@@ -76,8 +82,16 @@ mod hf {
         }
     }
 
-    fn failed(e: tokenizers::Error) -> Error {
-        Error::argument("tokenizer", e.to_string())
+    /// The crate takes some files for good that it panics at later, and panics at some while it reads them.
+    fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+        let caught = catch_unwind(AssertUnwindSafe(f));
+        caught
+            .unwrap_or_else(|_| Err("the tokenizers crate panicked at what is in this file".into()))
+            .map_err(|e| e.to_string())
+    }
+
+    fn failed(message: String) -> Error {
+        Error::argument("tokenizer", message)
     }
 
     impl Tokenizer for HfTokenizer {
@@ -86,11 +100,11 @@ mod hf {
         }
 
         fn encode(&self, text: &str) -> Result<Vec<u32>> {
-            Ok(self.inner.encode(text, false).map_err(failed)?.get_ids().to_vec())
+            Ok(guarded(|| self.inner.encode(text, false)).map_err(failed)?.get_ids().to_vec())
         }
 
         fn decode(&self, tokens: &[u32]) -> Result<String> {
-            self.inner.decode(tokens, false).map_err(failed)
+            guarded(|| self.inner.decode(tokens, false)).map_err(failed)
         }
     }
 }

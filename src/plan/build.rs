@@ -326,6 +326,8 @@ impl Builder {
             keep[i] = step.outputs.iter().any(|o| needed[o.buffer]);
             if keep[i] {
                 step.inputs.iter().for_each(|o| needed[o.buffer] = true);
+                // What is updated in place starts from its copy, even if only another result of the step is asked for.
+                step.op.in_place().iter().for_each(|(_, o)| needed[step.outputs[*o].buffer] = true);
             }
         }
         let mut keep = keep.into_iter();

@@ -12,6 +12,9 @@ pub struct Known {
     pub reason: &'static str,
 }
 
+/// What tests call their outcomes, where it is neither a sample nor the seed of a random program.
+pub const CALLED: &[&str] = &["an allocation that fails"];
+
 /// All of them.
 pub const KNOWN: &[Known] = &[Known {
     adapter: "llvmpipe",

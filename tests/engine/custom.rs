@@ -7,7 +7,7 @@ use wgrad::graph::{Cotangent, Vjp};
 use wgrad::kernels::CpuCall;
 use wgrad::ops::custom::{CustomOp, CustomOpBuilder, Twin};
 use wgrad::types::Real;
-use wgrad::{DType, Device, Error, Feed, Graph, Shape, TensorType, Var};
+use wgrad::{DType, Device, Error, Feed, Graph, Shape, Store, Tensor, TensorType, Var};
 
 /// Sums of neighbouring pairs of a row, times a constant: `[.., n] -> [.., n / 2]`.
 const PAIRS: &str = "// #include \"shared/grid.wgsl\"
@@ -216,5 +216,49 @@ fn kinds_of_elements_and_memory_of_workgroups_are_checked() {
     for (kind, dtype) in [("f32", DType::U32), ("u32", DType::F32), ("i32", DType::F32)] {
         let error = build(kind, 64, dtype).expect_err("the other kind").to_string();
         assert!(error.contains("binding 0 holds"), "{error}");
+    }
+}
+
+/// Reads and writes far beyond both buffers.
+const FAR: &str = "
+@group(0) @binding(0) var<storage, read> x: array<u32>;
+@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) lid: u32) {
+    let at = 64u + lid * 0x3ffffffu;
+    y[lid] = x[at];
+    y[at] = 777u;
+}";
+
+#[test]
+fn a_wrong_index_reaches_nothing_of_others() {
+    let Some(device) = common::gpu() else { return };
+    let far = CustomOp::builder("far", FAR).inputs([DType::U32]).outputs([DType::U32]).workgroups(|_, _| 1).build();
+    let far = far.unwrap_or_else(|e| panic!("{e}"));
+    let graph = Graph::new();
+    let ty = TensorType::u32([64]);
+    let x = graph.input("x", ty.clone());
+    let kept = x * 3u32 + graph.state("before", ty.clone());
+    let y = far.apply(&[x + 1u32])[0];
+    let outputs = [("kept", kept), ("y", y), ("after", kept + graph.state("after", ty.clone()))];
+    let plan = device.compile_blocking(&graph, &outputs).unwrap_or_else(|e| panic!("{e}"));
+    let store = Store::new(device);
+    let numbers = |first: u32| Tensor::u32([64], (first..first + 64).collect()).expect("as many as the shape has");
+    for (name, first) in [("before", 5_000), ("after", 9_000)] {
+        store.set(name, &numbers(first)).expect("a state");
+    }
+    let input = numbers(1_000);
+    plan.run(&Feed::new().store(&store).input("x", &input)).unwrap_or_else(|e| panic!("{e}"));
+    let read = |name: &str| plan.read_blocking(name).expect("an output").ints().to_vec();
+    // Its own buffers' elements, or nothing.
+    for (i, value) in read("y").into_iter().enumerate() {
+        assert!([0, 777].contains(&value) || (1_001..1_065).contains(&value), "{i}: {value}");
+    }
+    for i in 0..64u32 {
+        let kept = 3 * (1_000 + i) + 5_000 + i;
+        assert_eq!([read("kept")[i as usize], read("after")[i as usize]], [kept, kept + 9_000 + i]);
+    }
+    for (name, first) in [("before", 5_000), ("after", 9_000)] {
+        assert_eq!(store.read_blocking(name).expect("a state"), numbers(first), "{name}");
     }
 }

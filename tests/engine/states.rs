@@ -3,7 +3,8 @@
 use crate::common;
 use crate::common::ops::AddInPlace;
 use crate::plans::{PLAIN, compile, floats};
-use wgrad::plan::Program;
+use wgrad::ops::optim::{Adam, Common, Controls, Tally};
+use wgrad::plan::{Origin, Program};
 use wgrad::{Feed, Graph, Options, Store, Tensor, TensorType, Var};
 
 pub fn state<'g>(graph: &'g Graph, name: &str, n: usize) -> Var<'g> {
@@ -190,6 +191,43 @@ fn in_place_updates_write_into_the_state() {
     assert!(step(false, true, false) <= 3);
     assert!(step(false, false, true) <= 4);
     assert!(step(true, true, true) <= 5);
+}
+
+#[test]
+fn one_result_of_an_update_is_enough() {
+    // Each result is made from the old values of all.
+    let (values, gradient) = ([1.0, -2.0, 0.5, 3.0], [0.5, 1.5, -1.0, 2.0]);
+    for device in common::devices() {
+        let read = |picked: &[usize]| {
+            let graph = Graph::new();
+            let x = |name| graph.input(name, TensorType::f32([4]));
+            let one = graph.full([], 1.0);
+            let (ok, progress) = (graph.full_u32([], 1), graph.input("progress", TensorType::u32([2])));
+            let controls = Controls { lr: one * 0.1, norm_sq: one, ok, progress };
+            let common = Common { max_norm: 0.0, lr_factor: 1.0, weight_decay: 0.0 };
+            let adam = Adam { common, decoupled: true, beta1: 0.9, beta2: 0.99, eps: 1e-3 };
+            let mut all = adam.step(x("param"), [x("mean"), x("squares")], x("gradient"), &controls);
+            all.push(Tally::count(progress, one, one, ok)[1].to_f32());
+            let names = ["param", "mean", "squares", "report"];
+            let outputs: Vec<(&str, Var<'_>)> = picked.iter().map(|i| (names[*i], all[*i])).collect();
+            let plan = compile(&device, &graph, &outputs);
+            let (values, gradient) = (floats(&values), floats(&gradient));
+            let squares = floats(&[0.25; 4]);
+            let progress = Tensor::u32([2], vec![7, 3]).expect("two numbers");
+            let fed = [("param", &values), ("mean", &gradient), ("squares", &squares), ("gradient", &gradient)];
+            let known = |name: &str| {
+                plan.program().buffers.iter().any(|b| matches!(&b.origin, Origin::Input(n) if **n == *name))
+            };
+            let feed = fed.into_iter().chain([("progress", &progress)]).filter(|(name, _)| known(name));
+            plan.run(&feed.fold(Feed::new(), |feed, (name, tensor)| feed.input(name, tensor))).expect("a run");
+            picked.iter().map(|i| plan.read_blocking(names[*i]).expect("a result")).collect::<Vec<Tensor>>()
+        };
+        let together = read(&[0, 1, 2, 3]);
+        assert_eq!(together[3].floats()[2..], [1.0, 8.0, 3.0], "{device}");
+        for (i, want) in together.iter().enumerate() {
+            assert_eq!(read(&[i])[0], *want, "result {i} on {device}");
+        }
+    }
 }
 
 #[test]

@@ -131,6 +131,19 @@ pub fn random<'g>(g: &mut Grower<'g>) -> Made<'g> {
     }
 }
 
+/// What WGSL allows an error of 2^-11, as a part so small that the whole is as exact as everything else, and so large that a wrong
+/// one shows.
+pub fn loose<'g>(g: &mut Grower<'g>) -> Made<'g> {
+    let x = g.float(0)?.var;
+    let angle = x.tanh() * 3.0;
+    let part = match g.die(0, 3) {
+        0 => angle.sin() * 0.004,
+        1 => angle.cos() * 0.004,
+        _ => g.graph.normal(x.shape(), g.die(1, 5) as u32) * 0.001,
+    };
+    g.rounded(x.tanh() + 1.5 + part)
+}
+
 pub fn choose<'g>(g: &mut Grower<'g>) -> Made<'g> {
     let x = g.float(0)?;
     let y = g.partner(1, x.var)?;

@@ -74,7 +74,10 @@ pub fn assign<'g>(g: &mut Grower<'g>) -> Made<'g> {
 
 pub fn gate<'g>(g: &mut Grower<'g>) -> Made<'g> {
     // Updates in place heed the gate themselves: they must know it.
-    if g.used.iter().any(|name| ["optimize", "accumulate", "cache", "assign"].contains(name)) {
+    if g.used
+        .iter()
+        .any(|name| ["optimize", "optimize_rows", "tally_rows", "accumulate", "cache", "assign"].contains(name))
+    {
         return None;
     }
     let int = g.int_like(0, |i| i.var.shape().numel() > 0)?.var;

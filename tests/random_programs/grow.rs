@@ -1,5 +1,6 @@
 //! From the lines of a program to a graph.
 
+use crate::memory::Put;
 use crate::program::Program;
 use wgrad::{DType, Graph, Shape, TensorType, Var};
 
@@ -15,6 +16,12 @@ pub enum Draw {
     Exact,
     /// Integers below a bound.
     Below(u32),
+    /// Squares of floats around 0.
+    Squares,
+    /// Words of exact halves, two each, for rows of so many.
+    Halves(usize),
+    /// Words of bytes, four each, for rows of so many.
+    Bytes(usize),
 }
 
 /// What a program is built for.
@@ -71,9 +78,10 @@ pub struct Grower<'g> {
     dice: [u32; 4],
     smooth: bool,
     pub inputs: Vec<(String, TensorType, Draw)>,
-    pub states: Vec<(String, Var<'g>)>,
+    pub states: Vec<(String, Var<'g>, Draw)>,
     pub outputs: Vec<(String, Var<'g>)>,
     pub updates: Vec<(usize, Var<'g>)>,
+    pub puts: Vec<Put<'g>>,
     pub gate: Option<Var<'g>>,
     loss: Option<Var<'g>>,
     /// Whether the gradient is that of the value: not behind stopped gradients and estimators.
@@ -96,6 +104,7 @@ impl<'g> Grower<'g> {
             states: Vec::new(),
             outputs: Vec::new(),
             updates: Vec::new(),
+            puts: Vec::new(),
             gate: None,
             loss: None,
             honest: true,
@@ -132,7 +141,8 @@ impl<'g> Grower<'g> {
     pub fn leaves(&self) -> Vec<Var<'g>> {
         let inputs = self.inputs.iter().filter(|(_, ty, _)| ty.dtype == DType::F32);
         let inputs = inputs.map(|(name, ty, _)| self.graph.input(name, ty.clone()));
-        inputs.chain(self.states.iter().map(|(_, v)| *v)).collect()
+        let states = self.states.iter().map(|(_, v, _)| *v).filter(|v| v.dtype() == DType::F32);
+        inputs.chain(states).collect()
     }
 
     // What operations ask for.
@@ -264,17 +274,23 @@ impl<'g> Grower<'g> {
     }
 
     pub fn state(&mut self, ty: TensorType) -> Var<'g> {
-        self.named_state(format!("s{}", self.states.len()), ty)
+        self.drawn_state(ty, Draw::Normal)
     }
 
     /// A state that holds squares.
     pub fn square_state(&mut self, ty: TensorType) -> Var<'g> {
-        self.named_state(format!("squares{}", self.states.len()), ty)
+        self.drawn_state(ty, Draw::Squares)
     }
 
-    fn named_state(&mut self, name: String, ty: TensorType) -> Var<'g> {
+    /// A state that holds small integers.
+    pub fn count_state(&mut self, ty: TensorType) -> Var<'g> {
+        self.drawn_state(ty, Draw::Below(30))
+    }
+
+    fn drawn_state(&mut self, ty: TensorType, draw: Draw) -> Var<'g> {
+        let name = format!("s{}", self.states.len());
         let var = if self.aim == Aim::Differ { self.graph.input(&name, ty) } else { self.graph.state(&name, ty) };
-        self.states.push((name, var));
+        self.states.push((name, var, draw));
         var
     }
 
@@ -296,7 +312,9 @@ impl<'g> Grower<'g> {
 
     /// The state at argument `arg` (not yet assigned) that has the type of a value, and that value.
     pub fn update(&self, arg: usize) -> Option<(usize, Var<'g>)> {
-        let free = |i: &usize| self.updates.iter().all(|(u, _)| u != i);
+        // Tables belong to their operations.
+        let own = |i: &usize| matches!(self.states[*i].2, Draw::Normal);
+        let free = |i: &usize| own(i) && self.updates.iter().all(|(u, _)| u != i);
         let n = self.states.len();
         let state = (0..n).map(|i| (i + self.args[0]) % n).find(free)?;
         let ty = self.states[state].1.ty();

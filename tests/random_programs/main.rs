@@ -3,12 +3,14 @@
 //! goes, shrunk, into `kept/`, where every later run tries it again.
 
 mod arrange;
+mod census;
 #[path = "../common/mod.rs"]
 mod common;
 mod elementwise;
 mod ends;
 mod grow;
 mod layers;
+mod memory;
 mod ops;
 mod program;
 mod rows;

@@ -1,6 +1,7 @@
 //! Runs a program on every executor, with parts of the planner switched off, and compares.
 
 use crate::grow::{Aim, Draw, Grower};
+use crate::memory::halves;
 use crate::program::Program;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,6 +32,22 @@ fn draw(ty: &TensorType, draw: Draw, rng: &mut ChaCha8Rng) -> Result<Tensor, Err
         Draw::Below(below) => {
             Tensor::u32(ty.shape.clone(), (0..n).map(|_| (unit() * f64::from(below)) as u32).collect())
         }
+        Draw::Squares => {
+            let mut root = || 2.0 * (unit() + unit() - 1.0) as f32;
+            Tensor::f32(ty.shape.clone(), (0..n).map(|_| root().powi(2)).collect())
+        }
+        Draw::Halves(width) => {
+            let rows = ty.shape.first().copied().unwrap_or(0);
+            let mut row = || (0..width).map(|_| ((unit() * 255.0) as f32 - 127.0) / 64.0).collect::<Vec<f32>>();
+            Tensor::u32(ty.shape.clone(), (0..rows).flat_map(|_| halves(&row())).collect())
+        }
+        Draw::Bytes(width) => {
+            let rows = ty.shape.first().copied().unwrap_or(0);
+            let mut byte = |i: usize| if i < width { (unit() * 256.0) as u32 & 255 } else { 0 };
+            let mut word = |w: usize| (0..4).rev().fold(0, |word, i| word << 8 | byte(4 * w + i));
+            let words = width.div_ceil(4);
+            Tensor::u32(ty.shape.clone(), (0..rows * words).map(|i| word(i % words)).collect())
+        }
     }
 }
 
@@ -52,21 +69,20 @@ fn run(program: &Program, way: Way<'_>) -> Result<Results, Error> {
     if way.by_hand {
         named.extend(g.updates.iter().map(|(i, v)| (format!("next{i}"), *v)));
         named.extend(g.gate.map(|v| ("gate".to_owned(), v)));
+        for (i, put) in g.puts.iter().enumerate() {
+            named.extend([(format!("rows{i}"), put.rows), (format!("places{i}"), put.places)]);
+        }
     } else {
         g.updates.iter().for_each(|(i, value)| graph.assign(g.states[*i].1, *value));
+        g.puts.iter().for_each(|put| put.assign());
         g.gate.iter().for_each(|v| graph.gate(*v));
     }
     let outputs: Vec<(&str, Var<'_>)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
     let plan = pollster::block_on(way.device.compile_with(&graph, &outputs, way.options))?;
     let mut rng = ChaCha8Rng::seed_from_u64(program.seed);
     let store = Store::new(way.device);
-    for (name, state) in &g.states {
-        let mut values = draw(&state.ty(), Draw::Normal, &mut rng)?;
-        if name.starts_with("squares") {
-            let squares = values.floats().iter().map(|x| x * x).collect();
-            values = Tensor::f32(state.shape(), squares)?;
-        }
-        store.set(name, &values)?;
+    for (name, state, kind) in &g.states {
+        store.set(name, &draw(&state.ty(), *kind, &mut rng)?)?;
     }
     let mut results = Vec::new();
     for run in 0..2u32 {
@@ -85,6 +101,9 @@ fn run(program: &Program, way: Way<'_>) -> Result<Results, Error> {
         let open = !way.by_hand || g.gate.is_none() || plan.read_blocking("gate")?.ints() != [0];
         for (i, _) in g.updates.iter().filter(|_| way.by_hand && open) {
             store.set(&g.states[*i].0, &plan.read_blocking(&format!("next{i}"))?)?;
+        }
+        for (i, put) in g.puts.iter().enumerate().filter(|_| way.by_hand && open) {
+            put.by_hand(&store, &plan, [&format!("rows{i}"), &format!("places{i}")])?;
         }
     }
     for name in store.names() {
@@ -190,7 +209,7 @@ impl Checker {
         let fault = |e: Error| format!("differences: {e}");
         let plan = self.oracle.compile_blocking(&graph, &outputs).map_err(fault)?;
         let mut rng = ChaCha8Rng::seed_from_u64(program.seed);
-        let states = g.states.iter().map(|(name, v)| (name.clone(), v.ty(), Draw::Normal));
+        let states = g.states.iter().map(|(name, v, draw)| (name.clone(), v.ty(), *draw));
         let all: Vec<(String, TensorType, Draw)> = g.inputs.iter().cloned().chain(states).collect();
         let mut inputs = Vec::new();
         for (name, ty, kind) in &all {

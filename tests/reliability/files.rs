@@ -2,12 +2,15 @@
 
 use crate::{Folder, argument, child, run, trainer};
 use std::path::Path;
-use std::time::Duration;
+use std::time::Instant;
 use wgrad::train::Checkpoint;
 use wgrad::{Device, Error, Result};
 
 /// About 1 MiB, so that most of the time is spent writing.
 const WIDE: usize = 20_000;
+
+/// How many processes are killed.
+const KILLS: u32 = 12;
 
 /// Saves over and over until killed.
 #[test]
@@ -28,22 +31,27 @@ fn a_process_killed_while_it_saves_leaves_a_whole_checkpoint() -> Result<()> {
     use std::io::BufRead;
     let folder = Folder::new("killed");
     let path = folder.0.join("model.safetensors");
-    let mut steps = Vec::new();
-    for i in 0..8u64 {
+    let (mut steps, mut middle) = (Vec::new(), 0);
+    for i in 0..KILLS {
         let mut process = child("files::child_saves", &path.to_string_lossy());
         let mut process = process.stdout(std::process::Stdio::piped()).spawn().expect("a process");
         let out = process.stdout.take().expect("its output");
-        let saved =
-            std::io::BufReader::new(out).lines().map_while(std::result::Result::ok).find(|l| l.contains("saved"));
-        assert!(saved.is_some(), "the child ends");
-        // At another moment of the next save each time.
-        std::thread::sleep(Duration::from_micros(700 * i));
+        let mut lines = std::io::BufReader::new(out).lines().map_while(std::result::Result::ok);
+        assert!(lines.any(|l| l.contains("saved")), "the child ends");
+        let start = Instant::now();
+        assert!(lines.any(|l| l.contains("saved")), "the child ends");
+        // At another moment of the next step and save each time.
+        std::thread::sleep(start.elapsed() * i / KILLS);
         process.kill().expect("it runs");
         process.wait().expect("it ran");
+        middle += usize::from(files(&folder.0) > 1);
+        let parts = std::fs::read_dir(&folder.0).into_iter().flatten().flatten().map(|entry| entry.path());
+        parts.filter(|part| *part != path).for_each(|part| std::fs::remove_file(part).expect("a file"));
         let file = Checkpoint::open(&path)?;
         steps.push(file.metadata("wgrad.steps").map(str::to_owned));
         trainer(&Device::cpu(), WIDE)?.resume(&file)?;
     }
+    println!("{middle} of {KILLS} processes were killed with a part of a file written");
     assert!(steps.iter().all(Option::is_some), "{steps:?}");
     Ok(())
 }

@@ -82,6 +82,6 @@ fn allocations_that_fail_are_errors_and_change_nothing() {
     let Some(gpu) = common::gpu() else { return };
     let (good, text) = outcome("gpu");
     assert!(good || text.contains("states: there is no room for it"), "{text}");
-    let failures = common::known::failures(gpu, [("an allocation that fails".to_owned(), (!good).then_some(text))]);
+    let failures = common::known::failures(gpu, [(common::known::CALLED[0].to_owned(), (!good).then_some(text))]);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -1,9 +1,10 @@
-//! `cargo xtask fuzz`: random programs and mutated files for as long as one likes.
+//! `cargo xtask fuzz`: random programs, wrong arguments and spoiled files for as long as one likes.
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::lab::Lab;
+use crate::package;
 use crate::run;
 
 #[derive(Args)]
@@ -15,19 +16,23 @@ pub struct FuzzArgs {
     #[arg(long)]
     seed: Option<u64>,
     /// Only this test
-    #[arg(long, value_parser = TESTS.map(|[name, ..]| name))]
+    #[arg(long, value_parser = TESTS.map(|(name, _)| name))]
     test: Option<String>,
     /// On a second driver, SwiftShader
     #[arg(long)]
     swiftshader: bool,
 }
 
-/// What `--test` names, the test program and the ignored test in it, which runs as long as it is told to.
-const TESTS: [[&str; 3]; 3] = [
-    ["random_programs", "random_programs", "fuzz"],
-    ["invalid_programs", "engine", "invalid_programs::fuzz"],
-    ["parsers", "parsers", "fuzz"],
+/// What `--test` names, and the ignored test that runs as long as it is told to.
+const TESTS: [(&str, &[&str]); 5] = [
+    ("random_programs", &["--package", "wgrad", "--test", "random_programs", "--", "fuzz"]),
+    ("invalid_programs", &["--package", "wgrad", "--test", "engine", "--", "invalid_programs::fuzz"]),
+    ("parsers", &["--package", "wgrad", "--features", "tokenizers", "--test", "parsers", "--", "fuzz"]),
+    ("cli", &["--package", "wgrad-cli", "--test", "cli", "--", "spoiled::fuzz"]),
+    (WASM, &[]),
 ];
+/// The npm package, in Node.
+const WASM: &str = "wasm";
 
 pub fn run(args: &FuzzArgs) -> Result<()> {
     let lab = Lab::new(false, false);
@@ -36,12 +41,23 @@ pub fn run(args: &FuzzArgs) -> Result<()> {
     let seed = args.seed.unwrap_or(now * 1_000_000);
     println!("from seed {seed} on, on {}", gpu.place());
     let chosen = |name: &str| args.test.as_deref().is_none_or(|test| test == name);
-    for [_, program, test] in TESTS.into_iter().filter(|[name, ..]| chosen(name)) {
-        let mut cargo = run::cargo();
-        cargo.args(["test", "--package", "wgrad", "--test", program, "--", "--ignored", "--nocapture", test]);
-        gpu.apply(&mut cargo);
-        cargo.env("WGRAD_FUZZ_MINUTES", args.minutes.to_string()).env("WGRAD_FUZZ_SEED", seed.to_string());
-        run::run(&mut cargo)?;
+    for (name, test) in TESTS.into_iter().filter(|(name, _)| chosen(name)) {
+        let mut command = if name == WASM {
+            let node = lab.node()?;
+            package::build(node, lab.no_install)?;
+            let mut command = node.command("node");
+            command.arg("tests/fuzz.js");
+            command
+        } else {
+            let mut cargo = run::cargo();
+            cargo.arg("test").args(test).args(["--ignored", "--nocapture"]);
+            gpu.apply(&mut cargo);
+            // Crates that panic at a spoiled file would fill pages.
+            cargo.env("RUST_BACKTRACE", "0");
+            cargo
+        };
+        command.env("WGRAD_FUZZ_MINUTES", args.minutes.to_string()).env("WGRAD_FUZZ_SEED", seed.to_string());
+        run::run(&mut command)?;
     }
     Ok(())
 }
