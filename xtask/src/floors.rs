@@ -50,7 +50,8 @@ fn named(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-fn visit(folder: &Path, each: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
+/// Every file of Rust in a folder and below.
+pub fn visit(folder: &Path, each: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
