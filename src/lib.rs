@@ -85,4 +85,6 @@ mod guide {
     struct CustomOp;
     #[doc = include_str!("../docs/guide/src/debugging.md")]
     struct Debugging;
+    #[doc = include_str!("../docs/guide/src/performance.md")]
+    struct Performance;
 }
