@@ -219,11 +219,14 @@ impl Graph {
     /// ```
     #[track_caller]
     pub fn gradients<'g, const N: usize>(&'g self, loss: Var<'g>, wrt: [Var<'g>; N]) -> [Var<'g>; N] {
-        let mut all = self.grad(loss, &wrt).into_iter();
-        wrt.map(|var| {
-            let gradient = all.next().and_then(|gradient| gradient.dense());
-            gradient.unwrap_or_else(|| self.full(var.shape(), 0.0))
-        })
+        let mut all = wrt;
+        for (var, gradient) in all.iter_mut().zip(self.grad(loss, &wrt)) {
+            *var = match gradient.dense() {
+                Some(dense) => dense,
+                None => self.full(var.shape(), 0.0),
+            };
+        }
+        all
     }
 
     /// Carries cotangents of several variables back to `wrt`.
