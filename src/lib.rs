@@ -1,7 +1,7 @@
 //! Portable WebGPU compute with a reverse-mode tape: differentiable memory and routing on any GPU, natively and in the
 //! browser, and on the CPU where there is none.
 //!
-//! A [`Graph`] says what to compute, [`Graph::grad`] appends how to differentiate it, [`Device::compile`] makes a [`Plan`] that
+//! A [`Graph`] says what to compute, [`Graph::gradients`] appends how to differentiate it, [`Device::compile`] makes a [`Plan`] that
 //! is replayed with one submit a run; states live in a [`Store`]. [`train`] makes whole training steps of it, [`nn`] has
 //! parameters and layers, and the four systems are in [`models`].
 //!
@@ -12,8 +12,7 @@
 //! let device = Device::cpu(); // or Device::auto_blocking()?: a GPU if there is one
 //! let graph = Graph::new();
 //! let x = graph.input("x", TensorType::f32([3]));
-//! let loss = x.square().sum_all();
-//! let gradient = graph.grad(loss, &[x])[0].dense().unwrap_or(x);
+//! let [gradient] = graph.gradients(x.square().sum_all(), [x]);
 //! let plan = device.compile_blocking(&graph, &[("gradient", gradient)])?;
 //! plan.run(&Feed::new().input("x", &Tensor::f32([3], vec![1.0, 2.0, 3.0])?))?;
 //! assert_eq!(plan.read_blocking("gradient")?.floats(), [2.0, 4.0, 6.0]);
@@ -86,4 +85,6 @@ mod guide {
     struct CustomOp;
     #[doc = include_str!("../docs/guide/src/debugging.md")]
     struct Debugging;
+    #[doc = include_str!("../docs/guide/src/performance.md")]
+    struct Performance;
 }

@@ -201,6 +201,34 @@ impl Graph {
         self.vjp(&[(loss, seed)], wrt)
     }
 
+    /// Gradients of the scalar `loss` with respect to `wrt`, each a tensor of its variable's shape: zeros where the loss does
+    /// not depend on it, and dense even for a table of which only rows were read, which [`grad`](Self::grad) leaves a list.
+    ///
+    /// ```
+    /// use wgrad::{Device, Feed, Graph, Tensor, TensorType};
+    /// # fn main() -> wgrad::Result<()> {
+    /// let graph = Graph::new();
+    /// let [x, y] = ["x", "y"].map(|name| graph.input(name, TensorType::f32([2])));
+    /// let [dx, dy] = graph.gradients(x.square().sum_all(), [x, y]);
+    /// let plan = Device::cpu().compile_blocking(&graph, &[("dx", dx), ("dy", dy)])?;
+    /// plan.run(&Feed::new().input("x", &Tensor::f32([2], vec![1.0, 3.0])?))?;
+    /// assert_eq!(plan.read_blocking("dx")?.floats(), [2.0, 6.0]);
+    /// assert_eq!(plan.read_blocking("dy")?.floats(), [0.0, 0.0]); // the loss does not depend on it
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn gradients<'g, const N: usize>(&'g self, loss: Var<'g>, wrt: [Var<'g>; N]) -> [Var<'g>; N] {
+        let mut all = wrt;
+        for (var, gradient) in all.iter_mut().zip(self.grad(loss, &wrt)) {
+            *var = match gradient.dense() {
+                Some(dense) => dense,
+                None => self.full(var.shape(), 0.0),
+            };
+        }
+        all
+    }
+
     /// Carries cotangents of several variables back to `wrt`.
     #[track_caller]
     pub fn vjp<'g>(&'g self, seeds: &[(Var<'g>, Var<'g>)], wrt: &[Var<'g>]) -> Vec<Gradient<'g>> {

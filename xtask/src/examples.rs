@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::floors::visit;
 use crate::lab::Gpu;
 use crate::run;
 
@@ -41,8 +42,24 @@ fn names() -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
+/// One idea a file: every file is shorter than 100 lines, and every example stands in the list of them.
+fn short_and_listed() -> Result<()> {
+    let folder = run::root().join("examples");
+    visit(&folder, &mut |file| {
+        let lines = fs::read_to_string(file)?.lines().count();
+        ensure!(lines < 100, "{} has {lines} lines; an example has one idea, in less than 100", file.display());
+        Ok(())
+    })?;
+    let list = fs::read_to_string(folder.join("README.md")).context("no examples/README.md")?;
+    for name in names()? {
+        ensure!(list.contains(&format!("`{name}`")), "examples/README.md lacks `{name}`");
+    }
+    Ok(())
+}
+
 /// Builds and runs all of them; says how many.
 pub fn check(gpu: Option<&Gpu>) -> Result<String> {
+    short_and_listed()?;
     let listed: BTreeSet<&str> = SMALL.iter().map(|(name, _)| *name).chain(["shared_device"]).collect();
     let known =
         |name: &&String| listed.contains(name.as_str()) || ELSEWHERE.iter().any(|begin| name.starts_with(begin));

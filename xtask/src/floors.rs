@@ -62,7 +62,8 @@ fn unsafe_code(text: &str) -> usize {
     after.filter(|rest| ["{", "fn ", "impl", "extern ", "trait "].iter().any(|word| rest.starts_with(word))).count()
 }
 
-fn visit(folder: &Path, each: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
+/// Every file of Rust in a folder and below.
+pub fn visit(folder: &Path, each: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {

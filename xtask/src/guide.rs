@@ -1,11 +1,11 @@
-//! The guide under `docs/guide`: built by mdBook, and none of its links leads nowhere.
+//! The guide under `docs/guide`: built by mdBook, none of its links leads nowhere, and no option of a model is missing.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run;
+use crate::{options, run};
 
 /// Where the links of a page lead, in its own folder or below: no anchors, no other sites.
 fn links(page: &str) -> Vec<&str> {
@@ -16,6 +16,7 @@ fn links(page: &str) -> Vec<&str> {
 
 /// Builds it into `target/guide`; says how many pages there are.
 pub fn build() -> Result<String> {
+    options::check()?;
     let mut cargo = run::cargo();
     cargo.args([
         "run",

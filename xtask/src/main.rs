@@ -1,4 +1,5 @@
-//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | miri | deny | new-op`.
+//! The project's chores: `cargo xtask demo | test | bench | web | setup | fuzz | coverage | mutants | miri | deny | new-op |
+//! options | adapters`.
 
 mod adapters;
 mod apt;
@@ -16,6 +17,7 @@ mod job;
 mod lab;
 mod new_op;
 mod node;
+mod options;
 mod package;
 mod pytorch;
 mod run;
@@ -69,6 +71,8 @@ enum Command {
     Deny(tools::DenyArgs),
     /// Begin an operation: kernel, Rust file with samples, and its lines in the lists
     NewOp(new_op::NewOpArgs),
+    /// Write the guide's page of all options of the models, from their documentation
+    Options,
     /// List the Vulkan adapters: kind, name, driver
     Adapters {
         /// Do something that a validation layer must object to
@@ -117,6 +121,7 @@ fn chore(command: &Command) -> Result<bool> {
         Command::Adapters { mistake: true } => adapters::mistake()?,
         Command::Adapters { mistake: false } => adapters::print()?,
         Command::NewOp(args) => new_op::run(args)?,
+        Command::Options => options::write()?,
     }
     Ok(true)
 }

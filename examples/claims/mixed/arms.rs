@@ -1,21 +1,14 @@
-//! Infini-attention, block recurrence, routing and product keys in one model, against a model of each alone with the same
-//! number of parameters, on texts that ask for what was named near, for what was named far back, and for lasting facts.
-//!
-//! `cargo run --release --example claims_mixed`
+//! All four systems in one model, each alone, and none, with the same number of parameters.
 
-mod recall;
-mod support;
-
-use recall::{Answer, Model, Needs, TOKENS, Task, of};
-use support::{Line, Picture, Report, over};
+use super::recall::{Model, TOKENS};
 use wgrad::models::mix::{AttentionKind, FeedForwardKind, LayerConfig, MemoryConfig, MemoryTransformer};
 use wgrad::nn::{ParamVars, Params};
 use wgrad::train::Group;
 use wgrad::{Result, Var};
 
 /// Tokens of a segment and of a text.
-const SEGMENT: usize = 16;
-const LENGTH: usize = 128;
+pub const SEGMENT: usize = 16;
+pub const LENGTH: usize = 128;
 
 impl Model for MemoryTransformer {
     fn init(&self, seed: u64) -> Params {
@@ -60,8 +53,8 @@ fn sized(layers: &[(AttentionKind, FeedForwardKind)], parameters: usize) -> Resu
     Ok(best)
 }
 
-fn run(report: &mut Report) -> Result<()> {
-    let steps = report.args.size(600, 2);
+/// The models and their names, all of one size.
+pub fn arms() -> Result<Vec<(&'static str, MemoryTransformer)>> {
     let window = || AttentionKind::Full { context: SEGMENT };
     let infini = || AttentionKind::Infini { delta_rule: false, head_gate: 0.0 };
     let recurrent = || AttentionKind::Recurrent { states: None, gate: Default::default(), gates: Default::default() };
@@ -78,40 +71,5 @@ fn run(report: &mut Report) -> Result<()> {
         ("none: a window", vec![(window(), dense()), (window(), dense()), (window(), dense())]),
     ];
     let target = model(&arms[0].1, 2.0)?.init(0).numel();
-    let far = |a: &Answer, range: std::ops::Range<usize>| matches!(a.needs, Needs::Thing(d) if range.contains(&d));
-    let meant = |a: &Answer, i: usize| match i {
-        0 => far(a, 0..SEGMENT),
-        1 => far(a, SEGMENT..3 * SEGMENT),
-        2 => far(a, 3 * SEGMENT..LENGTH),
-        _ => a.needs == Needs::Fact,
-    };
-    let (mut rows, mut lines) = (Vec::new(), Vec::new());
-    let models = arms.iter().map(|(_, layers)| sized(layers, target)).collect::<Result<Vec<_>>>()?;
-    let task = Task { length: LENGTH, things: 8, asking: 2, lasting: true };
-    let all = report.args.each(&models, |model, seed| recall::train(model, task, seed, (steps, 3e-3)))?;
-    for (((name, _), model), runs) in arms.iter().zip(&models).zip(all) {
-        let share = |run: &Vec<Answer>, i| 100.0 * of(run, |a| meant(a, i), |a| f64::from(u8::from(a.right)));
-        let operations = recall::operations(model, LENGTH)?;
-        let mut row = vec![(*name).to_owned(), model.init(0).numel().to_string(), format!("{:.0}k", operations / 1e3)];
-        row.extend((0..4).map(|i| over(&runs, 0, |run| share(run, i)) + " %"));
-        row.push(over(&runs, 3, |run| of(run, |_| true, |a| a.loss)));
-        rows.push(row);
-        let points = (0..4).map(|i| (i as f64 + 1.0, runs.iter().map(|run| share(run, i)).collect())).collect();
-        lines.push(Line { name: (*name).to_owned(), points });
-    }
-    report.say(&format!(
-        "Right answers after {steps} steps; texts of {LENGTH} tokens in segments of {SEGMENT}, chance is 12 %:"
-    ));
-    let head =
-        ["model", "parameters", "operations a token", "near", "16 to 47", "48 and more", "lasting", "loss, nats"];
-    report.table(&head, &rows);
-    let axes = ["1 near, 2 named 16 to 47 tokens before, 3 further, 4 lasting facts", "right, %"];
-    report.picture(
-        "mixed",
-        &Picture { title: "Right answers by what they need", axes, factors: [false; 2], lines: &lines },
-    )
-}
-
-fn main() -> std::process::ExitCode {
-    support::program("mixed", run)
+    arms.into_iter().map(|(name, layers)| Ok((name, sized(&layers, target)?))).collect()
 }

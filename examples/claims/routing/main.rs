@@ -5,59 +5,26 @@
 //! `cargo run --release --example claims_routing`
 
 mod lengths;
+mod loss;
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "../router_learns/task/mod.rs"]
+#[path = "../../router_learns/task/mod.rs"]
 mod task;
 
-use support::{Line, Picture, Report, over};
-use task::{ANSWERS, ASKED, LENGTH, MARKED, Measured, Routing};
+use support::{Line, Picture, Point, Report, over};
+use wgrad::Result;
 use wgrad::ops::route::soft_top_k::SoftTopK;
-use wgrad::{Device, Result};
-
-/// Loss against compute: more and more tokens are heavy.
-fn loss(report: &mut Report) -> Result<()> {
-    let steps = report.args.size(400, 4) as u64;
-    let arms = [(0, Routing::Learned, 16), (0, Routing::Learned, 32), (0, Routing::Learned, 64)];
-    let arms = [&arms[..], &[(1, Routing::Random, 32), (2, Routing::All, LENGTH)]].concat();
-    let all = report.args.each(&arms, |(_, routing, heavy), seed| {
-        let measured = task::train(&Device::cpu(), (*routing, *heavy), seed, (steps, 5e-3))?;
-        Ok(measured.last().copied().unwrap_or_default())
-    })?;
-    let mut rows = Vec::new();
-    let mut lines = ["learned", "random", "all heavy"].map(|name| Line { name: name.to_owned(), points: Vec::new() });
-    for ((line, _, heavy), runs) in arms.iter().zip(&all) {
-        let runs: &[Measured] = runs;
-        rows.push(vec![
-            format!("{}, {heavy} of {LENGTH}", lines[*line].name),
-            format!("{:.1}k", runs[0].operations / 1e3),
-            over(runs, 3, |run| run.loss),
-            over(runs, 0, |run| 100.0 * run.marked) + " %",
-        ]);
-        lines[*line].points.push((runs[0].operations, runs.iter().map(|run| run.loss).collect()));
-    }
-    report.say(&format!(
-        "Loss on held-out sequences: {LENGTH} tokens, of which {MARKED} know the answer and {ASKED} are asked for it; {steps} \
-         steps, chance is {:.3}.",
-        f64::from(ANSWERS).ln()
-    ));
-    report.table(&["heavy tokens", "operations a token", "loss in nats", "of those who know, routed"], &rows);
-    let axes = ["operations a token, forward", "loss in nats"];
-    report.picture(
-        "routing-loss",
-        &Picture { title: "Loss against compute", axes, factors: [true, false], lines: &lines },
-    )
-}
 
 /// Operations and time against length.
 fn length(report: &mut Report, lengths: &[usize]) -> Result<()> {
-    let (mut rows, mut lines) = (Vec::new(), [("routed", vec![]), ("all heavy", vec![])]);
+    let (mut rows, mut lines) = (Vec::new(), [Line::new("routed", []), Line::new("all heavy", [])]);
     for n in lengths {
         // One after the other: they are timed.
         let mut measure = |which: usize| -> Result<(f64, Vec<f64>)> {
             let runs =
                 (0..report.args.seeds).map(|seed| lengths::block(*n, which == 1, seed)).collect::<Result<Vec<_>>>()?;
             let times: Vec<f64> = runs.iter().map(|run| run[1]).collect();
-            lines[which].1.push((*n as f64, times.clone()));
+            lines[which].points.push(Point::of(*n as f64, &times));
             Ok((runs[0][0], times))
         };
         let ((routed, fast), (full, slow)) = (measure(0)?, measure(1)?);
@@ -67,20 +34,17 @@ fn length(report: &mut Report, lengths: &[usize]) -> Result<()> {
             format!("{:.0}k", routed / 1e3),
             format!("{:.0}k", full / 1e3),
             format!("{:.1}", full / routed),
-            support::spread(&fast, 1),
-            support::spread(&slow, 1),
-            support::spread(&ratios, 1),
+            support::numbers::spread(&fast, 1),
+            support::numbers::spread(&slow, 1),
+            support::numbers::spread(&ratios, 1),
         ]);
     }
     report.say("A block forward, 1/16 of the tokens heavy (1/8 as keys) or all; milliseconds of processor time:");
     let head = ["tokens", "routed: operations a token", "all heavy", "ratio", "routed: ms", "all heavy: ms", "ratio"];
     report.table(&head, &rows);
-    let lines = lines.map(|(name, points)| Line { name: name.to_owned(), points });
     let axes = ["tokens", "ms of processor time"];
-    report.picture(
-        "routing-time",
-        &Picture { title: "A block against length", axes, factors: [true, true], lines: &lines },
-    )
+    report.picture("routing-time", Picture::new("A block against length", axes, [true, true], lines.into()));
+    Ok(())
 }
 
 /// Exact against iterated.
@@ -109,7 +73,7 @@ fn run(report: &mut Report) -> Result<()> {
     let count = report.args.size(lengths.len(), 1);
     length(report, &lengths[..count])?;
     soft_top_k(report, if report.args.quick { &[1024] } else { &[1024, 8192, 65_536] })?;
-    loss(report)
+    loss::loss(report)
 }
 
 fn main() -> std::process::ExitCode {

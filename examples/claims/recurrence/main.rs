@@ -4,51 +4,21 @@
 //!
 //! `cargo run --release --example claims_recurrence`
 
+mod model;
+#[path = "../recall/mod.rs"]
 mod recall;
+#[path = "../support/mod.rs"]
 mod support;
 
-use recall::{Answer, Model, Needs, TOKENS, Task, VALUES, of};
-use support::{Line, Picture, Report, over};
-use wgrad::models::long_memory::{Lookback, RoutedMemoryConfig};
-use wgrad::models::recurrent::{BlockRecurrentConfig, BlockRecurrentTransformer, Carried, LongMemoryLayers};
-use wgrad::nn::{ParamVars, Params};
-use wgrad::{Result, Var};
+use model::{LENGTH, model};
+use recall::texts::VALUES;
+use recall::{Answer, Needs, Task, of};
+use support::{Line, Picture, Point, Report, over};
+use wgrad::Result;
 
-/// Tokens of a block and of a text; features.
-const BLOCK: usize = 16;
-const LENGTH: usize = 128;
-const DIM: usize = 32;
 /// Where ranges of distances, and of positions, begin.
 const FROM: [usize; 4] = [0, 16, 32, 64];
-
-impl Model for BlockRecurrentTransformer {
-    fn init(&self, seed: u64) -> Params {
-        BlockRecurrentTransformer::init(self, seed)
-    }
-
-    fn logits<'g>(&self, p: &ParamVars<'g>, ids: Var<'g>) -> Var<'g> {
-        self.forward_attached(p, ids, &Carried::default()).0
-    }
-}
-
-fn model(states: bool, routed: bool) -> Result<BlockRecurrentTransformer> {
-    let memory = RoutedMemoryConfig {
-        heads: 2,
-        dim_head: 16,
-        lookback: Some(Lookback { latest: BLOCK, heads: 2, dim_head: 16 }),
-        ..RoutedMemoryConfig::new(DIM, LENGTH, 2 * BLOCK)
-    };
-    BlockRecurrentTransformer::new(BlockRecurrentConfig {
-        heads: 2,
-        dim_head: 16,
-        ff_mult: 2.0,
-        block_width: BLOCK,
-        max_seq_len: LENGTH,
-        recurrent_layers: Some(if states { vec![1] } else { vec![] }),
-        long_memory: routed.then_some(LongMemoryLayers { layers: vec![1], memory }),
-        ..BlockRecurrentConfig::new(TOKENS, DIM, 2)
-    })
-}
+const RANGES: [&str; 4] = ["under 16", "16 to 31", "32 to 63", "64 to 127"];
 
 /// The range that begins at `FROM[i]`.
 fn within(i: usize, value: usize) -> bool {
@@ -71,12 +41,11 @@ fn run(report: &mut Report) -> Result<()> {
             |i: usize| runs.iter().map(|run| of(run, |a| within(i, far(a)), |a| a.loss)).collect::<Vec<_>>();
         let at = |a: &Answer, i: usize| within(i, a.position);
         let right = over(&runs, 0, |run| 100.0 * of(run, |_| true, |a| f64::from(u8::from(a.right)))) + " %";
-        let cells = (0..FROM.len()).map(|i| support::spread(&by_distance(i), 2));
+        let cells = (0..FROM.len()).map(|i| support::numbers::spread(&by_distance(i), 2));
         rows.push(std::iter::once((*name).to_owned()).chain(cells).chain([right]).collect());
         let cells = (0..FROM.len()).map(|i| over(&runs, 2, |run| loss(run, i, at)));
         places.push(std::iter::once((*name).to_owned()).chain(cells).collect());
-        let points = (0..FROM.len()).map(|i| ((FROM[i] as f64 * 1.5).max(8.0), by_distance(i))).collect();
-        lines.push(Line { name: (*name).to_owned(), points });
+        lines.push(Line::new(name, (0..FROM.len()).map(|i| Point::of(i as f64, &by_distance(i)))));
         let operations = recall::operations(model, LENGTH)?;
         sizes.push(format!(
             "{name}: {} parameters, {:.0}k operations a token",
@@ -86,12 +55,13 @@ fn run(report: &mut Report) -> Result<()> {
     }
     report.say(&format!("{steps} steps; {}. Chance is {:.2} nats.", sizes.join("; "), f64::from(VALUES).ln()));
     report.say("Loss in nats by the distance to the fact:");
-    report.table(&["distance in tokens", "under 16", "16 to 31", "32 to 63", "64 to 127", "right"], &rows);
+    report.table(&[&["distance in tokens"], &RANGES[..], &["right"]].concat(), &rows);
     report.say("Loss in nats by the position of the question:");
-    report.table(&["position in the text", "under 16", "16 to 31", "32 to 63", "64 to 127"], &places);
+    report.table(&[&["position in the text"], &RANGES[..]].concat(), &places);
     let axes = ["distance to the fact, tokens", "loss in nats"];
-    let title = "Loss by distance to the needed fact";
-    report.picture("recurrence", &Picture { title, axes, factors: [true, false], lines: &lines })
+    let picture = Picture::new("Loss by distance to the needed fact", axes, [false; 2], lines);
+    report.picture("recurrence", Picture { places: RANGES.map(str::to_owned).into(), ..picture });
+    Ok(())
 }
 
 fn main() -> std::process::ExitCode {

@@ -1,60 +1,14 @@
-//! A language of facts, "subject relation object", and transformers that learn it, with a product-key memory or without.
+//! Transformers that learn the facts, with a product-key memory or without.
 
-use rand::RngExt;
+use super::{BATCH, EACH, OBJECTS, RELATIONS, SUBJECTS, batch, drawn};
 use rand_chacha::ChaCha8Rng;
 use wgrad::graph::Mode;
 use wgrad::models::product_key::{
-    Lookup, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, SlotUsage, Usage, VALUES, values_group,
+    Lookup, PkmTransformer, PkmTransformerConfig, ProductKeyConfig, SlotUsage, VALUES, values_group,
 };
 use wgrad::nn::{ParamVars, Params};
 use wgrad::train::{AdamW, Group, Schedule, Trainer};
-use wgrad::{Device, Feed, Graph, Plan, Result, Store, Tensor, TensorType, Var};
-
-const SUBJECTS: u32 = 128;
-const RELATIONS: u32 = 32;
-const OBJECTS: u32 = 64;
-/// Facts in all; those that are only learned later; texts of a batch; facts of a text.
-pub const ALL: usize = (SUBJECTS * RELATIONS) as usize;
-pub const NEW: usize = 64;
-const BATCH: usize = 32;
-const EACH: usize = 8;
-/// Learning rate of everything in all models.
-pub const RATE: f64 = 5e-3;
-
-/// What is true: the object of each subject and relation, in random order; the last [`NEW`] facts are new.
-pub struct World(Vec<[u32; 3]>);
-
-impl World {
-    pub fn new(rng: &mut ChaCha8Rng) -> World {
-        let mut facts: Vec<[u32; 3]> = (0..SUBJECTS * RELATIONS)
-            .map(|i| [i / RELATIONS, SUBJECTS + i % RELATIONS, SUBJECTS + RELATIONS + rng.random_range(0..OBJECTS)])
-            .collect();
-        for i in (1..facts.len()).rev() {
-            facts.swap(i, rng.random_range(0..=i as u32) as usize);
-        }
-        World(facts)
-    }
-
-    pub fn old(&self) -> &[[u32; 3]] {
-        &self.0[..ALL - NEW]
-    }
-
-    pub fn new_facts(&self) -> &[[u32; 3]] {
-        &self.0[ALL - NEW..]
-    }
-}
-
-/// A batch of texts and the objects in them, which are what is learned.
-pub fn batch(facts: impl Iterator<Item = [u32; 3]>) -> Result<[Tensor; 2]> {
-    let facts: Vec<[u32; 3]> = facts.take(BATCH * EACH).collect();
-    let objects = facts.iter().map(|fact| fact[2]).collect();
-    Ok([Tensor::u32([BATCH, 3 * EACH], facts.concat())?, Tensor::u32([BATCH * EACH], objects)?])
-}
-
-/// Facts drawn from a list.
-pub fn drawn<'a>(rng: &'a mut ChaCha8Rng, facts: &'a [[u32; 3]]) -> impl Iterator<Item = [u32; 3]> + 'a {
-    std::iter::repeat_with(|| facts[rng.random_range(0..facts.len() as u32) as usize])
-}
+use wgrad::{Device, Graph, Result, Tensor, TensorType, Var};
 
 /// A transformer of two layers, the feed-forward of the second a memory or not.
 pub struct Model(PkmTransformer);
@@ -76,7 +30,7 @@ impl Model {
     }
 
     /// Logits `[facts, tokens]` of the objects; `trained`: the input of the slots that may learn.
-    fn objects<'g>(&self, p: &ParamVars<'g>, mode: Mode, usage: Option<&SlotUsage>) -> Var<'g> {
+    pub(super) fn objects<'g>(&self, p: &ParamVars<'g>, mode: Mode, usage: Option<&SlotUsage>) -> Var<'g> {
         let g = p.graph();
         let mut lookup = Lookup::new(mode, 0);
         if mode == Mode::Train && self.slots() > 0 {
@@ -133,31 +87,4 @@ impl Model {
         }
         Ok(())
     }
-
-    /// A plan that asks.
-    pub fn asking(&self, params: &Params, usage: &SlotUsage) -> Result<Plan> {
-        let graph = Graph::new();
-        let p = params.vars(&graph);
-        let logits = self.objects(&p, Mode::Eval, Some(usage));
-        let objects = graph.input("objects", TensorType::u32([BATCH * EACH]));
-        let outputs = [("loss", logits.cross_entropy_mean(objects, None)), ("answers", logits.argmax(1))];
-        Device::cpu().compile_blocking(&graph, &outputs)
-    }
-}
-
-/// Perplexity, share of right answers in percent, and use of slots over facts, in whole batches.
-pub fn ask(plan: &Plan, usage: &SlotUsage, store: &Store, facts: &[[u32; 3]]) -> Result<(f64, f64, Usage)> {
-    let counts = Store::new(store.device());
-    usage.reset(&counts)?;
-    let (mut loss, mut right) = (0.0, 0);
-    let batches = (facts.len() / (BATCH * EACH)).max(1);
-    for i in 0..batches {
-        let [ids, objects] = batch(facts.iter().copied().cycle().skip(i * BATCH * EACH))?;
-        plan.run(&Feed::new().store(store).store(&counts).input("ids", &ids).input("objects", &objects))?;
-        loss += f64::from(plan.read_blocking("loss")?.floats()[0]) / batches as f64;
-        let answers = plan.read_blocking("answers")?;
-        right += answers.ints().iter().zip(objects.ints()).filter(|(a, b)| a == b).count();
-    }
-    let asked = (batches * BATCH * EACH) as f64;
-    Ok((loss.exp(), 100.0 * right as f64 / asked, usage.read_blocking(&counts)?))
 }

@@ -5,72 +5,17 @@
 //! `cargo run --release --example claims_product_keys`
 
 mod facts;
+mod measure;
+#[path = "../support/mod.rs"]
 mod support;
 
-use facts::{ALL, Model, NEW, RATE, World, ask};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use support::{Line, Picture, Report, over};
-use wgrad::models::product_key::{SlotUsage, choose_slots};
-use wgrad::train::Group;
-use wgrad::{Result, Tensor};
+use facts::{ALL, Model, NEW};
+use measure::measure;
+use support::{Line, Picture, Point, Report, over};
+use wgrad::Result;
 
-/// Learning rates of fine-tuning, for all ways alike.
-const RATES: [f64; 2] = [RATE, RATE / 5.0];
 /// Features of a token of the model with the memory.
 const DIM: usize = 32;
-
-/// What one seed measures of a model.
-struct Measured {
-    /// After each quarter of the steps.
-    perplexity: Vec<f64>,
-    right: f64,
-    used: f64,
-    divergence: f64,
-    /// Ways to fine-tune: right answers to new and old questions.
-    tuned: Vec<(String, [f64; 2])>,
-}
-
-fn measure(model: &Model, seed: u64, steps: usize) -> Result<Measured> {
-    let world = World::new(&mut ChaCha8Rng::seed_from_u64(seed));
-    let all = Tensor::u32([model.slots()], vec![1; model.slots()])?;
-    let usage = SlotUsage::new("usage", model.slots());
-    let rng = &mut ChaCha8Rng::seed_from_u64(seed + 1000);
-    let mut trained = model.trainer(model.init(seed), (steps, RATE), Group::default())?;
-    let plan = model.asking(trained.params(), &usage)?;
-    let mut perplexity = Vec::new();
-    for _ in 0..4 {
-        model.train(&mut trained, rng, (world.old(), steps / 4), &all)?;
-        perplexity.push(ask(&plan, &usage, trained.store(), world.old())?.0);
-    }
-    let learned = pollster::block_on(trained.read_params())?;
-    let (_, right, background) = ask(&plan, &usage, trained.store(), world.old())?;
-    let (_, _, of_new) = ask(&plan, &usage, trained.store(), world.new_facts())?;
-    let frozen = Group::default().lr_factor(0.0);
-    let mut ways = vec![("all parameters".to_owned(), Group::default(), all.clone())];
-    if model.slots() > 0 {
-        ways.push(("values of all slots".to_owned(), frozen, all));
-        for count in [1024, 256] {
-            ways.push((format!("values of {count} slots"), frozen, choose_slots(&of_new, &background, count)?));
-        }
-    }
-    let mut tuned = Vec::new();
-    for (way, rest, slots) in ways {
-        for rate in RATES {
-            let mut after = model.trainer(learned.clone(), (steps / 8, rate), rest)?;
-            model.train(&mut after, rng, (world.new_facts(), steps / 8), &slots)?;
-            let now = |facts| ask(&plan, &usage, after.store(), facts).map(|(_, right, _)| right);
-            tuned.push((format!("{way}, rate {rate}"), [now(world.new_facts())?, now(world.old())?]));
-        }
-    }
-    Ok(Measured {
-        perplexity,
-        right,
-        used: 100.0 * background.share_used(),
-        divergence: background.kl_to_uniform(),
-        tuned,
-    })
-}
 
 /// The width at which a dense model has nearest to so much of something.
 fn width(target: f64, of: impl Fn(&Model) -> Result<f64>) -> Result<usize> {
@@ -115,9 +60,9 @@ fn run(report: &mut Report) -> Result<()> {
             let cell = |which: usize| over(&runs, 1, |run| run.tuned[i].1[which]) + " %";
             tuned.push(vec![format!("{name}: {way}"), cell(0), over(&runs, 1, |run| run.right) + " %", cell(1)]);
         }
-        let at = |quarter: usize| runs.iter().map(|run| run.perplexity[quarter]).collect();
-        let points = (0..4).map(|quarter| ((steps * (quarter + 1) / 4) as f64, at(quarter))).collect();
-        lines.push(Line { name: format!("{name} (width {dim})"), points });
+        let of = |quarter: usize| runs.iter().map(|run| run.perplexity[quarter]).collect::<Vec<_>>();
+        let points = (0..4).map(|quarter| Point::of((steps * (quarter + 1) / 4) as f64, &of(quarter)));
+        lines.push(Line::new(&format!("{name}, width {dim}"), points));
     }
     report.say(&format!(
         "Perplexity of the objects of {} facts, of 64 objects, after each quarter of {steps} steps:",
@@ -128,8 +73,8 @@ fn run(report: &mut Report) -> Result<()> {
     report.say(&format!("Then {NEW} new facts, {} steps:", steps / 8));
     report.table(&["what is fine-tuned", "new facts right", "old facts right before", "after"], &tuned);
     let axes = ["steps", "perplexity"];
-    let title = "Perplexity of facts";
-    report.picture("product_keys", &Picture { title, axes, factors: [false, true], lines: &lines })
+    report.picture("product_keys", Picture::new("Perplexity of facts", axes, [false, true], lines));
+    Ok(())
 }
 
 fn main() -> std::process::ExitCode {
