@@ -39,9 +39,8 @@ pub fn run(args: &NewOpArgs) -> Result<()> {
             bail!("{} is there already", path.display());
         }
     }
-    let method = format!("pub fn {name}(self");
-    if let Some(path) = find(&root.join("src"), &method)? {
-        bail!("{} has a method {name} of its own; choose another name", path.display());
+    if let Some(path) = method(name)? {
+        bail!("{} has a method {name}; choose another name", path.display());
     }
     write(&shader, SHADER)?;
     write(&op, &renamed(OPERATION, name, family))?;
@@ -78,21 +77,27 @@ fn check(name: &str, family: &str) -> Result<()> {
     Ok(())
 }
 
+/// The file that has a method of this name.
+fn method(name: &str) -> Result<Option<PathBuf>> {
+    // Elementwise methods come from lists.
+    find(&run::root().join("src"), &[format!("pub fn {name}(self"), format!("\n    {name} => ")])
+}
+
 /// The text of the operation `new_op` under another name.
 fn renamed(text: &str, name: &str, family: &str) -> String {
     let text = text.replace("elementwise/new_op", &format!("{family}/{name}")).replace("NewOp", &camel(name));
     text.replace("NEW_OP", &name.to_uppercase()).replace("new_op", name)
 }
 
-/// A Rust file below `folder` that has `part`.
-fn find(folder: &Path, part: &str) -> Result<Option<PathBuf>> {
+/// A file below `folder` that has one of the parts.
+fn find(folder: &Path, parts: &[String]) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            if let Some(found) = find(&path, part)? {
+            if let Some(found) = find(&path, parts)? {
                 return Ok(Some(found));
             }
-        } else if fs::read_to_string(&path).is_ok_and(|text| text.contains(part)) {
+        } else if fs::read_to_string(&path).is_ok_and(|text| parts.iter().any(|part| text.contains(part))) {
             return Ok(Some(path));
         }
     }
@@ -145,6 +150,15 @@ mod tests {
         {
             assert!(check(name, family).is_err(), "{name} {family}");
         }
+    }
+
+    #[test]
+    fn methods_that_are_there_are_found() {
+        let file =
+            |name: &str| method(name).expect("the sources").and_then(|path| path.file_name().map(ToOwned::to_owned));
+        assert_eq!(file("max").as_deref(), Some("reduce.rs".as_ref()));
+        assert_eq!(file("relu"), file("maximum"));
+        assert!(file("relu").is_some() && file("soft_clip").is_none());
     }
 
     /// What the unit tests of the library compile as `new_op`, under a name of another length.
