@@ -47,7 +47,20 @@ impl Gpu {
                 *slot = Some(lost.clone());
                 Err(lost)
             }
-            Some(other) => Err(other),
+            Some(other) => {
+                drop(slot);
+                Err(self.blame(other))
+            }
+        }
+    }
+
+    /// What the error of a command means: a device that is gone refuses commands, also before anybody was told of its loss.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        #[cfg(not(target_arch = "wasm32"))]
+        self.probe();
+        match &*lock(&self.failure) {
+            Some(lost @ Error::DeviceLost { .. }) => lost.clone(),
+            _ => error,
         }
     }
 
@@ -73,11 +86,18 @@ impl Gpu {
         }
     }
 
-    /// Natively a device has one handler for its loss, and that of an adopted one is its owner's: so it is asked, by
-    /// memory that only a device that is there can map.
+    /// Natively a device has one handler for its loss, and that of an adopted one is its owner's: so it is asked.
     #[cfg(not(target_arch = "wasm32"))]
     fn ask_for_loss(&self) {
-        if !self.adopted || matches!(*lock(&self.failure), Some(Error::DeviceLost { .. })) {
+        if self.adopted {
+            self.probe();
+        }
+    }
+
+    /// Asks for memory that only a device that is there can map.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn probe(&self) {
+        if matches!(*lock(&self.failure), Some(Error::DeviceLost { .. })) {
             return;
         }
         let full = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -89,9 +109,17 @@ impl Gpu {
         });
         let full = pollster::block_on(full.pop()).is_some();
         if !full && buffer.get_mapped_range_mut(..).is_err() {
-            let reason = "the device was adopted; its owner's handler was told why".to_owned();
-            event!(ERROR, "an adopted device is lost");
-            *lock(&self.failure) = Some(Error::DeviceLost { reason });
+            let told = if self.adopted {
+                "the device was adopted; its owner's handler was told why"
+            } else {
+                "not told why yet"
+            };
+            event!(ERROR, "a device maps no memory any more: it is lost");
+            // Meanwhile it may have been told.
+            let mut slot = lock(&self.failure);
+            if !matches!(*slot, Some(Error::DeviceLost { .. })) {
+                *slot = Some(Error::DeviceLost { reason: told.to_owned() });
+            }
         }
     }
 
@@ -107,11 +135,11 @@ impl Gpu {
         let result = result?;
         if let Some(error) = invalid.await {
             self.check()?;
-            return Err(translate(error));
+            return Err(self.blame(translate(error)));
         }
         if full.await.is_some() {
             self.check()?;
-            return Err(Error::OutOfMemory { requested: peak, peak });
+            return Err(self.blame(Error::OutOfMemory { requested: peak, peak }));
         }
         Ok(result)
     }

@@ -37,14 +37,15 @@ impl Readback {
             Ok(Ok(())) => {}
             _ => {
                 gpu.check()?;
-                return Err(Error::Device { message: "reading a buffer back failed; the device may be lost".into() });
+                let message = "reading a buffer back failed; the device may be lost".into();
+                return Err(gpu.blame(Error::Device { message }));
             }
         }
         let data = match staging.get_mapped_range(0..bytes) {
             Ok(view) => view.to_vec(),
             Err(e) => {
                 gpu.check()?;
-                return Err(Error::Device { message: e.to_string() });
+                return Err(gpu.blame(Error::Device { message: e.to_string() }));
             }
         };
         staging.unmap();

@@ -92,6 +92,9 @@ impl Op for ScatterAdd {
     cpu_twin!();
 
     fn lower(&self, cx: &mut Lower<'_>) -> Result<()> {
+        if cx.outputs[0].numel() == 0 {
+            return Ok(());
+        }
         zero(cx, Place::Output(0), cx.outputs[0].numel())?;
         let (n, width) = (RunShape::elements(cx, 0), cx.inputs[0].shape()[1]);
         // Nothing at all cannot be bound as fours: there are no partial sums of few hits.
@@ -145,12 +148,13 @@ impl<'g> Rows<'g> {
 pub fn samples() -> Vec<crate::ops::samples::Sample> {
     use crate::graph::Factors;
     use crate::ops::samples::Sample;
-    let shapes: [(usize, usize, usize, u32); 14] = [
+    let shapes: [(usize, usize, usize, u32); 15] = [
         (1, 1, 1, 1),
         (7, 3, 5, 7),
         (0, 3, 4, 1),
         (5, 3, 0, 2),
         (5, 0, 3, 3),
+        (300, 4, 0, 2),
         (127, 1, 2, 1),
         (129, 2, 1, 1),
         (300, 67, 9, 12),

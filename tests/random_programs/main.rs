@@ -108,7 +108,7 @@ fn fuzz() {
                 failed += 1;
                 if let Some((small, message)) = failure(&checker, program) {
                     let path = kept().join(format!("seed-{seed}.txt"));
-                    let written = std::fs::write(&path, format!("# {message}\n{small}"));
+                    let written = std::fs::write(&path, format!("# {}\n{small}", message.replace('\n', "\n# ")));
                     println!("{}: {written:?}", path.display());
                 }
             }

@@ -140,7 +140,7 @@ fn hits<'g>(g: &mut Grower<'g>, die: usize) -> Option<Rows<'g>> {
     let x = g.float_like(0, |f| f.var.shape().numel() > 0)?.var;
     let values = as_rows(x).tanh();
     let [count, width] = *values.shape() else { return None };
-    let rows = 1 + g.die(die, 11);
+    let rows = g.die(die, 12);
     if g.die(die, 3) > 0 {
         return Some(Rows::new(g.indices(1, [count], rows as u32 + 1), values, rows));
     }
