@@ -81,17 +81,21 @@ pub struct Slots {
 /// Values of one slot with the bytes before each.
 type Residents<'a> = Vec<(&'a Life, u64)>;
 
+/// What is placed first: the largest of these.
+type Rank = fn(&Life) -> (u64, usize);
+
 /// Puts values into slots so that no two that live at the same time share bytes, and none that are to be apart share a slot.
 /// No order is best for every plan: the best result of some is taken.
 pub(crate) fn assign_slots(lives: &[Life], apart: &Apart, reuse: bool) -> Slots {
     let least = most_alive(lives);
-    let length = |l: &Life| l.last - l.first;
-    let orders: [&dyn Fn(&Life) -> (u64, usize); 4] =
-        [&|l| (l.bytes, usize::MAX - l.first), &|l| (l.bytes, length(l)), &|l| (l.bytes, l.last), &|l| {
-            (l.bytes.saturating_mul(length(l) as u64 + 1), 0)
-        }];
+    const ORDERS: [Rank; 4] = [
+        |l| (l.bytes, usize::MAX - l.first),
+        |l| (l.bytes, l.last - l.first),
+        |l| (l.bytes, l.last),
+        |l| (l.bytes.saturating_mul((l.last - l.first) as u64 + 1), 0),
+    ];
     let mut best: Option<Slots> = None;
-    for rank in orders.iter().take(if reuse { orders.len() } else { 1 }) {
+    for rank in ORDERS.iter().take(if reuse { ORDERS.len() } else { 1 }) {
         let mut order: Vec<&Life> = lives.iter().collect();
         order.sort_by_cached_key(|l| (Reverse(rank(l)), l.key));
         let slots = in_order(&order, apart, reuse);
