@@ -123,7 +123,7 @@ impl TrainerBuilder {
     }
 
     /// [`compile`](Self::compile) with a loss that is the mean over what counts: a sum, and how many terms it has. The loss of
-    /// a step is the sum of all its micro-batches, on all [`ranks`](Self::ranks), divided by what all of them count; 0 if that
+    /// a step is the sum of all its micro-batches, on all `ranks`, divided by what all of them count; 0 if that
     /// is nothing. So micro-batches that count more weigh more, as in one large batch.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use std::hash::Hasher;
 const PIECE: usize = 1 << 22;
 
 /// What ranks that train together need of each other. All ranks make the same calls in the same order; a call waits until
-/// every rank has made it. Implemented by [`Threads`](super::Threads) in one process, and over MPI by the crate `wgrad-mpi`.
+/// every rank has made it. Implemented by `train::Threads` in one process, and over MPI by the crate `wgrad-mpi`.
 ///
 /// ```
 /// use wgrad::train::{Collective, Threads};

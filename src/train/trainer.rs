@@ -137,7 +137,7 @@ impl Trainer {
     }
 
     /// One batch (a micro-batch if gradients are accumulated). Returns when the work is queued; with
-    /// [`ranks`](TrainerBuilder::ranks) when all of them have handed over their gradients.
+    /// `TrainerBuilder::ranks` when all of them have handed over their gradients.
     ///
     /// # Errors
     /// [`Error::Name`] for an input that is missing or has another type; [`Error::NotFinite`] once the training has
