@@ -13,7 +13,7 @@ use crate::device::memory::Held;
 use crate::device::readback::Readback;
 use crate::device::{Gpu, lock};
 use crate::error::{Error, Result};
-use crate::kernels::{Buffer, Dispatch, Lower};
+use crate::kernels::{Access, Buffer, Dispatch, Lower};
 use crate::plan::{Life, Origin, Place, Program, Slots};
 use crate::types::{Operand, Tensor, TensorType};
 use rustc_hash::FxHashMap;
@@ -244,6 +244,7 @@ impl GpuPlan {
         if let Some((_, groups)) = bound.iter().find(|(known, _)| *known == bind) {
             return Ok(groups.clone());
         }
+        self.check_shared(&states)?;
         let groups: Result<Vec<wgpu::BindGroup>> = self.ready.iter().map(|r| self.group(r, &states)).collect();
         let groups = Arc::new(groups?);
         bound.push_back((bind, groups.clone()));
@@ -251,6 +252,28 @@ impl GpuPlan {
             bound.pop_front();
         }
         Ok(groups)
+    }
+
+    /// Refuses a buffer that stands for two inputs or states of which a run writes one: the plan takes them for two.
+    fn check_shared(&self, given: &FxHashMap<usize, wgpu::Buffer>) -> Result<()> {
+        let writes = |b: usize| {
+            let bindings = self.ready.iter().flat_map(|r| &r.dispatch.bindings);
+            bindings.into_iter().any(|x| x.access == Access::Write && x.buffer == Buffer::Program(b))
+        };
+        let name = |b: usize| match &self.program.buffers[b].origin {
+            Origin::State(name) => format!("state {name}"),
+            Origin::Input(name) => format!("input {name}"),
+            Origin::Constant(_) | Origin::Computed => format!("b{b}"),
+        };
+        for (a, buffer) in given {
+            let twin = given.iter().find(|(b, other)| *b > a && *other == buffer);
+            if let Some((b, _)) = twin.filter(|(b, _)| writes(*a) || writes(**b)) {
+                let message =
+                    format!("{} and {} are one buffer, and the run writes it", name(*a.min(b)), name(*a.max(b)));
+                return Err(Error::argument("run", message));
+            }
+        }
+        Ok(())
     }
 
     fn group(&self, ready: &Ready, states: &FxHashMap<usize, wgpu::Buffer>) -> Result<wgpu::BindGroup> {

@@ -67,8 +67,8 @@ pub(super) fn build(
     }
     for (name, var) in outputs {
         let operand = b.operand(simple.value(var.value));
-        // An output shows the value that the run saw, also if the state changes at its end.
-        let operand = b.kept(operand);
+        // An output shows the value that the run saw, also if the state changes at its end or the input is the caller's buffer.
+        let operand = if b.is_input(&operand) { b.copy(&operand) } else { b.kept(operand) };
         b.program.outputs.push((name.to_string(), operand));
     }
     let assigns: Vec<(Value, Value)> =
@@ -204,6 +204,10 @@ impl Builder {
 
     fn is_state(&self, operand: &Operand) -> bool {
         matches!(self.program.buffers[operand.buffer].origin, Origin::State(_))
+    }
+
+    fn is_input(&self, operand: &Operand) -> bool {
+        matches!(self.program.buffers[operand.buffer].origin, Origin::Input(_))
     }
 
     fn assigns(&mut self, assigns: &[(Value, Value)]) {

@@ -106,6 +106,53 @@ fn a_state_lies_in_a_buffer_of_the_caller() {
 }
 
 #[test]
+fn an_input_is_an_output_too() {
+    let Some(device) = common::gpu() else { return };
+    let graph = Graph::new();
+    let x = graph.input("x", TensorType::f32([2, 2]));
+    let outputs = [("same", x), ("flat", x.reshape([4])), ("turned", x.transpose(0, 1)), ("twice", x * 2.0)];
+    let plan = device.compile_blocking(&graph, &outputs).expect("a sound graph");
+    let given = buffer(device, &[1.0, 2.0, 3.0, 4.0], U::STORAGE);
+    let own = Tensor::f32([2, 2], vec![5.0, 6.0, 7.0, 8.0]).expect("four");
+    for (feed, [a, b, c, d]) in [
+        (Feed::new().buffer("x", &given), [1.0f32, 2.0, 3.0, 4.0]),
+        (Feed::new().input("x", &own), [5.0, 6.0, 7.0, 8.0]),
+    ] {
+        plan.run(&feed).expect("it runs");
+        let read = |name| plan.read_blocking(name).expect("an output").floats().to_vec();
+        assert_eq!(read("same"), [a, b, c, d]);
+        assert_eq!(read("flat"), [a, b, c, d]);
+        assert_eq!(read("turned"), [a, c, b, d]);
+        assert_eq!(read("twice"), [2.0 * a, 2.0 * b, 2.0 * c, 2.0 * d]);
+        let shared = plan.buffer("flat").expect("an output");
+        assert_eq!(contents(device, shared.buffer(), shared.offset(), 4), [a, b, c, d]);
+    }
+}
+
+#[test]
+fn a_buffer_that_is_written_stands_for_nothing_else() {
+    let Some(device) = common::gpu() else { return };
+    let one = buffer(device, &[1.0, 2.0], U::STORAGE | U::COPY_SRC);
+    let store = Store::new(device);
+    let ty = TensorType::f32([2]);
+    store.adopt("s", &ty, one.clone()).expect("it fits");
+    store.adopt("t", &ty, one.clone()).expect("it fits");
+    let graph = Graph::new();
+    let (s, x) = (graph.state("s", ty.clone()), graph.input("x", ty.clone()));
+    graph.assign(s, s + x);
+    let plan = device.compile_blocking(&graph, &[]).expect("a sound graph");
+    let error = plan.run(&Feed::new().store(&store).buffer("x", &one)).expect_err("x is s").to_string();
+    assert!(error.contains("state s") && error.contains("one buffer"), "{error}");
+    assert_eq!(contents(device, &one, 0, 2), [1.0, 2.0]);
+    // What is only read may be read twice.
+    let graph = Graph::new();
+    let (s, t, x) = (graph.state("s", ty.clone()), graph.state("t", ty.clone()), graph.input("x", ty));
+    let plan = device.compile_blocking(&graph, &[("sum", s + t + x)]).expect("a sound graph");
+    plan.run(&Feed::new().store(&store).buffer("x", &one)).expect("it runs");
+    assert_eq!(plan.read_blocking("sum").expect("an output").floats(), [3.0, 6.0]);
+}
+
+#[test]
 fn requirements_are_known_without_a_device() {
     let needed = |rows: usize| {
         let graph = Graph::new();
