@@ -126,9 +126,13 @@ impl<'a> Feed<'a> {
     pub(crate) fn find(&self, name: &str, ty: &TensorType) -> Result<Fed<'a>> {
         let Some((_, fed)) = self.inputs.iter().rev().find(|(n, _)| *n == name) else {
             // Names with a slash are the library's own.
-            let given =
-                crate::error::some(self.inputs.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')));
-            let message = format!("not given; the plan needs {ty}, what is given is {given}; add it with Feed::input");
+            let given: Vec<&str> =
+                self.inputs.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')).collect();
+            let given = match given.is_empty() {
+                true => "nothing was given".to_owned(),
+                false => format!("what is given is {}", crate::error::some(given.into_iter())),
+            };
+            let message = format!("not given; the plan needs {ty}, {given}; add it with Feed::input");
             return Err(Error::Name { kind: "input", name: name.to_owned(), message });
         };
         let fits = match fed {

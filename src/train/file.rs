@@ -61,7 +61,13 @@ impl Source {
         }
         let first: [u8; 8] = self.bytes(0..8)?[..].try_into().unwrap_or_default();
         let count = u64::from_le_bytes(first);
-        if count > LONGEST_HEADER || count > length - 8 {
+        if count > LONGEST_HEADER {
+            return Err(Error::checkpoint(
+                None,
+                "no safetensors file: it does not begin like one; give the path of another",
+            ));
+        }
+        if count > length - 8 {
             return Err(bad(&format!("a header of {count} bytes")));
         }
         let header = self.bytes(8..8 + count)?;

@@ -73,8 +73,15 @@ impl Shape {
                 (1, b) => out.push(b),
                 (a, 1) => out.push(a),
                 (a, b) => {
+                    // One number for each row, the row's dimension forgotten.
+                    let column = |s: &Shape, of: &Shape| s.len() + 1 == of.len() && s[..] == of[..s.len()];
+                    let advice = match (column(self, other), column(other, self)) {
+                        (true, _) => format!("{self} would with unsqueeze({})", self.len()),
+                        (_, true) => format!("{other} would with unsqueeze({})", other.len()),
+                        _ => "reshape or unsqueeze one".to_owned(),
+                    };
                     return Refusal::shape(format!(
-                        "{self} and {other} do not broadcast: {a} against {b} in dimension {i}; reshape or unsqueeze one"
+                        "{self} and {other} do not broadcast: {a} against {b} in dimension {i}; {advice}"
                     ));
                 }
             }

@@ -95,6 +95,12 @@ pub fn check() -> Result<String> {
         }
         let Some(floor) = floors.get(&own) else { bail!("ARCHITECTURE.md has no floor for src/{own}") };
         files += 1;
+        if let Some((_, at)) = text.lines().zip(1..).find(|(line, _)| line.trim_end().ends_with("crate::{")) {
+            bail!(
+                "src/{}:{at}: a list of crate's parts in one line, please: it is read line by line",
+                inside.display()
+            );
+        }
         for (line, word) in named(&text) {
             let module = handed_on.get(&word).unwrap_or(&word);
             let Some(other) = floors.get(module) else { continue };

@@ -27,7 +27,10 @@ fn found(report: &mut Report) -> Result<f64> {
         lines.push(Line::new(name, TESTED.iter().enumerate().map(point)));
         bytes = runs[0].1;
     }
-    report.say(&format!("Passkeys found, of {KEYS}; {steps} steps of {BATCH} texts of {} tokens:", TRAINED * SEGMENT));
+    report.say(&format!(
+        "Share of texts whose passkey, one of {KEYS}, is found; {steps} steps of {BATCH} texts of {} tokens:",
+        TRAINED * SEGMENT
+    ));
     report.table(&["tokens of the text", "64 (trained)", "256 (4x)", "1,024 (16x)", "4,096 (64x)"], &rows);
     let axes = ["tokens of the text", "passkeys found, %"];
     report.picture("infini", Picture::new("Passkey retrieval", axes, [true, false], lines));
