@@ -207,7 +207,7 @@ fn a_rank_of_its_own_mind() {
         } else {
             refused(ranks.exchange(&[1; 2]), word)?
         };
-        assert_eq!(ranks.gather(&[ranks.rank() as u32]), Ok(vec![0, 1]));
+        assert_eq!(ranks.gather(&[ranks.rank() as u32]).map_err(|error| error.to_string())?, [0, 1]);
         if !last {
             // The other's work is over; said as often as asked.
             refused(ranks.gather(&[1]), "is gone")?;
@@ -238,7 +238,9 @@ fn a_rank_that_ends_early_ends_the_job() {
     let failed = output(&mut command);
     let said = said(&failed);
     assert!(!failed.status.success() && !save.exists(), "{said}");
-    assert!(said.contains("rank 1: ") && said.contains("the job ends"), "{said}");
+    // It saves, where the other makes a step; either of them may be the first to say so.
+    let unlike = ["made another call", "words where rank"].iter().any(|words| said.contains(words));
+    assert!(unlike && said.contains("the job ends"), "{said}");
 }
 
 /// Ranks that would train different things do not begin.
