@@ -39,6 +39,8 @@ pub mod exec;
 pub mod graph;
 pub mod kernels;
 pub mod models;
+#[cfg(not(target_arch = "wasm32"))]
+mod new_file;
 pub mod nn;
 pub mod ops;
 pub mod plan;

@@ -29,7 +29,11 @@
 //! # When a rank dies
 //! The others wait for it in their next step. [`run`] ends the whole job when the work of a rank fails or panics, and says
 //! which rank it was and why; a process that is killed is reported by `mpirun`, which ends the others. In both cases the
-//! last checkpoint that [`Trainer::save`](wgrad::train::Trainer::save) wrote is there and whole: save now and then.
+//! last checkpoint that [`Trainer::save`](wgrad::train::Trainer::save) wrote, if there is one, is whole: save now and then,
+//! and start the job again from it. Nothing starts it again by itself.
+//!
+//! A rank whose work returns before the others' is no failure of its own, but the next step of the others is
+//! [`Error::Rank`], and so is a call that ranks do not make alike.
 
 #![deny(missing_docs, unsafe_code)]
 
@@ -52,7 +56,7 @@ pub struct Ranks {
 /// Runs `work` as one rank of the job, and ends the whole job with a message if it fails. To be called once, by `main`; a
 /// program that was started without `mpirun` is the only rank.
 ///
-/// MPI is over when this returns.
+/// MPI is over when this returns, which waits for the work of all ranks.
 pub fn run<E: Display>(work: impl FnOnce(&Ranks) -> Result<(), E>) -> ExitCode {
     let talk = match Talk::begin() {
         Ok(talk) => Arc::new(talk),
@@ -72,7 +76,9 @@ pub fn run<E: Display>(work: impl FnOnce(&Ranks) -> Result<(), E>) -> ExitCode {
         Err(_) => "panicked".to_owned(),
     };
     let (rank, count) = (ranks.rank(), ranks.ranks());
-    eprintln!("error: rank {rank} of {count}: {reason}; the job ends, and goes on from its last checkpoint");
+    eprintln!(
+        "error: rank {rank} of {count}: {reason}; the job ends: start it again, from its last checkpoint if it has saved one"
+    );
     ranks.talk.abort()
 }
 
@@ -94,7 +100,8 @@ impl Ranks {
 
     /// A device for this rank: of the adapters that fit the options, the first of the best kind and its equals are dealt out by
     /// [`local_rank`](Self::local_rank), in turn where there are more ranks than adapters. Where there is no GPU and none was
-    /// named, the CPU executor.
+    /// named, the CPU executor. Ranks on devices of different kinds do not train together unless
+    /// [`TrainerBuilder::mixed_devices`](wgrad::train::TrainerBuilder::mixed_devices) allows it.
     pub fn device(&self, options: GpuOptions) -> Result<Device> {
         let named = options.adapter.is_some();
         match Device::gpu_blocking(GpuOptions { turn: self.local_rank(), ..options }) {

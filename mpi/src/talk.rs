@@ -1,4 +1,7 @@
 //! The thread that speaks MPI. A communicator stays on the thread that made it; a trainer may move to any.
+//!
+//! MPI trusts that all ranks make the same calls, and waits for ever or mixes up memory where they do not. So every call begins with
+//! a word of what each rank is about to do. A rank whose work is over says so until it is over everywhere.
 
 use mpi::Threading;
 use mpi::environment::Universe;
@@ -19,7 +22,15 @@ pub enum Call {
     Abort,
 }
 
-type Question = (Call, Sender<Vec<u32>>);
+type Question = (Call, Sender<Result<Vec<u32>>>);
+
+/// What a rank is about to do, and with how many words.
+type Intent = [u64; 2];
+
+/// Its work is over.
+const OVER: u64 = 0;
+const GATHER: u64 = 1;
+const EXCHANGE: u64 = 2;
 
 /// Which rank this is.
 #[derive(Clone, Copy)]
@@ -51,7 +62,7 @@ impl Talk {
                 local: world.split_shared(world.rank()).rank().unsigned_abs() as usize,
             };
             if tell.send(place).is_ok() {
-                answer(&world, place.ranks, &questions);
+                answer(&world, place, &questions);
             }
             finish(universe);
         };
@@ -61,7 +72,7 @@ impl Talk {
         Ok(Talk { place, questions: Mutex::new(Some(ask)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Waits until all ranks have made the same call.
+    /// Waits until all ranks have made the same call, with equally many words, or one of them another or none any more.
     pub fn call(&self, call: Call) -> Result<Vec<u32>> {
         let over = || Error::Rank { rank: self.place.rank, message: "MPI is over; train inside wgrad_mpi::run".into() };
         let longest = i32::MAX as usize;
@@ -84,10 +95,10 @@ impl Talk {
         if !asked {
             return Err(over());
         }
-        told.recv().map_err(|_| over())
+        told.recv().map_err(|_| over())?
     }
 
-    /// Ends MPI on this rank; waits for the others to do the same.
+    /// Ends MPI on this rank; waits for the others to do the same. Those that still call are told that this one's work is over.
     pub fn end(&self) {
         *lock(&self.questions) = None;
         if let Some(thread) = lock(&self.thread).take() {
@@ -111,23 +122,55 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn answer(world: &SimpleCommunicator, ranks: usize, questions: &Receiver<Question>) {
+fn answer(world: &SimpleCommunicator, place: Place, questions: &Receiver<Question>) {
     for (call, tell) in questions {
-        let mut all;
-        match call {
-            Call::Gather(words) => {
-                all = vec![0; words.len() * ranks];
-                world.all_gather_into(&words[..], &mut all[..]);
-            }
-            Call::Exchange(words) => {
-                all = vec![0; words.len()];
-                world.all_to_all_into(&words[..], &mut all[..]);
-            }
-            Call::Abort => world.abort(1),
-        }
         // Who asked may have gone.
-        let _ = tell.send(all);
+        let _ = tell.send(make(world, place, &call));
     }
+    while intents(world, place, [OVER, 0]).iter().any(|[kind, _]| *kind != OVER) {}
+}
+
+/// What all ranks are about to do.
+fn intents(world: &SimpleCommunicator, place: Place, own: Intent) -> Vec<Intent> {
+    let mut all = vec![0; own.len() * place.ranks];
+    world.all_gather_into(&own, &mut all[..]);
+    all.chunks_exact(own.len()).map(|one| [one[0], one[1]]).collect()
+}
+
+fn make(world: &SimpleCommunicator, place: Place, call: &Call) -> Result<Vec<u32>> {
+    let (kind, words) = match call {
+        Call::Gather(words) => (GATHER, words),
+        Call::Exchange(words) => (EXCHANGE, words),
+        Call::Abort => world.abort(1),
+    };
+    let own = [kind, words.len() as u64];
+    let all = intents(world, place, own);
+    let blamed =
+        all.iter().position(|[kind, _]| *kind == OVER).or_else(|| all.iter().position(|theirs| *theirs != own));
+    if let Some(rank) = blamed {
+        let message = match all[rank] {
+            [OVER, _] => {
+                "is gone: its work is over, so no step can be made together; give all ranks equally many".into()
+            }
+            [other, _] if other != kind => {
+                format!("made another call than rank {}; all make the same ones in the same order", place.rank)
+            }
+            [_, count] => format!("brought {count} words where rank {} has {}", place.rank, words.len()),
+        };
+        return Err(Error::Rank { rank, message });
+    }
+    let mut got;
+    match call {
+        Call::Exchange(_) => {
+            got = vec![0; words.len()];
+            world.all_to_all_into(&words[..], &mut got[..]);
+        }
+        _ => {
+            got = vec![0; words.len() * place.ranks];
+            world.all_gather_into(&words[..], &mut got[..]);
+        }
+    }
+    Ok(got)
 }
 
 /// `MPI_Finalize`, which waits for the other ranks.

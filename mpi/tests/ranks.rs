@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
-use wgrad::train::Checkpoint;
+use wgrad::train::{Checkpoint, Collective};
 
 /// Texts of a step, of all ranks together.
 const WHOLE: usize = 8;
@@ -189,6 +189,60 @@ fn a_rank_that_fails_ends_the_job() {
     assert!(said.contains("the job ends"), "{said}");
 }
 
+/// A rank of [`what_ranks_do_not_do_alike_is_an_error`], under `mpirun`: what it is asked for, and how the others take it.
+#[test]
+#[ignore = "mpirun starts it"]
+fn a_rank_of_its_own_mind() {
+    let done = wgrad_mpi::run(|ranks| {
+        let last = ranks.rank() + 1 == ranks.ranks();
+        let refused = |result: wgrad::Result<Vec<u32>>, word: &str| match result {
+            Err(wgrad::Error::Rank { message, .. }) if message.contains(word) => Ok(()),
+            other => Err(format!("not {word}: {other:?}")),
+        };
+        let count = if last { 2 } else { 4 };
+        refused(ranks.gather(&vec![1; count]), "words where rank")?;
+        let word = "another call";
+        if last {
+            refused(ranks.gather(&[1; 2]), word)?
+        } else {
+            refused(ranks.exchange(&[1; 2]), word)?
+        };
+        assert_eq!(ranks.gather(&[ranks.rank() as u32]).map_err(|error| error.to_string())?, [0, 1]);
+        if !last {
+            // The other's work is over; said as often as asked.
+            refused(ranks.gather(&[1]), "is gone")?;
+            refused(ranks.exchange(&[1; 2]), "is gone")?;
+            println!("rank 0 was told");
+        }
+        Ok::<_, String>(())
+    });
+    assert_eq!(done, std::process::ExitCode::SUCCESS);
+}
+
+#[test]
+fn what_ranks_do_not_do_alike_is_an_error() {
+    let mut command = mpirun();
+    command.args(["-n", "2"]).arg(std::env::current_exe().expect("this program"));
+    let said = succeeds(command.args(["--exact", "a_rank_of_its_own_mind", "--ignored", "--nocapture"]));
+    assert!(said.contains("rank 0 was told"), "{said}");
+}
+
+/// A rank that makes fewer steps than the others keeps nobody waiting.
+#[test]
+fn a_rank_that_ends_early_ends_the_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = folder.path().join("none");
+    let mut command = mpirun();
+    ranks(&mut command, 1, 2, 50, &save).arg(":");
+    ranks(&mut command, 1, 2, 3, &save);
+    let failed = output(&mut command);
+    let said = said(&failed);
+    assert!(!failed.status.success() && !save.exists(), "{said}");
+    // It saves, where the other makes a step; either of them may be the first to say so.
+    let unlike = ["made another call", "words where rank"].iter().any(|words| said.contains(words));
+    assert!(unlike && said.contains("the job ends"), "{said}");
+}
+
 /// Ranks that would train different things do not begin.
 #[test]
 fn ranks_that_disagree_do_not_train() {
@@ -201,4 +255,11 @@ fn ranks_that_disagree_do_not_train() {
     let said = said(&failed);
     assert!(!failed.status.success() && !save.exists(), "{said}");
     assert!(said.contains("rank 1: trains something else than rank 0"), "{said}");
+    // With other batches, sums would be of unlike parts.
+    let mut command = mpirun();
+    ranks(&mut command, 1, 2, 50, &save).arg(":");
+    ranks(&mut command, 1, 4, 50, &save);
+    let failed = output(&mut command);
+    let said = self::said(&failed);
+    assert!(!failed.status.success() && said.contains("ids u32[2, 33]") && said.contains("ids u32[4, 33]"), "{said}");
 }

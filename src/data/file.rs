@@ -3,8 +3,9 @@
 use super::Tokenizer;
 use super::map::Map;
 use crate::error::{Error, Result};
+use crate::new_file::{NewFile, io};
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,10 +47,6 @@ impl Width {
             Width::U32 => out.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
         }
     }
-}
-
-fn io(path: &Path, e: &std::io::Error) -> Error {
-    Error::Io { path: path.display().to_string(), message: e.to_string() }
 }
 
 /// A file of tokens of one width, nothing else in it. It stays on disk: what is asked for comes from the system's page cache.
@@ -174,23 +171,29 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()
     Ok(())
 }
 
-/// Writes a file of tokens, a piece at a time.
+/// Bytes that are written at a time.
+const PIECE: usize = 1 << 16;
+
+/// Writes a file of tokens, a piece at a time. Until [`finish`](Self::finish) they stand in a temporary file beside it, whose name
+/// ends in `.tmp`: an old file stays as it is, also for those that read it, and what is cut short is never taken for a whole one.
+/// Dropped before, it leaves nothing behind.
 pub struct TokenWriter {
-    file: BufWriter<File>,
+    file: NewFile,
+    buffer: Vec<u8>,
     path: PathBuf,
     width: Width,
     tokens: u64,
 }
 
 impl TokenWriter {
-    /// Begins a file, replacing an old one.
+    /// Begins a file, which replaces an old one when it is [finished](Self::finish).
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be made.
     pub fn create(path: impl AsRef<Path>, width: Width) -> Result<TokenWriter> {
         let path = path.as_ref();
-        let file = BufWriter::new(File::create(path).map_err(|e| io(path, &e))?);
-        Ok(TokenWriter { file, path: path.to_owned(), width, tokens: 0 })
+        let file = NewFile::create(path)?;
+        Ok(TokenWriter { file, buffer: Vec::new(), path: path.to_owned(), width, tokens: 0 })
     }
 
     /// Appends tokens. One that does not fit the width is refused, and nothing of these is written.
@@ -203,8 +206,11 @@ impl TokenWriter {
             let message = format!("token {large} does not fit {each} bytes; choose a larger width");
             return Err(Error::argument("token file", message));
         }
-        let bytes: Vec<u8> = tokens.iter().flat_map(|t| t.to_le_bytes().into_iter().take(each)).collect();
-        self.file.write_all(&bytes).map_err(|e| io(&self.path, &e))?;
+        self.buffer.extend(tokens.iter().flat_map(|t| t.to_le_bytes().into_iter().take(each)));
+        if self.buffer.len() >= PIECE {
+            self.file.write(&self.buffer)?;
+            self.buffer.clear();
+        }
         self.tokens += tokens.len() as u64;
         Ok(())
     }
@@ -226,12 +232,13 @@ impl TokenWriter {
         Ok(self.tokens - before)
     }
 
-    /// Ends the file and opens it for reading.
+    /// Ends the file, gives it its name and opens it for reading.
     ///
     /// # Errors
     /// [`Error::Io`] if writing the rest or opening the file fails.
     pub fn finish(mut self) -> Result<TokenFile> {
-        self.file.flush().map_err(|e| io(&self.path, &e))?;
+        self.file.write(&self.buffer)?;
+        self.file.finish()?;
         TokenFile::open(&self.path, self.width)
     }
 }

@@ -156,6 +156,19 @@ impl Device {
     }
 }
 
+impl Device {
+    /// What decides how a device rounds: devices of one kind compute the same bits.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            Device::Gpu(gpu) => gpu.to_string(),
+            Device::Cpu(precision) => {
+                let bits = if *precision == Precision::F32 { "f32" } else { "f64" };
+                format!("the CPU executor ({bits}, {})", std::env::consts::ARCH)
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

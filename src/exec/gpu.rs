@@ -23,8 +23,9 @@ use std::sync::{Arc, Mutex};
 
 /// Bytes between uniforms in their buffer.
 const ALIGN: u64 = 256;
-/// Slots of the per-step uniform: runs that may be encoded before the first of them is submitted.
-const RING: u32 = 64;
+/// Slots of the per-step uniform in one buffer. Runs take the first: they are submitted at once. An encoding takes one that nothing
+/// else has written, since only the caller knows when it is submitted.
+const SLOTS: u64 = 64;
 /// Submits that may be in flight before a run waits for the oldest.
 #[cfg(not(target_arch = "wasm32"))]
 const IN_FLIGHT: usize = 3;
@@ -33,6 +34,29 @@ const BOUND: usize = 16;
 
 /// The per-step uniform: step, seed low, seed high, rank.
 type Globals = [u32; 4];
+
+/// The per-step uniforms of runs that are recorded.
+struct Recorded {
+    buffer: wgpu::Buffer,
+    /// Slots that are taken, that of runs included.
+    taken: u64,
+}
+
+impl Recorded {
+    fn new(gpu: &Gpu, peak: u64) -> Result<Recorded> {
+        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        Ok(Recorded { buffer: gpu.buffer("recorded globals", 16 * SLOTS, usage, peak)?, taken: 1 })
+    }
+
+    /// Place of the next encoding. When all are taken there is a new buffer; the old one lives as long as encoders need it.
+    fn next(&mut self, gpu: &Gpu, peak: u64) -> Result<u64> {
+        if self.taken == SLOTS {
+            *self = Recorded::new(gpu, peak)?;
+        }
+        self.taken += 1;
+        Ok(16 * (self.taken - 1))
+    }
+}
 
 struct Ready {
     pipeline: wgpu::ComputePipeline,
@@ -82,8 +106,7 @@ pub(crate) struct GpuPlan {
     buffers: FxHashMap<Buffer, Room>,
     uniforms: wgpu::Buffer,
     globals: wgpu::Buffer,
-    ring: wgpu::Buffer,
-    turn: Mutex<u32>,
+    recorded: Mutex<Recorded>,
     /// With what they bind, which they keep alive.
     bound: Mutex<VecDeque<(Vec<Bindable>, Bound)>>,
     #[cfg(not(target_arch = "wasm32"))]
@@ -121,7 +144,7 @@ fn total(program: &Program, dispatches: &[Dispatch], peak: u64) -> u64 {
     let given: u64 = given.map(|b| b.ty.numel() as u64 * 4).sum();
     let uniforms = dispatches.iter().filter_map(|d| d.uniform.as_ref());
     let uniforms: u64 = uniforms.map(|u| (u.len() as u64).next_multiple_of(ALIGN)).sum();
-    peak + given + uniforms + 16 * u64::from(RING + 1)
+    peak + given + uniforms + 16 * (SLOTS + 1)
 }
 
 impl GpuPlan {
@@ -199,7 +222,7 @@ impl GpuPlan {
             gpu.queue.write_buffer(&uniforms, 0, &blob);
         }
         let globals = gpu.buffer("globals", 16, U::UNIFORM | U::COPY_DST, peak)?;
-        let ring = gpu.buffer("globals ring", 16 * u64::from(RING), U::COPY_SRC | U::COPY_DST, peak)?;
+        let recorded = Mutex::new(Recorded::new(&gpu, peak)?);
         Ok(GpuPlan {
             gpu,
             program,
@@ -209,8 +232,7 @@ impl GpuPlan {
             buffers,
             uniforms,
             globals,
-            ring,
-            turn: Mutex::new(0),
+            recorded,
             bound: Mutex::default(),
             #[cfg(not(target_arch = "wasm32"))]
             in_flight: Mutex::default(),
@@ -338,7 +360,7 @@ impl GpuPlan {
         let mut in_flight = lock(&self.in_flight);
         let _index = self.guarded(|| {
             let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.record(feed, &mut encoder, clock)?;
+            self.record(feed, &mut encoder, clock, true)?;
             Ok(self.gpu.queue.submit([encoder.finish()]))
         })?;
         self.gpu.counters.submits.fetch_add(1, Ordering::Relaxed);
@@ -355,7 +377,7 @@ impl GpuPlan {
 
     /// Writes inputs and records the run into a caller's encoder.
     pub fn encode(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        self.guarded(|| self.record(feed, encoder, None))
+        self.guarded(|| self.record(feed, encoder, None, false))
     }
 
     /// Keeps the plan's errors from the owner of an adopted device, and bind groups that failed from later runs.
@@ -367,7 +389,14 @@ impl GpuPlan {
         result
     }
 
-    fn record(&self, feed: &Feed<'_>, encoder: &mut wgpu::CommandEncoder, clock: Option<&Clock>) -> Result<()> {
+    /// Records a run, which is submitted `at_once` or whenever the caller does.
+    fn record(
+        &self,
+        feed: &Feed<'_>,
+        encoder: &mut wgpu::CommandEncoder,
+        clock: Option<&Clock>,
+        at_once: bool,
+    ) -> Result<()> {
         let mut inputs = Vec::new();
         for (b, info) in self.program.buffers.iter().enumerate() {
             if let Origin::Input(name) = &info.origin {
@@ -378,14 +407,13 @@ impl GpuPlan {
         for (b, fed, ty) in inputs {
             self.write(b, fed, ty);
         }
-        let slot = {
-            let mut turn = lock(&self.turn);
-            *turn = (*turn + 1) % RING;
-            u64::from(*turn) * 16
-        };
         let globals: Globals = [feed.step, feed.seed as u32, (feed.seed >> 32) as u32, feed.rank];
-        self.gpu.queue.write_buffer(&self.ring, slot, bytemuck::cast_slice(&globals));
-        encoder.copy_buffer_to_buffer(&self.ring, slot, &self.globals, 0, 16);
+        {
+            let mut recorded = lock(&self.recorded);
+            let place = if at_once { 0 } else { recorded.next(&self.gpu, self.slots.peak)? };
+            self.gpu.queue.write_buffer(&recorded.buffer, place, bytemuck::cast_slice(&globals));
+            encoder.copy_buffer_to_buffer(&recorded.buffer, place, &self.globals, 0, 16);
+        }
         // One pass, or one for each dispatch if each is timed.
         let passes = clock.map_or(1, Clock::passes);
         let each = self.ready.len().div_ceil(passes);

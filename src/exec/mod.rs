@@ -339,8 +339,8 @@ impl Plan {
 
     /// Records one run into a caller's encoder of the same device, which the caller submits. Needs a GPU plan.
     ///
-    /// Step number and seed are recorded with the run, so a plan may be encoded several times with different ones before
-    /// anything is submitted: up to 64 encodings and runs. Inputs are not: they are written with
+    /// Step number and seed are recorded with the run, so a plan may be encoded with different ones as often as you like before
+    /// anything is submitted (every 63rd encoding makes a buffer of 1 KiB for the next ones). Inputs are not: they are written with
     /// [`wgpu::Queue::write_buffer`], which takes effect before the next submit, so all encodings of one submit see the
     /// inputs given last. What changes between them belongs into states.
     ///

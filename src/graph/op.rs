@@ -13,6 +13,12 @@ pub trait Op: std::fmt::Debug + Send + Sync + 'static {
     /// Name in errors and printed plans.
     fn name(&self) -> &'static str;
 
+    /// The attributes in words that every process of one program has alike, to compare what ranks compute: `Debug`, unless that
+    /// numbers what a process makes.
+    fn attributes(&self) -> String {
+        format!("{self:?}")
+    }
+
     /// Number of outputs.
     fn outputs(&self) -> usize {
         1

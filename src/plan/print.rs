@@ -1,7 +1,39 @@
 //! Printing a program.
 
 use super::{Origin, Program};
+use crate::types::TensorType;
 use std::fmt;
+
+impl Program {
+    /// Hands over all that decides what a run computes: equal in every process that builds the same program.
+    pub(crate) fn describe(&self, put: &mut dyn FnMut(&[u8])) {
+        for info in &self.buffers {
+            put(match &info.origin {
+                Origin::Input(name) => format!("input {name:?} {}", info.ty),
+                Origin::State(name) => format!("state {name:?} {}", info.ty),
+                Origin::Constant(_) => format!("constant {}", info.ty),
+                Origin::Computed => format!("computed {}", info.ty),
+            }
+            .as_bytes());
+            if let Origin::Constant(tensor) = &info.origin {
+                put(tensor.data().bytes());
+            }
+        }
+        for step in &self.steps {
+            let attributes = step.op.attributes();
+            put(format!("{} {attributes} {:?} {:?}", step.op.name(), step.inputs, step.outputs).as_bytes());
+        }
+        put(format!("{:?} {:?}", self.outputs, self.gate).as_bytes());
+    }
+
+    /// What is written before each run.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (&str, &TensorType)> {
+        self.buffers.iter().filter_map(|info| match &info.origin {
+            Origin::Input(name) => Some((&**name, &info.ty)),
+            _ => None,
+        })
+    }
+}
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

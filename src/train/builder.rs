@@ -26,6 +26,7 @@ pub struct TrainerBuilder {
     pub(super) options: Options,
     pub(super) carried: Vec<(String, TensorType)>,
     pub(super) ranks: Option<Arc<dyn Collective>>,
+    pub(super) mixed: bool,
 }
 
 impl TrainerBuilder {
@@ -95,12 +96,25 @@ impl TrainerBuilder {
     /// A step waits for all ranks: dense gradients are summed over them, hits of tables updated by rows
     /// ([`RowUpdates`](super::RowUpdates)) are gathered. The report and whether a step is skipped are the same on all ranks.
     /// Rank 0 alone writes the file of [`Trainer::save`], which holds what all ranks carry and can be loaded by any number
-    /// of ranks that share the same whole batch; every rank loads it. A rank that ends ends the others' next call with
-    /// [`Error::Rank`]; nothing of an unfinished step is kept.
+    /// of ranks that share the same whole batch; every rank loads it.
+    ///
+    /// Compiling fails with [`Error::Rank`], on all ranks, if one differs from rank 0: in the types of its inputs, its
+    /// device, the settings, the program of the step, or the first values. A rank whose work is over (its handle is dropped,
+    /// or over MPI its function has returned) ends the others' next call with [`Error::Rank`]; nothing of an unfinished step
+    /// is kept. A process that is killed can say nothing: over MPI `mpirun` ends the whole job then.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn ranks(mut self, ranks: impl Collective + 'static) -> Self {
         self.settings.ranks = u32::try_from(ranks.ranks()).unwrap_or(0);
         self.ranks = (self.settings.ranks > 1).then(|| Arc::new(ranks) as Arc<dyn Collective>);
+        self
+    }
+
+    /// Lets [ranks](Self::ranks) be on devices of different kinds. Each makes the update by itself, from the same gradients, so
+    /// that their parameters drift apart by how the devices round; nothing compares them then, and what is saved is
+    /// rank 0's. Without it, compiling refuses such ranks.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn mixed_devices(mut self) -> Self {
+        self.mixed = true;
         self
     }
 
@@ -141,7 +155,7 @@ impl TrainerBuilder {
     }
 
     async fn build(self, loss: impl for<'g> FnOnce(&'g Graph, &ParamVars<'g>) -> Parts<'g>) -> Result<Trainer> {
-        let TrainerBuilder { device, mut params, settings, ranks, .. } = self;
+        let TrainerBuilder { device, mut params, settings, ranks, mixed, .. } = self;
         settings.check(&params)?;
         settings.separate(&mut params);
         params.check_device(&device)?;
@@ -186,16 +200,22 @@ impl TrainerBuilder {
             }
         };
         let (config, schedule) = (self.config, self.schedule);
-        let design =
-            Design { params, settings, trained, config, carried, ranks, schedule, accumulate, apply, inspection };
+        let design = Design {
+            params,
+            settings,
+            trained,
+            config,
+            carried,
+            ranks,
+            mixed,
+            schedule,
+            accumulate,
+            apply,
+            inspection,
+        };
         let trainer = Trainer::assemble(Arc::new(design), store, self.seed).await?;
         trainer.design.params.load_into(&trainer.store)?;
-        if trainer.ranks() > 1 {
-            trainer.agree(
-                &[trainer.digest(&states)?],
-                "trains something else than rank 0: model, batch, optimizer, settings, seed and first values must be the same",
-            )?;
-        }
+        trainer.agree(&states)?;
         Ok(trainer)
     }
 

@@ -99,6 +99,13 @@ impl Digest {
     pub fn value(&self) -> u64 {
         self.0.finish()
     }
+
+    /// That of some bytes.
+    pub fn of(bytes: &[u8]) -> u64 {
+        let mut digest = Digest::default();
+        digest.write(bytes);
+        digest.value()
+    }
 }
 
 impl Trainer {
@@ -112,15 +119,94 @@ impl Trainer {
         self.design.ranks.as_ref().map_or(1, |all| all.ranks())
     }
 
-    /// Fails on every rank, and names the first that differs from rank 0, unless all have the same numbers.
-    pub(super) fn agree(&self, numbers: &[u64], otherwise: &str) -> Result<()> {
-        let Some(all) = &self.design.ranks else { return Ok(()) };
-        let words: Vec<u32> = numbers.iter().flat_map(|n| [*n as u32, (*n >> 32) as u32]).collect();
-        let theirs = whole(all.gather(&words)?, words.len() * all.ranks(), all.rank())?;
-        match theirs.chunks(words.len().max(1)).position(|other| theirs.get(..words.len()) != Some(other)) {
-            None => Ok(()),
-            Some(rank) => Err(Error::Rank { rank, message: otherwise.to_owned() }),
+    /// Ends what all ranks do together: fails on every rank, and names the first to blame, if one failed by itself or has another
+    /// number than rank 0.
+    pub(super) fn settle(&self, own: Result<u64>, failed: &str, otherwise: &str) -> Result<()> {
+        let Some(all) = &self.design.ranks else { return own.map(drop) };
+        let number = *own.as_ref().unwrap_or(&0);
+        let words = [u32::from(own.is_ok()), number as u32, (number >> 32) as u32];
+        let theirs = all.gather(&words).and_then(|theirs| whole(theirs, words.len() * all.ranks(), all.rank()));
+        own?;
+        let theirs = theirs?;
+        let blame = |rank, message: &str| Err(Error::Rank { rank, message: message.to_owned() });
+        if let Some(rank) = theirs.chunks(words.len()).position(|other| other.first() == Some(&0)) {
+            return blame(rank, failed);
         }
+        match theirs.chunks(words.len()).position(|other| theirs.get(..words.len()) != Some(other)) {
+            Some(rank) => blame(rank, otherwise),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails on every rank, and names the first that differs from rank 0, unless all say the same of themselves. The message is
+    /// made from what that one says, and what rank 0 says.
+    pub(super) fn alike(&self, own: &str, otherwise: impl Fn(&str, &str) -> String) -> Result<()> {
+        let Some(all) = &self.design.ranks else { return Ok(()) };
+        let gather = |words: &[u32]| whole(all.gather(words)?, words.len() * all.ranks(), all.rank());
+        let lengths = gather(&[own.len() as u32])?;
+        // All hand over as many words as the longest text takes.
+        let longest = lengths.iter().map(|length| (*length as usize).div_ceil(4)).max().unwrap_or(0).max(1);
+        let mut bytes = own.as_bytes().to_vec();
+        bytes.resize(4 * longest, 0);
+        let (words, _) = bytes.as_chunks::<4>();
+        let words = gather(&words.iter().map(|word| u32::from_le_bytes(*word)).collect::<Vec<_>>())?;
+        let text = |(words, length): (&[u32], &u32)| {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).take(*length as usize).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let texts: Vec<String> = words.chunks(longest).zip(&lengths).map(text).collect();
+        let first = texts.first().map_or("", String::as_str);
+        match texts.iter().enumerate().find(|(_, other)| *other != first) {
+            None => Ok(()),
+            Some((rank, other)) => Err(Error::Rank { rank, message: otherwise(other, first) }),
+        }
+    }
+
+    /// Refuses ranks that would not make the same steps: by batch, device, settings, program and first values.
+    pub(super) fn agree(&self, states: &[(String, TensorType)]) -> Result<()> {
+        if self.ranks() == 1 {
+            return Ok(());
+        }
+        let design = &*self.design;
+        let inputs: Vec<String> = self.inputs().map(|(name, ty)| format!("{name} {ty}")).collect();
+        self.alike(&inputs.join(", "), |theirs, first| {
+            format!("trains something else than rank 0: it is given {theirs}, rank 0 {first}; give all ranks batches of one size and type")
+        })?;
+        let device = if design.mixed { String::new() } else { self.store.device().kind() };
+        self.alike(&device, |theirs, first| {
+            format!(
+                "runs on {theirs}, rank 0 on {first}: they would round differently, and their parameters drift apart; name a device that all of them have, or allow it with TrainerBuilder::mixed_devices"
+            )
+        })?;
+        let settings = format!(
+            "{:?} {:?} {} {} {states:?} {}",
+            design.settings, design.schedule, design.config, self.seed, design.mixed
+        );
+        let mut program = Digest::default();
+        for one in design.accumulate.iter().chain([&design.apply]) {
+            one.describe(&mut |bytes| program.write(bytes));
+        }
+        let mut values = Digest::default();
+        let written = design.params.write(Default::default(), |part| {
+            values.write(part);
+            Ok(())
+        });
+        let parts = [
+            ("optimizer, settings and seed", Ok(Digest::of(settings.as_bytes()))),
+            ("model and loss", Ok(program.value())),
+            ("the first values of the parameters", written.map(|()| values.value())),
+        ];
+        for (what, digest) in parts {
+            let otherwise = format!("trains something else than rank 0: {what} must be the same");
+            self.settle(digest, "cannot read its parameters", &otherwise)?;
+        }
+        Ok(())
+    }
+
+    /// What a batch is.
+    fn inputs(&self) -> impl Iterator<Item = (&str, &TensorType)> {
+        let programs = self.design.accumulate.iter().chain([&self.design.apply]);
+        programs.flat_map(|program| program.inputs()).filter(|(name, _)| !name.contains('/'))
     }
 
     /// A state of this rank, with those of all others along the first axis.

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 /// What a checkpoint says beside its tensors.
+#[derive(Debug)]
 struct Counters {
     runs: u32,
     steps: u64,
@@ -41,6 +42,8 @@ struct Stored {
     parts: Vec<Part>,
     /// Whether each rank has a part of it.
     carried: bool,
+    /// Whether all ranks make the same steps with it: trainable parameters.
+    same: bool,
 }
 
 /// Elements of a tensor, from `start` on, at a place in a state. Parts of one tensor follow each other in order.
@@ -62,9 +65,10 @@ impl Trainer {
                 Some(Part { tensor: name(p.name()), shape: p.shape().clone(), start: s.start, place })
             };
             let parts = shard.segments.iter().filter_map(part).collect();
-            Stored { state, ty: shard.ty(), parts, carried: false }
+            Stored { state, ty: shard.ty(), parts, carried: false, same: false }
         };
-        let mut all: Vec<Stored> = shards.iter().map(|s| flat(s, s.state.clone(), &str::to_owned)).collect();
+        let of_params = |s: &Shard| Stored { same: s.group.is_some(), ..flat(s, s.state.clone(), &str::to_owned) };
+        let mut all: Vec<Stored> = shards.iter().map(of_params).collect();
         let optimizer = &self.design.settings.optimizer;
         for slot in optimizer.slots() {
             let trained = shards.iter().filter(|s| s.group.is_some());
@@ -75,14 +79,14 @@ impl Trainer {
                 let (tensor, shape) = (slot_of(COUNT, &table.name), [table.rows].into());
                 let part = Part { tensor, shape, start: rows.start, place: 0..rows.len() };
                 let ty = TensorType::u32([rows.len()]);
-                all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part], carried: false });
+                all.push(Stored { state: slot_name(COUNT, shard), ty, parts: vec![part], carried: false, same: false });
             }
         }
         for (name, ty) in &self.design.carried {
             // In the file is what all ranks carry.
             let (shape, numel) = (shared(ty, self.ranks()).shape, ty.shape.numel());
             let part = Part { tensor: slot_of(CARRIED, name), shape, start: self.rank() * numel, place: 0..numel };
-            all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part], carried: true });
+            all.push(Stored { state: name.clone(), ty: ty.clone(), parts: vec![part], carried: true, same: false });
         }
         Ok(all)
     }
@@ -106,28 +110,55 @@ impl Trainer {
 
     /// Writes [`to_bytes`](Self::to_bytes) to a file, state by state; an old file is replaced only when the new one is
     /// whole. Of [ranks](super::TrainerBuilder::ranks) that train together all call it, rank 0 writes, and the others learn
-    /// whether the file is there.
+    /// whether the file is there. Before it takes its name, all compare their parameters.
     ///
     /// # Errors
-    /// [`Error::Io`] if writing fails; else as [`to_bytes`](Self::to_bytes). On the other ranks [`Error::Rank`] if rank
-    /// 0 fails.
+    /// [`Error::Io`] if writing fails; else as [`to_bytes`](Self::to_bytes). On the other ranks [`Error::Rank`] if one of
+    /// them fails; on all of them if the parameters of one are no longer those of rank 0, and the old file stays then.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn save(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
         let carried = self.gather_carried().await?;
-        let written = if self.rank() == 0 { self.save_with(path.as_ref(), &carried).await } else { Ok(()) };
-        let said =
-            self.agree(&[u64::from(written.is_ok() || self.rank() > 0)], "rank 0 could not write the checkpoint");
-        written.and(match said {
-            Err(Error::Rank { message, .. }) if self.rank() > 0 => Err(Error::Rank { rank: 0, message }),
-            other => other,
-        })
+        let mut digest = Digest::default();
+        let mut file = None;
+        let mut done = if self.rank() == 0 {
+            let written = self.save_with(path.as_ref(), &carried, &mut digest).await;
+            written.map(|new| file = Some(new))
+        } else {
+            self.read_same(&mut digest).await
+        };
+        if self.ranks() > 1 {
+            // Ranks that round differently on purpose have different parameters.
+            let digest = if self.design.mixed { 0 } else { digest.value() };
+            self.settle(
+                done.map(|()| digest),
+                "failed, so that there is no new checkpoint",
+                "has other parameters than rank 0 by now, so that they no longer train the same; go on from the checkpoint before",
+            )?;
+            done = Ok(());
+        }
+        done = done.and_then(|()| file.map_or(Ok(()), file::NewFile::finish));
+        self.settle(done.map(|()| 0), "could not write the checkpoint", "")
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    async fn save_with(&self, path: &std::path::Path, carried: &[Tensor]) -> Result<()> {
+    async fn save_with(
+        &self,
+        path: &std::path::Path,
+        carried: &[Tensor],
+        digest: &mut Digest,
+    ) -> Result<file::NewFile> {
         let mut file = file::NewFile::create(path)?;
-        self.write_with(carried, |part| file.write(part)).await?;
-        file.finish()
+        self.write_with(carried, digest, |part| file.write(part)).await?;
+        Ok(file)
+    }
+
+    /// Writes the parameters that all ranks have into a digest.
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn read_same(&self, digest: &mut Digest) -> Result<()> {
+        for s in self.stored()?.iter().filter(|s| s.same) {
+            digest.write(crate::nn::read(&self.store, &s.state, &s.ty).await?.data().bytes());
+        }
+        Ok(())
     }
 
     /// What the losses of all ranks carry.
@@ -140,11 +171,17 @@ impl Trainer {
     }
 
     async fn write(&self, put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.write_with(&self.gather_carried().await?, put).await
+        self.write_with(&self.gather_carried().await?, &mut Digest::default(), put).await
     }
 
     /// Hands over the bytes of the file part by part: beside what is carried only one state at a time is in host memory.
-    async fn write_with(&self, carried: &[Tensor], mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    /// The parameters that all ranks have go into a digest too.
+    async fn write_with(
+        &self,
+        carried: &[Tensor],
+        digest: &mut Digest,
+        mut put: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         if !self.runs.is_multiple_of(self.design.settings.micro) {
             let message = "some micro-batches of this step are still missing; save after the last one";
             return Err(Error::argument("save", message));
@@ -156,6 +193,9 @@ impl Trainer {
         put(&file::header(tensors.collect(), self.metadata().await?)?)?;
         for s in stored.iter().filter(|s| !s.carried) {
             let tensor = crate::nn::read(&self.store, &s.state, &s.ty).await?;
+            if s.same && self.ranks() > 1 {
+                digest.write(tensor.data().bytes());
+            }
             for part in &s.parts {
                 let Range { start, end } = part.place;
                 put(tensor.data().bytes().get(4 * start..4 * end).unwrap_or_default())?;
@@ -211,6 +251,24 @@ impl Trainer {
     /// [`Error::Io`] if it cannot be read any more; [`Error::Rank`] if ranks have loaded different files; what a
     /// [device](crate::error#what-a-device-reports) reports.
     pub fn resume(&mut self, file: &Checkpoint) -> Result<()> {
+        let checked = self.check(file);
+        let number = checked.as_ref().map(|(_, _, number)| *number).map_err(Clone::clone);
+        self.settle(
+            number,
+            "could not load the checkpoint",
+            "has loaded another checkpoint than rank 0; give all ranks the same file",
+        )?;
+        let (Counters { runs, steps, seed, done, skipped }, stored, _) = checked?;
+        for s in &stored {
+            self.store.set(&s.state, &restored(file, s)?)?;
+        }
+        self.store.set(PROGRESS, &Tensor::u32([2], vec![done, skipped])?)?;
+        self.go_on(runs, steps, seed, skipped);
+        Ok(())
+    }
+
+    /// What a checkpoint has for this trainer, and where several ranks load it a digest of what they must have in common.
+    fn check(&self, file: &Checkpoint) -> Result<(Counters, Vec<Stored>, u64)> {
         let counters = self.counters(file)?;
         let optimizer = &self.design.settings.optimizer;
         check_rules(file.metadata(&key("rows")), &rules(&self.design.trained, optimizer), &self.design.params)?;
@@ -235,18 +293,13 @@ impl Trainer {
             file.check(&part.tensor, &part.shape, s.ty.dtype)?;
         }
         let mut digest = Digest::default();
-        for s in &stored {
-            let tensor = restored(file, s)?;
-            if self.ranks() > 1 && !s.carried {
-                digest.write(tensor.data().bytes());
+        if self.ranks() > 1 {
+            digest.write(format!("{counters:?}").as_bytes());
+            for s in stored.iter().filter(|s| !s.carried) {
+                digest.write(restored(file, s)?.data().bytes());
             }
-            self.store.set(&s.state, &tensor)?;
         }
-        let Counters { runs, steps, seed, done, skipped } = counters;
-        self.store.set(PROGRESS, &Tensor::u32([2], vec![done, skipped])?)?;
-        self.go_on(runs, steps, seed, skipped);
-        let counts = [u64::from(runs), steps, seed, u64::from(done), u64::from(skipped), digest.value()];
-        self.agree(&counts, "has loaded another checkpoint than rank 0; give all ranks the same file")
+        Ok((counters, stored, digest.value()))
     }
 
     fn counters(&self, file: &Checkpoint) -> Result<Counters> {

@@ -3,7 +3,7 @@
 use super::build::{ALLOWED, FIRST, LR, NotFinite, Settings, TURN};
 use super::builder::TrainerBuilder;
 use super::optimizer::Optimizer;
-use super::ranks::{Collective, Digest};
+use super::ranks::Collective;
 use super::rows::Trained;
 use super::schedule::Schedule;
 use crate::device::Device;
@@ -71,6 +71,8 @@ pub(super) struct Design {
     pub carried: Vec<(String, TensorType)>,
     /// Those that make every step together with this one.
     pub ranks: Option<Arc<dyn Collective>>,
+    /// Whether their devices may differ.
+    pub mixed: bool,
     pub schedule: Schedule,
     pub accumulate: Option<Arc<Program>>,
     pub apply: Arc<Program>,
@@ -99,19 +101,8 @@ impl Trainer {
             options: Options::default(),
             carried: Vec::new(),
             ranks: None,
+            mixed: false,
         }
-    }
-
-    /// Digest of what ranks must have in common.
-    pub(super) fn digest(&self, states: &[(String, TensorType)]) -> Result<u64> {
-        let Design { params, settings, config, schedule, .. } = &*self.design;
-        let mut digest = Digest::default();
-        digest.write(format!("{settings:?} {schedule:?} {config} {} {states:?}", self.seed).as_bytes());
-        params.write(Default::default(), |part| {
-            digest.write(part);
-            Ok(())
-        })?;
-        Ok(digest.value())
     }
 
     /// Compiles the programs of a design for the device of `store`, which has its states.

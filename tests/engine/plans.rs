@@ -360,6 +360,27 @@ fn a_plan_is_encoded_twice_into_one_encoder() {
     plan.encode(&Feed::new().store(&states).step(7, (5 << 32) + 6), &mut encoder).expect("the second encoding");
     queue.submit([encoder.finish()]);
     assert_eq!(states.read_blocking("history").expect("a state").ints(), want);
+    // As often as one likes, with runs in between, which are submitted before.
+    let graph = Graph::new();
+    let (sum, bits) = (graph.state("sum", TensorType::u32([2])), graph.random_bits([2], 1));
+    graph.assign(sum, sum * graph.full_u32([2], 3) + bits);
+    let plan = compile(device, &graph, &[]);
+    let states = || {
+        let store = Store::new(device);
+        store.set("sum", &Tensor::u32([2], vec![0; 2]).expect("two elements")).expect("a state");
+        store
+    };
+    let (encoded, run, beside) = (states(), states(), states());
+    let mut encoder = queue_device.create_command_encoder(&Default::default());
+    for step in 0..150 {
+        plan.encode(&Feed::new().store(&encoded).step(step, seed), &mut encoder).expect("an encoding");
+        plan.run(&Feed::new().store(&run).step(step, seed)).expect("a run");
+        plan.run(&Feed::new().store(&beside).step(7, 8)).expect("a run");
+    }
+    queue.submit([encoder.finish()]);
+    let sum = |store: &Store| store.read_blocking("sum").expect("a state").ints().to_vec();
+    assert_eq!(sum(&encoded), sum(&run));
+    assert_ne!(sum(&encoded), sum(&beside));
 }
 
 /// Numbers are written into the kernels that use them; they are no steps of their own.

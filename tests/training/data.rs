@@ -59,6 +59,31 @@ fn tokens_survive_every_width() {
     assert!(file.read(50..60, &mut Vec::new()).is_err());
 }
 
+/// What is being written disturbs no reader of the old file, and is never taken for a whole one.
+#[test]
+fn a_token_file_is_there_whole_or_not_at_all() {
+    let folder = Folder::new("whole");
+    let count = || std::fs::read_dir(&folder.0).expect("the folder").count();
+    let path = folder.file("tokens");
+    let mut file = TokenWriter::create(&path, Width::U8).expect("a file");
+    file.write(&vec![1; 100_000]).expect("they fit");
+    assert!(!path.exists() && count() == 1, "it has no name yet");
+    drop(file);
+    assert_eq!(count(), 0, "nothing is left behind");
+    let mut file = TokenWriter::create(&path, Width::U8).expect("a file");
+    file.write(&vec![1; 100_000]).expect("they fit");
+    file.finish().expect("a file");
+    let old = TokenFile::map(&path, Width::U8).expect("it is there");
+    let mut file = TokenWriter::create(&path, Width::U8).expect("a file");
+    file.write(&[2; 10]).expect("they fit");
+    let mut last = Vec::new();
+    old.read(99_999..100_000, &mut last).expect("the old file is whole");
+    assert_eq!(file.finish().expect("a file").len(), 10);
+    old.read(99_999..100_000, &mut last).expect("it is there as long as somebody reads it");
+    assert_eq!(last, [1, 1]);
+    assert_eq!((TokenFile::open(&path, Width::U8).expect("the new one").len(), count()), (10, 1));
+}
+
 #[test]
 fn a_map_reads_what_the_file_has() {
     let folder = Folder::new("map");

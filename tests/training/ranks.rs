@@ -3,10 +3,13 @@
 use crate::common;
 use std::thread;
 use wgrad::graph::Mode;
+use wgrad::kernels::CpuCall;
 use wgrad::models::product_key::{Lookup, ProductKeyConfig, ProductKeyMemory, VALUES};
 use wgrad::nn::{Embedding, Linear, Params};
+use wgrad::ops::custom::{CustomOp, Twin};
 use wgrad::train::{AdamW, Collective, Group, Mean, NotFinite, RowUpdates, Threads, Trainer};
-use wgrad::{Device, Error, Feed, Graph, Result, Tensor, TensorType};
+use wgrad::types::Real;
+use wgrad::{DType, Device, Error, Feed, Graph, Result, Tensor, TensorType, Var};
 
 const BATCH: usize = 8;
 const TOKENS: usize = 5;
@@ -329,6 +332,140 @@ fn ranks_that_disagree_or_are_gone_are_named() {
         Ok(())
     });
     gone.into_iter().for_each(|rank| rank.unwrap());
+}
+
+/// How one rank of two is built.
+struct Part {
+    batch: usize,
+    device: Device,
+    loss: for<'g> fn(Var<'g>) -> Var<'g>,
+    mixed: bool,
+}
+
+fn square(x: Var<'_>) -> Var<'_> {
+    x.square().mean_all()
+}
+
+/// A model whose gradients are all dense: nothing of the trainer's own depends on the batch.
+fn dense(part: Part, ranks: Threads) -> Result<Trainer> {
+    let mut params = Params::new(1);
+    let layer = Linear::new(&mut params, "layer", 2, 1, true);
+    let mut builder = Trainer::builder(&part.device, params, AdamW::default()).ranks(ranks);
+    if part.mixed {
+        builder = builder.mixed_devices();
+    }
+    // Each rank has an operation of its own, equal to the others'.
+    let double = double();
+    builder.compile_blocking(|g, p| {
+        let x = layer.forward(p, g.input("x", TensorType::f32([part.batch, 2])));
+        (part.loss)(x) + double.apply(&[g.full([3], 1.0)])[0].mean_all()
+    })
+}
+
+fn double() -> CustomOp {
+    let text = "
+        @group(0) @binding(0) var<storage, read> x: array<f32>;
+        @group(0) @binding(1) var<storage, read_write> y: array<f32>;
+        @compute @workgroup_size(1)
+        fn main(@builtin(workgroup_id) id: vec3<u32>) { y[id.x] = 2.0 * x[id.x]; }";
+    struct Double;
+    impl Twin for Double {
+        fn run<T: Real>(&self, call: &mut CpuCall<'_, T>) {
+            let x = call.f(0);
+            call.out(0).iter_mut().zip(x).for_each(|(y, x)| *y = *x + *x);
+        }
+    }
+    CustomOp::builder("double", text)
+        .inputs([DType::F32])
+        .outputs([DType::F32])
+        .workgroups(|_, outputs| outputs[0].numel())
+        .cpu(Double)
+        .build()
+        .unwrap()
+}
+
+/// What both ranks of two say, where the second differs.
+fn differing(change: fn(&mut Part)) -> Vec<Result<Trainer>> {
+    together(2, |rank| {
+        let mut part = Part { batch: 4, device: Device::cpu(), loss: square, mixed: false };
+        if rank.number() == 1 {
+            change(&mut part);
+        }
+        dense(part, rank)
+    })
+}
+
+#[test]
+fn ranks_of_other_batches_losses_or_devices_do_not_train() {
+    assert!(differing(|_| ()).iter().all(Result::is_ok), "equal ranks train");
+    let refused = |change: fn(&mut Part), words: &[&str]| {
+        for result in differing(change) {
+            let Err(Error::Rank { rank: 1, message }) = result.map(drop) else { panic!("{words:?}") };
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        }
+    };
+    refused(|part| part.batch = 8, &["something else than rank 0", "x f32[8, 2]", "x f32[4, 2]"]);
+    refused(|part| part.loss = |x| x.abs().mean_all(), &["something else than rank 0", "model and loss"]);
+    refused(|part| part.loss = |x| (x * 1.5).square().mean_all(), &["model and loss"]);
+    refused(|part| part.device = Device::cpu_f64(), &["(f64", "(f32", "mixed_devices"]);
+    let mixed = together(2, |rank| {
+        let device = if rank.number() == 1 { Device::cpu_f64() } else { Device::cpu() };
+        dense(Part { batch: 4, device, loss: square, mixed: true }, rank).map(drop)
+    });
+    assert!(mixed.iter().all(Result::is_ok), "{mixed:?}");
+}
+
+/// Parameters that are no longer equal are found when they are saved, and the checkpoint before stays.
+#[test]
+fn parameters_that_drifted_apart_are_not_saved() {
+    let folder = tempfile("drifted");
+    let path = folder.join("checkpoint");
+    let saved = together(2, |rank| {
+        let mut trainer = trainer(&Device::cpu(), PLAIN, Some(rank))?;
+        pollster::block_on(trainer.save(&path))?;
+        let before = std::fs::read(&path).unwrap();
+        steps(&mut trainer, PLAIN.loss, 0..1, NEVER)?;
+        if trainer.rank() == 1 {
+            // The last bit of one number.
+            let state = "params/default/0";
+            let mut values = trainer.store().read_blocking(state)?.floats().to_vec();
+            values[0] = f32::from_bits(values[0].to_bits() ^ 1);
+            trainer.store().set(state, &Tensor::f32([values.len()], values)?)?;
+        }
+        let error = pollster::block_on(trainer.save(&path)).expect_err("they differ");
+        assert!(matches!(&error, Error::Rank { rank: 1, message } if message.contains("other parameters")), "{error}");
+        assert!(std::fs::read(&path).unwrap() == before);
+        Ok(())
+    });
+    saved.into_iter().for_each(|rank| rank.unwrap());
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left behind");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Ranks that load different files, or one of which has no good one, are as they were.
+#[test]
+fn ranks_that_load_other_files_change_nothing() {
+    let files: Vec<Vec<u8>> = (1..3)
+        .map(|calls| {
+            let mut alone = trainer(&Device::cpu(), PLAIN, None).unwrap();
+            steps(&mut alone, PLAIN.loss, 0..calls, NEVER).unwrap();
+            pollster::block_on(alone.to_bytes()).unwrap()
+        })
+        .collect();
+    let plain = pollster::block_on(trainer(&Device::cpu(), PLAIN, None).unwrap().read_params()).unwrap();
+    for second in [&files[1], &plain.to_bytes().unwrap()] {
+        let loaded = together(2, |rank| {
+            let mut trainer = trainer(&Device::cpu(), PLAIN, Some(rank))?;
+            let before = pollster::block_on(trainer.to_bytes())?;
+            let bytes = if trainer.rank() == 0 { &files[0] } else { second };
+            let error = trainer.from_bytes(bytes.clone()).expect_err("they differ");
+            let own = trainer.rank() == 1 && matches!(error, Error::Checkpoint { .. });
+            assert!(own || matches!(error, Error::Rank { rank: 1, .. }), "{error}");
+            assert!(pollster::block_on(trainer.to_bytes())? == before && trainer.steps() == 0);
+            Ok(())
+        });
+        loaded.into_iter().for_each(|rank| rank.unwrap());
+    }
 }
 
 #[test]

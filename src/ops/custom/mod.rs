@@ -271,6 +271,11 @@ impl Op for CustomOp {
         self.0.name
     }
 
+    fn attributes(&self) -> String {
+        let Spec { name, text, inputs, outputs, constants, globals, .. } = &*self.0;
+        format!("CustomOp({name} {inputs:?} {outputs:?} {constants:?} {globals} {text})")
+    }
+
     fn outputs(&self) -> usize {
         self.0.outputs.len()
     }
