@@ -211,7 +211,10 @@ fn main(@builtin(local_invocation_index) lid: u32) { y[lid] = x[lid] + a[lid]; }
             None => assert_eq!(count, 2),
             Some(Error::Argument { what, message }) => {
                 assert_eq!(what, "gradient of sum");
-                assert!(message.contains(&format!("expected 2 cotangents, one for each input, got {count}")), "{message}");
+                assert!(
+                    message.contains(&format!("expected 2 cotangents, one for each input, got {count}")),
+                    "{message}"
+                );
             }
             Some(other) => panic!("{count}: {other}"),
         }

@@ -143,11 +143,10 @@ mod tests {
             let own = own_line(source, wanted).and_then(|own| source.lines().nth(own as usize - 1)).expect("a line");
             assert!(own == line || own.contains("#include"), "{wanted}: {own}");
         }
-        assert_eq!(["// a", "fn f() {}", "// b"].map(|part| at(&text, part).and_then(|l| own_line(source, l))), [
-            Some(2),
-            Some(7),
-            Some(9)
-        ]);
+        assert_eq!(
+            ["// a", "fn f() {}", "// b"].map(|part| at(&text, part).and_then(|l| own_line(source, l))),
+            [Some(2), Some(7), Some(9)]
+        );
         // The end of the text, where a brace is missing.
         assert_eq!(own_line(source, text.lines().count() as u32 + 1), Some(9));
         assert_eq!(own_line("", 1), None);
