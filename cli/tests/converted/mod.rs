@@ -134,7 +134,7 @@ fn a_rounded_checkpoint_of_a_trainer_is_its_parameters() {
         assert!(said.contains("training cannot go on from it"), "{said}");
         let file = Checkpoint::open(&to).expect("a file");
         assert_eq!(file.names(), names, "{options:?}");
-        assert_eq!(file.metadata_keys(), ["wgrad.config"], "{options:?}");
+        assert_eq!(file.metadata_keys(), ["format", "wgrad.config"], "{options:?}");
         // It loads like any file of parameters, and trainers say what it lacks.
         file.load_into(&mut params(""), &LoadOptions::default()).unwrap_or_else(|e| panic!("{options:?}: {e}"));
         let error = trainer("").load(&to).expect_err("no trainer's file").to_string();
