@@ -210,7 +210,7 @@ fn main(@builtin(local_invocation_index) lid: u32) { y[lid] = x[lid] + a[lid]; }
         match graph.error() {
             None => assert_eq!(count, 2),
             Some(Error::Argument { what, message }) => {
-                assert!(what.starts_with("gradient of sum at tests/engine/custom.rs:"), "{what}");
+                assert!(what.starts_with("gradient of sum at ") && what.contains("custom.rs:"), "{what}");
                 assert!(
                     message.contains(&format!("expected 2 cotangents, one for each input, got {count}")),
                     "{message}"
