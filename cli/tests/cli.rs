@@ -1,5 +1,6 @@
 //! The program as a user runs it.
 
+mod converted;
 mod spoiled;
 
 use std::path::Path;

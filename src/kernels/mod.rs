@@ -107,14 +107,14 @@ impl Kernel {
 /// [`Error::ShaderCompile`] for an include that is not there, with its line.
 pub fn expand(name: &str, source: &str) -> Result<String> {
     let mut out = String::with_capacity(source.len() + 2048);
-    for line in source.lines() {
+    for (line, number) in source.lines().zip(1..) {
         match line.trim().strip_prefix("// #include ") {
             Some(file) => {
                 let file = file.trim().trim_matches('"');
                 let Some((_, text)) = SHARED.iter().find(|(n, _)| *n == file) else {
                     return Err(Error::ShaderCompile {
                         kernel: name.to_owned(),
-                        line: source.lines().position(|l| l.contains(file)).map(|l| l as u32 + 1),
+                        line: Some(number),
                         log: format!("unknown include {file}"),
                     });
                 };

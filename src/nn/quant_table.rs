@@ -153,9 +153,10 @@ impl QuantTableType {
         };
         let data = rows.floats();
         if let Some(at) = data.iter().position(|v| !fits(v)) {
-            let (row, value) = (at / self.width, data[at]);
-            let message =
-                format!("row {row} holds {value}, which {:?} cannot; check the training, or clip it", self.how);
+            let (row, column, value, how) = (at / self.width, at % self.width, data[at], self.how);
+            let message = format!(
+                "row {row}, column {column} holds {value}, which {how:?} cannot; check the training, or clip it"
+            );
             return Err(Error::argument("quantize", message));
         }
         let mut words = Vec::with_capacity(n * self.words.width());

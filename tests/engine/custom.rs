@@ -12,10 +12,12 @@ use wgrad::{DType, Device, Error, Feed, Graph, Shape, Store, Tensor, TensorType,
 /// Sums of neighbouring pairs of a row, times a constant: `[.., n] -> [.., n / 2]`.
 const PAIRS: &str = "// #include \"shared/grid.wgsl\"
 override SCALE: f32 = 1.0;
+
 struct Meta { n: u32, width: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<uniform> m: Meta;
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -132,14 +134,16 @@ fn refused(from: &str, to: &str) -> (Option<u32>, String) {
 #[test]
 fn spoiled_kernels_are_refused_with_their_line() {
     let cases = [
-        ("x[at + 1u]);", "x[at + 1u];", Some(16), "expected"),
-        ("m.width * 2u * m.width", "m.wide * 2u * m.width", Some(15), "wide"),
-        ("let at = i /", "let at = 1.5 /", Some(15), ""),
-        ("array<f32>;\n@group(0) @binding(1)", "array<u32>;\n@group(0) @binding(1)", Some(16), ""),
-        ("var<storage, read> x", "var<storage, read_write> x", Some(4), "an input"),
-        ("@binding(2)", "@binding(3)", Some(6), "bindings 0 to 2"),
+        ("grid.wgsl\"", "grid.wgsl\"\n\n\nlet", Some(4), "expected"),
+        ("x[at + 1u]);", "x[at + 1u];", Some(18), "expected"),
+        ("m.width * 2u * m.width", "m.wide * 2u * m.width", Some(17), "wide"),
+        ("let at = i /", "let at = 1.5 /", Some(17), ""),
+        ("array<f32>;\n@group(0) @binding(1)", "array<u32>;\n@group(0) @binding(1)", Some(18), ""),
+        ("var<storage, read> x", "var<storage, read_write> x", Some(5), "an input"),
+        ("@binding(2)", "@binding(3)", Some(7), "bindings 0 to 2"),
         ("@workgroup_size(64)", "@workgroup_size(512)", None, "512 invocations"),
-        ("SCALE", "SCALES", Some(16), "SCALE"),
+        ("SCALE", "SCALES", Some(18), "SCALE"),
+        ("x[at + 1u]);\n}", "x[at + 1u]);", Some(18), "expected"),
         ("fn main", "fn start", None, "main"),
         ("shared/grid.wgsl", "shared/grind.wgsl", Some(1), "unknown include"),
     ];
@@ -187,6 +191,33 @@ fn what_is_missing_is_said() {
         op.apply(&[x]);
         let error = graph.error().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains(&format!("custom.rs:{line}")), "{error}");
+    }
+}
+
+#[test]
+fn gradients_give_one_cotangent_for_each_input() {
+    const SUM: &str = "@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(local_invocation_index) lid: u32) { y[lid] = x[lid] + a[lid]; }";
+    for count in 0..4 {
+        let op = CustomOp::builder("sum", SUM).inputs([DType::F32; 2]).outputs([DType::F32]).workgroups(|_, _| 1);
+        let op = op.vjp(move |cx| cx.dense(vec![cx.cotangent(); count])).build().unwrap_or_else(|e| panic!("{e}"));
+        let graph = Graph::new();
+        let [x, a] = ["x", "a"].map(|name| graph.input(name, TensorType::f32([64])));
+        graph.grad(op.apply(&[x, a])[0].sum_all(), &[x, a]);
+        match graph.error() {
+            None => assert_eq!(count, 2),
+            Some(Error::Argument { what, message }) => {
+                assert!(what.starts_with("gradient of sum at ") && what.contains("custom.rs:"), "{what}");
+                assert!(
+                    message.contains(&format!("expected 2 cotangents, one for each input, got {count}")),
+                    "{message}"
+                );
+            }
+            Some(other) => panic!("{count}: {other}"),
+        }
     }
 }
 

@@ -72,7 +72,8 @@ fn main(
 /** An operation with a kernel of one's own: its value, its gradient against differences, wrong ones, and what is refused. */
 async function own({ CustomOp, Graph, gradcheck }, device) {
   const count = ([n]) => n.reduce((all, size) => all * size, 1);
-  const cubes = (factor, wgsl = CUBE) =>
+  const gradient = (factor) => ({ inputs: [x, which], cotangents: [g] }) => [g.mul(x.square()).mul(factor).mul(which.toF32()), undefined];
+  const cubes = (factor, wgsl = CUBE, vjp = gradient(factor)) =>
     new CustomOp({
       name: "cube",
       wgsl,
@@ -80,7 +81,7 @@ async function own({ CustomOp, Graph, gradcheck }, device) {
       workgroups: (inputs) => Math.ceil(count(inputs) / 64),
       constants: () => ({ LANES: 64 }),
       uniform: (inputs) => Uint32Array.of(count(inputs)),
-      vjp: ({ inputs: [x, which], cotangents: [g] }) => [g.mul(x.square()).mul(factor).mul(which.toF32())],
+      vjp,
     });
   const code = async (work) => {
     try {
@@ -108,6 +109,7 @@ async function own({ CustomOp, Graph, gradcheck }, device) {
     values,
     right: await code(() => check(cubes(3))),
     wrong: await code(() => check(cubes(2))),
+    short: await code(() => check(cubes(3, CUBE, (given) => gradient(3)(given).slice(0, 1)))),
     broken: await code(() => check(cubes(3, CUBE.replace("size.n", "size.m")))),
     shape: await code(async () => cubes(3).apply(other)),
     builtIn: await code(() => gradcheck(device, [{ shape: [2, 3], data: data.slice(0, 6) }], (a) => [a.softmax().square()])),

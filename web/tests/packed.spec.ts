@@ -116,6 +116,7 @@ interface Result {
     values: [number[], number[], number[]] | string;
     right: number | string;
     wrong: string;
+    short: string;
     broken: string;
     shape: string;
     builtIn: number | string;
@@ -163,6 +164,7 @@ function checkKernel({ kind, kernel }: Result): void {
   }
   expect(kernel.right).toBeLessThan(0.02);
   expect(kernel.wrong).toMatch(/^ArgumentError argument: gradcheck: gradient of input 0: .* by the tape, .* by differences/);
+  expect(kernel.short).toMatch(/^ArgumentError argument: gradient of cube.*: expected 2 cotangents, .*, got 1/);
   expect(kernel.broken).toMatch(/^DeviceError shader-compile: shader cube does not compile/);
 }
 

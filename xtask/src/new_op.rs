@@ -34,10 +34,11 @@ pub fn run(args: &NewOpArgs) -> Result<()> {
     check(name, family)?;
     let root = run::root();
     let (shader, op) = (root.join(format!("shaders/{family}/{name}.wgsl")), root.join(format!("src/ops/{name}.rs")));
-    for path in [&shader, &op] {
-        if path.exists() {
-            bail!("{} is there already", path.display());
-        }
+    if shader.exists() {
+        bail!("{} is there already", shader.display());
+    }
+    if let Some(taken) = module(name)? {
+        bail!("{taken} is there already; choose another name");
     }
     if let Some(path) = method(name)? {
         bail!("{} has a method {name}; choose another name", path.display());
@@ -75,6 +76,19 @@ fn check(name: &str, family: &str) -> Result<()> {
         bail!("\"{name}\" is a word of Rust");
     }
     Ok(())
+}
+
+/// What has the name of the module: a file or a folder, or a line of the list.
+fn module(name: &str) -> Result<Option<String>> {
+    let (root, list) = (run::root(), LISTS[0].0);
+    let mut places = [format!("src/ops/{name}.rs"), format!("src/ops/{name}")].into_iter();
+    if let Some(place) = places.find(|place| root.join(place).exists()) {
+        return Ok(Some(place));
+    }
+    let text = fs::read_to_string(root.join(list)).with_context(|| format!("cannot read {list}"))?;
+    let end = format!("mod {name}");
+    let named = |line: &str| line.trim_end_matches([';', '{', ' ']).ends_with(&end);
+    Ok(text.lines().any(named).then(|| format!("\"{end}\" in {list}")))
 }
 
 /// The file that has a method of this name.
@@ -149,6 +163,16 @@ mod tests {
         for (name, family) in [("SoftClip", "norm"), ("2nd", "norm"), ("", "norm"), ("match", "norm"), ("a", "../norm")]
         {
             assert!(check(name, family).is_err(), "{name} {family}");
+        }
+    }
+
+    #[test]
+    fn modules_that_are_there_are_found() {
+        for name in ["memory", "bank", "custom", "elementwise", "optim", "route", "softmax", "registry", "tests"] {
+            assert!(module(name).is_ok_and(|taken| taken.is_some()), "{name}");
+        }
+        for name in ["soft_clip", "max", "ops", "emory"] {
+            assert!(module(name).is_ok_and(|taken| taken.is_none()), "{name}");
         }
     }
 

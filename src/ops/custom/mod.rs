@@ -204,8 +204,8 @@ impl CustomOpBuilder {
         self
     }
 
-    /// Builds the cotangents of the inputs in graph operations, other `CustomOp`s included. Without it a gradient through
-    /// the operation is an error.
+    /// Builds the cotangents of the inputs, one for each, `None` for zero, in graph operations, other `CustomOp`s included.
+    /// Without it a gradient through the operation is an error.
     pub fn vjp(
         mut self,
         build: impl for<'g> Fn(&Vjp<'g>) -> Vec<Option<Cotangent<'g>>> + Send + Sync + 'static,
@@ -306,8 +306,16 @@ impl Op for CustomOp {
             cx.graph.fail(Error::argument(format!("gradient of {}", self.0.name), message));
             return cx.none();
         };
-        let mut grads = build(cx);
-        grads.resize(cx.inputs.len(), None);
+        let grads = build(cx);
+        if grads.len() != cx.inputs.len() {
+            let message = format!(
+                "expected {} cotangents, one for each input, got {}; None stands for an input that gets none",
+                cx.inputs.len(),
+                grads.len()
+            );
+            cx.graph.fail(Error::argument(format!("gradient of {}", self.0.name), message));
+            return cx.none();
+        }
         grads
     }
 

@@ -38,16 +38,19 @@ pub(super) fn kernel(spec: &Spec, source: &str) -> Result<()> {
 /// What does not fit, and the line, if it is about one.
 type Check = std::result::Result<(), (Option<u32>, String)>;
 
-/// The line of the source that line `wanted` of the expanded text comes from.
+/// The line of the source that line `wanted` of the expanded text comes from; the last one for what is missing at the end.
 fn own_line(source: &str, wanted: u32) -> Option<u32> {
     let mut after = 0;
-    for (i, line) in source.lines().enumerate() {
-        after += expand("", line).map_or(1, |text| text.lines().count()) as u32;
+    let mut own = None;
+    for (line, number) in source.lines().zip(1..) {
+        // A blank line has no lines by itself, but is one.
+        after += expand("", line).map_or(1, |text| text.lines().count().max(1)) as u32;
+        own = Some(number);
         if after >= wanted {
-            return Some(i as u32 + 1);
+            break;
         }
     }
-    None
+    own
 }
 
 fn geometry(module: &Module) -> Check {
@@ -125,5 +128,31 @@ fn constants(module: &Module, spec: &Spec) -> Check {
     match spec.constants.iter().find(|(name, _)| !declared(name)) {
         Some((name, _)) => Err((None, format!("there is no override constant {name}"))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{expand, own_line};
+
+    #[test]
+    fn lines_of_the_expanded_text_are_found_in_the_source() {
+        let source = "\n// a\n\n  \n// #include \"shared/grid.wgsl\"\n\nfn f() {}\n\n// b\n";
+        let text = expand("", source).expect("the file is there");
+        for (line, wanted) in text.lines().zip(1..) {
+            let own = own_line(source, wanted).and_then(|own| source.lines().nth(own as usize - 1)).expect("a line");
+            assert!(own == line || own.contains("#include"), "{wanted}: {own}");
+        }
+        assert_eq!(
+            ["// a", "fn f() {}", "// b"].map(|part| at(&text, part).and_then(|l| own_line(source, l))),
+            [Some(2), Some(7), Some(9)]
+        );
+        // The end of the text, where a brace is missing.
+        assert_eq!(own_line(source, text.lines().count() as u32 + 1), Some(9));
+        assert_eq!(own_line("", 1), None);
+    }
+
+    fn at(text: &str, part: &str) -> Option<u32> {
+        text.lines().zip(1..).find(|(line, _)| *line == part).map(|(_, number)| number)
     }
 }

@@ -40,8 +40,8 @@ export interface CustomOptions<O extends readonly DType[]> {
   /** Bind step and seed of the run last, as a `vec4<u32>`: step, low and high word of the seed, 0. */
   stepAndSeed?: boolean;
   /**
-   * The cotangent of each input in operations of the graph, other `CustomOp`s included; undefined for zero. Without it a gradient
-   * through the operation is an error.
+   * The cotangents of the inputs, one for each, undefined for zero, in operations of the graph, other `CustomOp`s included. Without
+   * it a gradient through the operation is an error.
    */
   vjp?(given: VjpInputs): readonly (Var | undefined)[];
 }
