@@ -123,8 +123,8 @@ pub const PYTORCH: &[Step] = &[Step {
 
 fn mpi_cargo() -> Command {
     let mut cargo = run::cargo();
-    // What the workspace has built serves here too.
-    cargo.current_dir(run::root().join("mpi")).env("CARGO_TARGET_DIR", run::target());
+    // A folder of its own: its lock file is another one, and cargo would take one build of wgrad for the other.
+    cargo.current_dir(run::root().join("mpi")).env("CARGO_TARGET_DIR", run::target().join("mpi"));
     cargo
 }
 
